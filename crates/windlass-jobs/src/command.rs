@@ -1,0 +1,256 @@
+//! What is asked of a broker and what it answers, as plain values.
+//!
+//! The model and both engines speak these types; [`crate::model`] says what each means.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Lease, Queue, Ulid};
+use crate::job::{MAX_DELIVERIES, Options, Reason, State};
+use crate::time::Timestamp;
+
+/// Most jobs one enqueue call of an engine takes; producers cut larger batches.
+pub const MAX_ENQUEUE: usize = 250;
+/// Most finishes, and most claims, in one exchange.
+pub const MAX_EXCHANGE: usize = 128;
+/// Most jobs promoted, and most reaped, in one exchange.
+pub const SLICE: usize = 100;
+/// Terminal jobs kept per queue, successes (with cancelled ones) and failures each.
+pub const KEEP_TERMINAL: usize = 100_000;
+/// Most entries one page of a list answers.
+pub const MAX_PAGE: usize = 500;
+
+/// What became of one enqueued job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Enqueued {
+    /// The job.
+    pub ulid: Ulid,
+    /// False when the id was known: nothing was changed.
+    pub fresh: bool,
+}
+
+/// How a run ended, in the broker's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settle {
+    /// Done; the result as JSON text, if there is one.
+    Success {
+        /// The result.
+        result: Option<String>,
+        /// There was nothing to do.
+        skipped: bool,
+    },
+    /// Will not be done: to the dead set.
+    Failure {
+        /// Why.
+        reason: Reason,
+        /// Failed runs, this one included.
+        failures: u32,
+        /// The error as JSON text.
+        error: String,
+    },
+    /// Failed; to be run again after a wait.
+    Retry {
+        /// The wait.
+        delay: Duration,
+        /// Failed runs, this one included.
+        failures: u32,
+        /// The error as JSON text.
+        error: String,
+    },
+    /// Put off without an attempt.
+    Snooze {
+        /// The wait.
+        delay: Duration,
+    },
+    /// No longer wanted.
+    Cancelled {
+        /// Why, as JSON text of an error.
+        error: String,
+    },
+    /// Given back unstarted or unfinished: to the front of its list, no attempt spent.
+    Release,
+}
+
+/// One finish: whose lease, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finish {
+    /// The fence.
+    pub lease: Lease,
+    /// How it ended.
+    pub settle: Settle,
+}
+
+/// A worker's wish for jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Who asks: `[A-Za-z0-9_-]{1,32}`.
+    pub worker: String,
+    /// Free slots, 0–[`MAX_EXCHANGE`]. With 0 nothing is claimed and the wake-up is passed on.
+    pub max: usize,
+    /// How long a claimed job stays claimed without a renewal.
+    pub lease: Duration,
+}
+
+/// Finishes and a claim in one step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exchange {
+    /// At most [`MAX_EXCHANGE`].
+    pub finishes: Vec<Finish>,
+    /// None: only finish.
+    pub claim: Option<Claim>,
+}
+
+/// Whether a fenced write was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ack {
+    /// Taken.
+    Taken,
+    /// Refused: the lease is not, or no longer, held under this epoch.
+    Stale,
+}
+
+/// A job a worker got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The job and its fence.
+    pub lease: Lease,
+    /// What is to be done; `""` when the job's record is damaged.
+    pub kind: String,
+    /// With what, as JSON text.
+    pub args: String,
+    /// Failed runs before this one.
+    pub failures: u32,
+    /// Runs at most; `None`: the kind's own.
+    pub max_attempts: Option<u32>,
+    /// Claims that did not end in order, this one included.
+    pub deliveries: u32,
+    /// Options in their short form; see [`Options::read_short`].
+    pub options: String,
+}
+
+/// The answer to an [`Exchange`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exchanged {
+    /// The broker's clock.
+    pub now: Timestamp,
+    /// One per finish, in order.
+    pub acks: Vec<Ack>,
+    /// What was claimed, first to be run first.
+    pub claimed: Vec<Claimed>,
+    /// When the next scheduled or retrying job is due. Set only when fewer jobs than asked
+    /// for were found: the worker then sets a timer for it.
+    pub next_due: Option<Timestamp>,
+    /// When the next lease ends; set as `next_due` is.
+    pub next_lease: Option<Timestamp>,
+}
+
+/// How many jobs of a queue stand where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Waiting for a worker, now.
+    pub pending: u64,
+    /// Waiting for their time, now.
+    pub scheduled: u64,
+    /// Waiting their backoff, now.
+    pub retrying: u64,
+    /// Running, now.
+    pub running: u64,
+    /// In the dead set, now.
+    pub dead: u64,
+    /// Ever enqueued.
+    pub enqueued_total: u64,
+    /// Ever succeeded.
+    pub success_total: u64,
+    /// Ever failed for good.
+    pub failure_total: u64,
+    /// Ever cancelled.
+    pub cancelled_total: u64,
+    /// Runs that failed and were retried, ever.
+    pub retried_total: u64,
+    /// Leases that expired, ever.
+    pub expired_leases_total: u64,
+}
+
+impl Counts {
+    /// Jobs that are not terminal.
+    #[must_use]
+    pub const fn unfinished(&self) -> u64 {
+        self.pending + self.scheduled + self.retrying + self.running
+    }
+}
+
+/// One page of a list of ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The jobs: waiting ones next to run first, running ones next to expire first, due ones
+    /// next to run first, terminal ones newest first.
+    pub ids: Vec<Ulid>,
+    /// Where the next page starts; `None` on the last.
+    pub next: Option<u64>,
+}
+
+/// A worker as it announces itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// `[A-Za-z0-9_-]{1,32}`, unique per process start.
+    pub name: String,
+    /// The host it runs on.
+    pub host: String,
+    /// Its process.
+    pub pid: u32,
+    /// The queues it serves.
+    pub queues: Vec<Queue>,
+    /// The kinds it knows.
+    pub kinds: Vec<String>,
+    /// How many jobs it runs at once.
+    pub slots: usize,
+    /// How many it runs now.
+    pub running: usize,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it last announced itself; written by the broker's clock.
+    pub seen_at: Timestamp,
+    /// The program's version.
+    pub version: String,
+}
+
+impl WorkerInfo {
+    /// A worker not heard of for this long counts as gone.
+    pub const GONE_AFTER: Duration = Duration::from_secs(15);
+}
+
+/// How a job whose lease expired goes on: policy, decided once for model and engines.
+#[must_use]
+pub const fn is_poisoned(deliveries: u32) -> bool {
+    deliveries >= MAX_DELIVERIES
+}
+
+/// The error kept with a poisoned job, as JSON text.
+#[must_use]
+pub fn poisoned_error(worker: &str, deliveries: u32) -> String {
+    let message = format!("its lease expired {deliveries} times, last with worker {worker}");
+    serde_json::json!({ "code": "poisoned", "message": message }).to_string()
+}
+
+/// The runs a job may have: its own word, else the kind's.
+#[must_use]
+pub fn effective_max_attempts(job: Option<u32>, kind: u32) -> u32 {
+    job.unwrap_or(kind).max(1)
+}
+
+/// The state a fresh job starts in.
+#[must_use]
+pub const fn first_state(run_at: Option<Timestamp>) -> State {
+    if run_at.is_some() { State::Scheduled } else { State::Pending }
+}
+
+/// Options of a claimed job, decoded.
+///
+/// # Errors
+/// A sentence that names the word that cannot be read.
+pub fn decode_options(claimed: &Claimed) -> Result<Options, String> {
+    let mut options = Options { max_attempts: claimed.max_attempts, ..Options::default() };
+    options.read_short(&claimed.options)?;
+    Ok(options)
+}

@@ -1,0 +1,24 @@
+//! What a job is: kinds, args, options, outcomes, progress, the state machine, backoff,
+//! ids and the clock as a value.
+//!
+//! This crate never does IO, starts no thread and reads no environment. [`model`] is the
+//! specification of the broker: both engines are compared with it.
+
+#![forbid(unsafe_code)]
+
+mod backoff;
+pub mod command;
+mod id;
+mod job;
+pub mod model;
+mod outcome;
+mod time;
+
+pub use backoff::Backoff;
+pub use id::{JobId, Lease, NameError, Queue, Ulid, check_kind, new_ulid};
+pub use job::{
+    DEFAULT_MAX_ATTEMPTS, JobRecord, MAX_ARGS_BYTES, MAX_DELIVERIES, MAX_MAX_ATTEMPTS, MAX_RESULT_BYTES,
+    MAX_SCHEDULE_AHEAD, NewJob, Options, Priority, Progress, Reason, State, When,
+};
+pub use outcome::{ArtifactFile, Done, Outcome, RunError, Violation};
+pub use time::{Clock, SetClock, SystemClock, Timestamp, millis};

@@ -1,0 +1,126 @@
+//! What a kind of job is made of: its name and limits, the check of its args, and the
+//! three steps `inputs`, `run` and `publish`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use windlass_jobs::{Outcome, Violation};
+
+/// The fixed facts of a kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KindSpec {
+    /// The stable name on the wire, such as `"pdf.card_sheet"`; at most 64 bytes.
+    pub name: &'static str,
+    /// Raised whenever equal args may give another result; part of the result cache's key.
+    pub version: u32,
+    /// Older names that mean the same kind.
+    pub aliases: &'static [&'static str],
+    /// The queue a job goes to when its producer names none.
+    pub queue: &'static str,
+    /// How often a job runs at most, the first run included. Default [`KindSpec::MAX_ATTEMPTS`].
+    pub max_attempts: u32,
+    /// After this the run is ended: a child is killed, a future dropped.
+    pub timeout: Duration,
+    /// How long an equal job is answered from the result cache; `None`: never.
+    pub cache_ttl: Option<Duration>,
+    /// One line for people.
+    pub about: &'static str,
+}
+
+impl KindSpec {
+    /// Runs of a job, the first included, unless the kind or the job says otherwise.
+    pub const MAX_ATTEMPTS: u32 = windlass_jobs::DEFAULT_MAX_ATTEMPTS;
+    /// The longest a run takes unless the kind or the job says otherwise.
+    pub const TIMEOUT: Duration = Duration::from_secs(300);
+    /// How long results are cached unless the kind says otherwise.
+    pub const CACHE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// A kind with every default: queue `"default"`, no result cache.
+    #[must_use]
+    pub const fn new(name: &'static str, about: &'static str) -> Self {
+        Self {
+            name,
+            version: 1,
+            aliases: &[],
+            queue: "default",
+            max_attempts: Self::MAX_ATTEMPTS,
+            timeout: Self::TIMEOUT,
+            cache_ttl: None,
+            about,
+        }
+    }
+}
+
+/// What a job needs before it can run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inputs {
+    /// SHA-256 digests (64 lower-case hex digits) of the blobs to lay into the private
+    /// directory, each once, in the order in which the args name them.
+    pub blobs: Vec<String>,
+    /// The most memory a run is expected to need, in bytes; the child's limit is set from it.
+    pub peak_memory_bytes: u64,
+}
+
+/// What a running job may say and ask. Cheap to call often: the worker thins the writes out.
+pub trait RunContext: Send + Sync {
+    /// Reports progress: `percent` 0–100, never falling, and what is being done now.
+    fn progress(&self, percent: f32, message: &str);
+    /// True once nobody wants the result: stop soon and answer [`Outcome::Cancel`].
+    fn cancelled(&self) -> bool;
+    /// What is left until the hard limit.
+    fn remaining(&self) -> Duration;
+    /// Which run this is, from 1.
+    fn attempt(&self) -> u32;
+}
+
+/// A kind whose `run` is synchronous and happens in a child process of its own: for
+/// everything that parses a user's bytes or burns CPU.
+///
+/// The child sees only the files laid into its private directory: every blob of
+/// [`Inputs::blobs`] as `in/<digest>`. What `run` wants kept it writes below `out/` and
+/// names in [`windlass_jobs::Done::artifacts`].
+pub trait IsolatedKind: Send + Sync + 'static {
+    /// The args as a type. Unknown fields should be refused (`deny_unknown_fields`).
+    type Args: DeserializeOwned + Send;
+
+    /// The kind's fixed facts.
+    fn spec(&self) -> KindSpec;
+
+    /// Everything wrong with well-formed args; empty when they are right. Called at the
+    /// door (nothing is queued then) and again in the worker. Pure and quick.
+    fn check(&self, args: &Self::Args) -> Vec<Violation>;
+
+    /// The blobs and memory this job needs. Pure.
+    fn inputs(&self, args: &Self::Args) -> Inputs;
+
+    /// Does the work, in the child. `dir` is the private directory.
+    fn run(&self, args: Self::Args, dir: &Path, ctx: &dyn RunContext) -> Outcome;
+}
+
+/// A kind whose `run` is async and happens inside the worker: for work that waits rather
+/// than computes.
+#[async_trait]
+pub trait InlineKind: Send + Sync + 'static {
+    /// The args as a type. Unknown fields should be refused (`deny_unknown_fields`).
+    type Args: DeserializeOwned + Send;
+
+    /// The kind's fixed facts.
+    fn spec(&self) -> KindSpec;
+
+    /// Everything wrong with well-formed args; empty when they are right.
+    fn check(&self, args: &Self::Args) -> Vec<Violation>;
+
+    /// Does the work. Must not block the thread.
+    async fn run(&self, args: Self::Args, ctx: &dyn RunContext) -> Outcome;
+}
+
+/// Turns args into a kind's type, or says what is wrong with their form.
+///
+/// # Errors
+/// One violation with code `args_invalid` that names the field serde stumbled over.
+pub fn decode_args<A: DeserializeOwned>(args: &Value) -> Result<A, Vec<Violation>> {
+    A::deserialize(args).map_err(|e| vec![Violation::new("", "args_invalid", e.to_string())])
+}
