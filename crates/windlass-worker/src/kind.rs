@@ -5,9 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use windlass_jobs::{Outcome, Violation};
+use windlass_jobs::{Outcome, RunError, Violation};
+use windlass_store::Services;
+
+use crate::result::StoredResult;
 
 /// The fixed facts of a kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +102,17 @@ pub trait IsolatedKind: Send + Sync + 'static {
 
     /// Does the work, in the child. `dir` is the private directory.
     fn run(&self, args: Self::Args, dir: &Path, ctx: &dyn RunContext) -> Outcome;
+
+    /// Lets the rest of the world know, in the worker, after the artifacts are stored and
+    /// before the job is finished: indexes an image, enqueues what follows. Runs again when the
+    /// job does, so it must be idempotent. Default: nothing.
+    fn publish<'a>(
+        &'a self,
+        _result: &'a mut StoredResult,
+        _services: &'a Services,
+    ) -> BoxFuture<'a, Result<(), RunError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// A kind whose `run` is async and happens inside the worker: for work that waits rather

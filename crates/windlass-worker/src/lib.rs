@@ -1,3 +1,33 @@
-//! Runs handlers.
-pub mod kind;
-pub use kind::{IsolatedKind, InlineKind, Inputs, KindSpec, RunContext, decode_args};
+//! Runs handlers: an apalis `Backend` over any broker, leases, attempts, time limits,
+//! isolation, progress, result cache, drain.
+//!
+//! This crate knows no kind of job, reads no environment, and never lets a handler near the
+//! broker: the pump's thread owns every call.
+
+#![forbid(unsafe_code)]
+
+mod cache;
+mod child;
+mod control;
+mod frame;
+mod isolate;
+mod kind;
+mod policy;
+mod pump;
+mod registry;
+mod result;
+mod run;
+mod source;
+mod worker;
+
+pub use child::child_main;
+pub use isolate::Isolation;
+pub use kind::{InlineKind, Inputs, IsolatedKind, KindSpec, RunContext, decode_args};
+pub use registry::{Executor, Registry};
+pub use result::{StoredArtifact, StoredResult};
+pub use worker::{Error, Worker, WorkerOptions};
+
+/// A number in 0.0–1.0, to spread waits.
+fn random() -> f64 {
+    fastrand::f64()
+}

@@ -1,0 +1,264 @@
+//! Turns what a script answers into replies.
+
+use std::collections::BTreeMap;
+
+use windlass_jobs::command::{Ack, Claimed, Counts, Enqueued, Exchanged, Page, WorkerInfo};
+use windlass_jobs::{
+    DEFAULT_MAX_ATTEMPTS, JobId, JobRecord, Lease, NewJob, Options, Priority, Progress, Reason, RunError, State, Timestamp,
+    Ulid,
+};
+use windlass_redis::Value;
+
+use crate::{Error, Result};
+
+fn unexpected(operation: &'static str, detail: impl Into<String>) -> Error {
+    Error::Unexpected { operation, detail: detail.into() }
+}
+
+fn array(operation: &'static str, value: Value) -> Result<Vec<Value>> {
+    match value {
+        Value::Array(values) => Ok(values),
+        other => Err(unexpected(operation, format!("{other:?} where a list was expected"))),
+    }
+}
+
+/// A string, or a number as a string; bytes that are no UTF-8 are replaced, so that one
+/// damaged job is refused by whoever reads it and not by everyone.
+fn text(value: Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()),
+        Value::SimpleString(text) => text,
+        Value::Int(n) => n.to_string(),
+        _ => String::new(),
+    }
+}
+
+fn optional_text(value: Value) -> Option<String> {
+    (!matches!(value, Value::Nil)).then(|| text(value))
+}
+
+fn number<T: std::str::FromStr + Default>(value: &Value) -> T
+where
+    T: TryFrom<i64>,
+{
+    match value {
+        Value::Int(n) => T::try_from(*n).unwrap_or_default(),
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok().and_then(|t| t.parse().ok()).unwrap_or_default(),
+        _ => T::default(),
+    }
+}
+
+/// An instant where the script says `''` for none. Redis prints large scores as floats.
+fn instant(value: &Value) -> Option<Timestamp> {
+    match value {
+        Value::Int(n) => Some(Timestamp(*n)),
+        Value::BulkString(bytes) if !bytes.is_empty() => millis_text(std::str::from_utf8(bytes).ok()?),
+        _ => None,
+    }
+}
+
+fn millis_text(text: &str) -> Option<Timestamp> {
+    #[expect(clippy::cast_possible_truncation, reason = "a score is a whole number of ms far below 2^53")]
+    text.parse::<i64>().ok().or_else(|| text.parse::<f64>().ok().map(|f| f as i64)).map(Timestamp)
+}
+
+pub(super) fn acks(operation: &'static str, value: &Value) -> Result<Vec<Ack>> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes.iter().map(|b| if *b == b'1' { Ack::Taken } else { Ack::Stale }).collect()),
+        other => Err(unexpected(operation, format!("{other:?} where acks were expected"))),
+    }
+}
+
+pub(super) fn enqueued(value: &Value, jobs: &[NewJob], replies: &mut Vec<Enqueued>) -> Result<()> {
+    match value {
+        Value::BulkString(bytes) if bytes.len() == jobs.len() => {
+            replies.extend(jobs.iter().zip(bytes).map(|(job, b)| Enqueued { ulid: job.ulid, fresh: *b == b'1' }));
+            Ok(())
+        }
+        other => Err(unexpected("enqueue", format!("{other:?}"))),
+    }
+}
+
+/// Values per claimed job in the exchange's reply.
+const CLAIM_WIDTH: usize = 8;
+
+pub(super) fn exchanged(value: Value) -> Result<Exchanged> {
+    let mut values = array("exchange", value)?.into_iter();
+    let mut next = || values.next().unwrap_or(Value::Nil);
+    let now = instant(&next()).ok_or_else(|| unexpected("exchange", "no time"))?;
+    let acks = acks("exchange", &next())?;
+    let (next_due, next_lease) = (instant(&next()), instant(&next()));
+    let rest: Vec<Value> = values.collect();
+    let mut claimed = Vec::with_capacity(rest.len() / CLAIM_WIDTH);
+    let mut rest = rest.into_iter();
+    while let Some(ulid) = rest.next() {
+        let mut word = || rest.next().unwrap_or(Value::Nil);
+        let (epoch, deliveries, kind, args) = (word(), word(), word(), word());
+        let (failures, max_attempts, options) = (word(), word(), word());
+        // An id that is no ULID was pushed by hand; its lease runs out and the poison rule buries it.
+        let Ok(ulid) = Ulid::from_string(&text(ulid)) else { continue };
+        let max_attempts = optional_text(max_attempts).filter(|t| !t.is_empty());
+        claimed.push(Claimed {
+            lease: Lease { ulid, epoch: number(&epoch) },
+            kind: text(kind),
+            args: text(args),
+            failures: number(&failures),
+            max_attempts: max_attempts.and_then(|t| t.parse().ok()),
+            deliveries: number(&deliveries),
+            options: text(options),
+        });
+    }
+    Ok(Exchanged { now, acks, claimed, next_due, next_lease })
+}
+
+pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
+    let mut parts = match value {
+        Value::Nil => return Ok(None),
+        Value::BulkString(_) => return Ok(Some(damaged(id))),
+        other => array("get", other)?.into_iter(),
+    };
+    let mut next = || parts.next().unwrap_or(Value::Nil);
+    let fields = fields(next())?;
+    let (args, result, error) = (optional_text(next()), optional_text(next()), optional_text(next()));
+    let get = |name: &str| fields.get(name).map(String::as_str);
+    let at = |name: &str| get(name).and_then(millis_text);
+    let pieces = |name: &str| joined(&fields, name);
+
+    let mut run = get("run").unwrap_or_default().splitn(4, ' ');
+    let epoch = run.next().and_then(|t| t.parse().ok()).unwrap_or(0);
+    let deliveries = run.next().and_then(|t| t.parse().ok()).unwrap_or(0);
+    let started_at = run.next().and_then(millis_text);
+    let worker = run.next().map(str::to_owned);
+
+    let mut options = Options {
+        priority: get("priority").and_then(|t| t.parse::<usize>().ok()).and_then(|i| Priority::ALL.get(i).copied()).unwrap_or_default(),
+        max_attempts: get("max_attempts").and_then(|t| t.parse().ok()),
+        labels: fields.iter().filter_map(|(k, v)| Some((k.strip_prefix("l.")?.to_owned(), v.clone()))).collect(),
+        ..Options::default()
+    };
+    // An option that cannot be read buries the job when a worker claims it; reading shows the rest.
+    let _ = options.read_short(&pieces("opts").unwrap_or_default());
+    Ok(Some(JobRecord {
+        id: id.clone(),
+        kind: get("kind").unwrap_or_default().to_owned(),
+        args: args.or_else(|| pieces("args")).unwrap_or_default(),
+        state: get("state").and_then(|t| t.parse().ok()).unwrap_or(State::Pending),
+        reason: get("reason").and_then(|t| t.parse().ok()),
+        failures: get("attempt").and_then(|t| t.parse().ok()).unwrap_or(0),
+        max_attempts: options.max_attempts.unwrap_or(DEFAULT_MAX_ATTEMPTS),
+        epoch,
+        deliveries,
+        options,
+        created_at: at("created_at").unwrap_or_default(),
+        run_at: at("run_at"),
+        started_at,
+        finished_at: at("finished_at"),
+        worker,
+        progress: get("progress").map(Progress::from_short),
+        result,
+        skipped: get("skipped").is_some(),
+        error: error.and_then(|text| serde_json::from_str(&text).ok()),
+    }))
+}
+
+/// What is shown of a job whose key is no hash.
+fn damaged(id: &JobId) -> JobRecord {
+    JobRecord {
+        id: id.clone(),
+        kind: String::new(),
+        args: String::new(),
+        state: State::Failure,
+        reason: Some(Reason::Decode),
+        failures: 0,
+        max_attempts: DEFAULT_MAX_ATTEMPTS,
+        epoch: 0,
+        deliveries: 0,
+        options: Options::default(),
+        created_at: Timestamp::default(),
+        run_at: None,
+        started_at: None,
+        finished_at: None,
+        worker: None,
+        progress: None,
+        result: None,
+        skipped: false,
+        error: Some(RunError::new("record_damaged", "the job's key is not a hash")),
+    }
+}
+
+fn fields(value: Value) -> Result<BTreeMap<String, String>> {
+    let mut words = array("get", value)?.into_iter();
+    let mut fields = BTreeMap::<String, Vec<u8>>::new();
+    while let (Some(field), Some(value)) = (words.next(), words.next()) {
+        let bytes = match value {
+            Value::BulkString(bytes) => bytes,
+            other => text(other).into_bytes(),
+        };
+        fields.insert(text(field), bytes);
+    }
+    join_in_place(&mut fields);
+    Ok(fields.into_iter().map(|(k, v)| (k, text(Value::BulkString(v)))).collect())
+}
+
+/// Joins `args`, `args.1`, … and `opts`, `opts.1`, … as bytes: a piece may end within a character.
+fn join_in_place(fields: &mut BTreeMap<String, Vec<u8>>) {
+    for name in ["args", "opts"] {
+        let Some(mut whole) = fields.remove(name) else { continue };
+        for index in 1.. {
+            match fields.remove(&format!("{name}.{index}")) {
+                Some(piece) => whole.extend(piece),
+                None => break,
+            }
+        }
+        fields.insert(name.to_owned(), whole);
+    }
+}
+
+fn joined(fields: &BTreeMap<String, String>, name: &str) -> Option<String> {
+    fields.get(name).cloned()
+}
+
+pub(super) fn page(value: Value, cursor: u64) -> Result<Page> {
+    let mut values = array("list", value)?.into_iter();
+    let total: u64 = number(&values.next().unwrap_or(Value::Nil));
+    let read: Vec<String> = values.map(text).collect();
+    let end = cursor + u64::try_from(read.len()).unwrap_or(u64::MAX);
+    let ids = read.iter().filter_map(|t| Ulid::from_string(t.get(..26)?).ok()).collect();
+    Ok(Page { ids, next: (end < total && !read.is_empty()).then_some(end) })
+}
+
+pub(super) fn counts(value: Value) -> Result<Counts> {
+    let values = array("counts", value)?;
+    let at = |i: usize| values.get(i).map_or(0, number::<u64>);
+    let due = at(1);
+    let retrying = at(10).min(due);
+    Ok(Counts {
+        pending: at(0),
+        scheduled: due - retrying,
+        retrying,
+        running: at(2),
+        dead: at(3),
+        enqueued_total: at(4),
+        success_total: at(5),
+        failure_total: at(6),
+        cancelled_total: at(7),
+        retried_total: at(8),
+        expired_leases_total: at(9),
+    })
+}
+
+pub(super) fn workers(value: Value) -> Result<Vec<WorkerInfo>> {
+    let mut values = array("workers", value)?.into_iter();
+    let now = values.next().as_ref().and_then(instant).ok_or_else(|| unexpected("workers", "no time"))?;
+    let mut workers = Vec::new();
+    while let (Some(_), Some(seen), Some(json)) = (values.next(), values.next(), values.next()) {
+        let Some(seen_at) = instant(&seen) else { continue };
+        let Ok(mut info) = serde_json::from_str::<WorkerInfo>(&text(json)) else { continue };
+        if now.since(seen_at) <= WorkerInfo::GONE_AFTER {
+            info.seen_at = seen_at;
+            workers.push(info);
+        }
+    }
+    workers.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(workers)
+}

@@ -1,0 +1,100 @@
+//! Turns calls into the words a script reads.
+
+use std::collections::HashSet;
+
+use windlass_jobs::command::{Exchange, Finish, MAX_EXCHANGE, Settle};
+use windlass_jobs::{MAX_DELIVERIES, NewJob, Priority, When, millis};
+use windlass_redis::Cmd;
+
+use crate::pieces;
+
+/// Args up to this many bytes lie in the job's hash, cut into pieces; larger ones in a key of
+/// their own.
+const INLINE_ARGS_BYTES: usize = 256;
+
+pub(super) fn enqueue(call: &mut Cmd, wake_prefix: &str, jobs: &[NewJob]) {
+    let mut ids = HashSet::with_capacity(jobs.len());
+    let twice = jobs.iter().any(|job| !ids.insert(job.ulid));
+    call.arg(wake_prefix).arg(u8::from(twice)).arg(jobs.len());
+    for job in jobs {
+        enqueue_one(call, job);
+    }
+}
+
+fn enqueue_one(call: &mut Cmd, job: &NewJob) {
+    let mut id = [0; windlass_jobs::Ulid::nil().to_bytes().len() * 2];
+    call.arg(job.ulid.array_to_str(first_26(&mut id)).as_bytes()).arg(job.options.priority.index());
+    match job.when {
+        When::Now => call.arg(""),
+        When::After(delay) => call.arg(format!("+{}", millis(delay))),
+        When::At(at) => call.arg(at.0),
+    };
+    let args = job.args.get();
+    let inline = (1..=INLINE_ARGS_BYTES).contains(&args.len());
+    call.arg(if inline { "" } else { args });
+
+    let short = job.options.to_short();
+    let label_words = job.options.labels.len() * 2;
+    let piece_words = |text: &str| pieces(text.as_bytes()).len() * 2;
+    let words = 2
+        + if inline { piece_words(args) } else { 0 }
+        + piece_words(&short)
+        + if job.options.priority == Priority::Normal { 0 } else { 2 }
+        + if job.options.max_attempts.is_some() { 2 } else { 0 }
+        + label_words;
+    call.arg(words).arg("kind").arg(&job.kind);
+    if inline {
+        add_pieces(call, "args", args);
+    }
+    add_pieces(call, "opts", &short);
+    if job.options.priority != Priority::Normal {
+        call.arg("priority").arg(job.options.priority.index());
+    }
+    if let Some(max) = job.options.max_attempts {
+        call.arg("max_attempts").arg(max);
+    }
+    for (key, value) in &job.options.labels {
+        call.arg(format!("l.{key}")).arg(value);
+    }
+}
+
+fn first_26(buffer: &mut [u8; 32]) -> &mut [u8; 26] {
+    buffer.first_chunk_mut().expect("26 is not more than 32")
+}
+
+fn add_pieces(call: &mut Cmd, field: &str, text: &str) {
+    for (index, piece) in pieces(text.as_bytes()).enumerate() {
+        if index == 0 {
+            call.arg(field).arg(piece);
+        } else {
+            call.arg(format!("{field}.{index}")).arg(piece);
+        }
+    }
+}
+
+pub(super) fn exchange(call: &mut Cmd, wake_prefix: &str, keep: usize, exchange: &Exchange) {
+    call.arg(wake_prefix);
+    match &exchange.claim {
+        Some(claim) => call.arg(&claim.worker).arg(claim.max.min(MAX_EXCHANGE)).arg(millis(claim.lease)),
+        None => call.arg("").arg(0).arg(0),
+    };
+    let finishes = &exchange.finishes[..exchange.finishes.len().min(MAX_EXCHANGE)];
+    call.arg(MAX_DELIVERIES).arg(keep).arg(finishes.len());
+    for finish in finishes {
+        add_finish(call, finish);
+    }
+}
+
+fn add_finish(call: &mut Cmd, finish: &Finish) {
+    call.arg(finish.lease.to_string());
+    match &finish.settle {
+        Settle::Success { result: None, skipped: false } => call.arg("s"),
+        Settle::Success { result: Some(result), skipped: false } => call.arg("r").arg(result),
+        Settle::Success { result, skipped: true } => call.arg("k").arg(result.as_deref().unwrap_or("")).arg("1"),
+        Settle::Failure { reason, failures, error } => call.arg("f").arg(reason.as_str()).arg(failures).arg(error),
+        Settle::Retry { delay, failures, error } => call.arg("t").arg(millis(*delay)).arg(failures).arg(error),
+        Settle::Snooze { delay } => call.arg("z").arg(millis(*delay)),
+        Settle::Cancelled { error } => call.arg("c").arg(error),
+        Settle::Release => call.arg("b"),
+    };
+}

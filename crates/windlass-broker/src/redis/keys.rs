@@ -1,0 +1,71 @@
+//! Every Redis key of the queue, with its type. Nothing else builds a key's name.
+//!
+//! With prefix `wl` (setting `queue_prefix`) and queue `pdf`, all keys of the queue start with
+//! `wl:{pdf}:`; the braces are the hash tag that keeps them in one slot.
+//!
+//! | key | type | holds |
+//! |---|---|---|
+//! | `j:<ulid>` | hash, a listpack | the job; absent field = default, no value over 64 bytes |
+//! | `a:<ulid>` `r:<ulid>` `e:<ulid>` | string | args over 256 bytes, result, error; unlinked with the hash |
+//! | `p0` `p1` `p2` | list | waiting by priority; the right end is next to run |
+//! | `due` | sorted set, ms | scheduled and retrying jobs by the time they may run |
+//! | `lease` | sorted set, ms | `<ulid>:<epoch>` by the end of the lease: the fence |
+//! | `done` `dead` | list | terminal ids, newest first, trimmed by count |
+//! | `idle` | set | workers that found nothing and wait for a wake-up |
+//! | `stat` | hash | counters |
+//! | `meta` | hash | `paused`, `format`; the key every script of the queue is called on |
+//!
+//! Outside the queues: `wl:{reg}:queues` (set of names), `wl:{reg}:workers` (hash, name → JSON),
+//! `wl:{reg}:seen` (sorted set, ms, by name), and the channel `wl:wake:<worker>`.
+//!
+//! Fields of `j:`: `kind`, `created_at` (ms), `args` `args.1` … (pieces of 64 bytes), `state`,
+//! `priority` (0 or 2), `max_attempts`, `opts` `opts.1` (short form), `attempt` (failed runs),
+//! `run` (`epoch deliveries started_ms worker`), `run_at` (ms), `finished_at` (ms), `progress`
+//! (`percent message`), `reason`, `skipped`, and the caller's labels as `l.<key>`.
+
+use windlass_jobs::Queue;
+
+/// The Lua lines that name the queue's keys from the one key a script is called on. Every
+/// script of the queue starts with them.
+pub(super) const LUA_NAMES: &str = r"
+local P = string.sub(KEYS[1], 1, -5)
+local J, DUE, LEASE, DONE, DEAD, IDLE, STAT = P..'j:', P..'due', P..'lease', P..'done', P..'dead', P..'idle', P..'stat'
+local WAIT = {[0] = P..'p0', P..'p1', P..'p2'}
+";
+
+/// Builds names under one prefix.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// Hash; the key on which every script of a queue is called.
+    pub(super) fn meta(&self, queue: &Queue) -> String {
+        format!("{}:{{{queue}}}:meta", self.prefix)
+    }
+
+    /// Set of queue names.
+    pub(super) fn queues(&self) -> String {
+        format!("{}:{{reg}}:queues", self.prefix)
+    }
+
+    /// Hash; the key on which the scripts of the worker list are called. `seen` lies beside it.
+    pub(super) fn workers(&self) -> String {
+        format!("{}:{{reg}}:workers", self.prefix)
+    }
+
+    /// What a worker's channel starts with.
+    pub(super) fn wake_prefix(&self) -> String {
+        format!("{}:wake:", self.prefix)
+    }
+
+    /// A worker's channel.
+    pub(super) fn wake(&self, worker: &str) -> String {
+        format!("{}{worker}", self.wake_prefix())
+    }
+}

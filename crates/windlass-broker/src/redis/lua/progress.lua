@@ -1,0 +1,10 @@
+-- Writes a running job's progress.
+--
+-- KEYS[1]  the queue's meta key
+-- ARGV     lease '<ulid>:<epoch>', progress in short form (at most 64 bytes)
+-- Reply    1 taken, 0 stale
+-- Cost     ZSCORE, ZREM (so that it passes when Redis is full), HSET
+if not redis.call('ZSCORE', LEASE, ARGV[1]) then return 0 end
+redis.call('ZREM', LEASE, '')
+redis.call('HSET', J .. string.sub(ARGV[1], 1, 26), 'progress', ARGV[2])
+return 1

@@ -1,0 +1,140 @@
+//! Taking jobs in.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
+use windlass_jobs::command::Enqueued;
+use windlass_jobs::{NewJob, Queue, State, Timestamp, Ulid, When};
+
+use super::batch::Batched;
+use super::connection::Tx;
+use super::fault::failed;
+use super::ledger::{Ledger, offset};
+use super::schema::place;
+use crate::Result;
+
+/// Larger args lie in a table of their own, so that a claim or a finish, which write the
+/// job's row anew, never write them again. Half a page: such a row still fits one.
+pub(super) const INLINE_ARGS_BYTES: usize = 2 * 1024;
+
+/// Parameters: queue, now; per job ulid, state, priority, place, position, max_attempts, kind,
+/// options, labels, args. Answers id and ulid of those that were not known.
+static INSERT: LazyLock<Batched> = LazyLock::new(|| {
+    Batched::new(
+        "INSERT INTO job (queue, created_at, ulid, state, priority, place, position, max_attempts, kind, options, \
+             labels, args)
+         SELECT head.queue, head.now, new.* FROM (SELECT ? AS queue, ? AS now) AS head CROSS JOIN (VALUES ",
+        "(?,?,?,?,?,?,?,?,?,?)",
+        ") AS new WHERE true ON CONFLICT (queue, ulid) DO NOTHING RETURNING id, ulid",
+    )
+});
+
+/// A job on its way in.
+struct Placed<'a> {
+    job: &'a NewJob,
+    state: State,
+    place: i64,
+    position: i64,
+}
+
+/// Accepts one slice of jobs, all or none; see
+/// [`Model::enqueue`](windlass_jobs::model::Model::enqueue).
+pub(super) async fn enqueue(tx: &mut Tx<'_>, queue: &Queue, jobs: &[NewJob], now: Timestamp) -> Result<Vec<Enqueued>> {
+    let conn = tx.conn();
+    let mut ledger = Ledger::open(conn, queue, "enqueue").await?;
+    let first = ledger.take_tail(jobs.len());
+    let rows: Vec<Placed<'_>> =
+        jobs.iter().enumerate().map(|(i, job)| lay(job, first + offset(i), now)).collect();
+    let mut fresh = HashMap::with_capacity(jobs.len());
+    for (sql, piece) in INSERT.pieces(&rows) {
+        insert(conn, sql, piece, ledger.id, now, &mut fresh).await?;
+    }
+    let mut replies = Vec::with_capacity(jobs.len());
+    for row in &rows {
+        let ulid = row.job.ulid;
+        // A second job with the id in this slice finds it gone from the map: it is known.
+        let id = fresh.remove(&ulid);
+        if let Some(id) = id {
+            ledger.counts.enqueued_total += 1;
+            match row.state {
+                State::Scheduled => ledger.counts.scheduled += 1,
+                _ => ledger.counts.pending += 1,
+            }
+            if row.job.args.get().len() > INLINE_ARGS_BYTES {
+                insert_large(conn, id, row.job.args.get()).await?;
+            }
+        }
+        replies.push(Enqueued { ulid, fresh: id.is_some() });
+    }
+    if replies.iter().any(|reply| reply.fresh) {
+        ledger.store(conn, "enqueue").await?;
+    }
+    Ok(replies)
+}
+
+/// Where a job goes, if it is new.
+fn lay(job: &NewJob, tail: i64, now: Timestamp) -> Placed<'_> {
+    let run_at = match job.when {
+        When::Now => None,
+        When::At(at) => Some(at),
+        When::After(delay) => Some(now.plus(delay)),
+    };
+    match run_at.filter(|at| *at > now) {
+        Some(at) => Placed { job, state: State::Scheduled, place: place::DUE, position: at.0 },
+        None => Placed { job, state: State::Pending, place: priority(job), position: tail },
+    }
+}
+
+fn priority(job: &NewJob) -> i64 {
+    offset(job.options.priority.index())
+}
+
+async fn insert(
+    conn: &mut SqliteConnection,
+    sql: &'static str,
+    rows: &[Placed<'_>],
+    queue: i64,
+    now: Timestamp,
+    fresh: &mut HashMap<Ulid, i64>,
+) -> Result<()> {
+    let mut query = sqlx::query(sql).bind(queue).bind(now.0);
+    for row in rows {
+        let (job, options) = (row.job, &row.job.options);
+        let args = job.args.get();
+        query = query
+            .bind(job.ulid.to_bytes().to_vec())
+            .bind(row.state.as_str())
+            .bind(priority(job))
+            .bind(row.place)
+            .bind(row.position)
+            .bind(options.max_attempts.map(i64::from))
+            .bind(job.kind.as_str())
+            .bind(options.to_short())
+            .bind((!options.labels.is_empty()).then(|| labels_text(&options.labels)))
+            .bind((args.len() <= INLINE_ARGS_BYTES).then_some(args));
+    }
+    for row in query.fetch_all(conn).await.map_err(failed("enqueue"))? {
+        if let Some(ulid) = read_ulid(&row, 1) {
+            fresh.insert(ulid, row.get_unchecked(0));
+        }
+    }
+    Ok(())
+}
+
+async fn insert_large(conn: &mut SqliteConnection, id: i64, args: &str) -> Result<()> {
+    let insert = sqlx::query("INSERT INTO large_args (job, args) VALUES (?, ?)").bind(id).bind(args);
+    insert.execute(conn).await.map_err(failed("enqueue"))?;
+    Ok(())
+}
+
+fn labels_text(labels: &std::collections::BTreeMap<String, String>) -> String {
+    serde_json::to_string(labels).expect("a map of texts can be written as JSON")
+}
+
+/// A ulid out of a row; `None` when it is damaged.
+pub(super) fn read_ulid(row: &SqliteRow, column: usize) -> Option<Ulid> {
+    let bytes: Vec<u8> = row.try_get_unchecked(column).ok()?;
+    Some(Ulid::from_bytes(bytes.try_into().ok()?))
+}

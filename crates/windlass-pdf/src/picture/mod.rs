@@ -1,0 +1,277 @@
+//! Decides which bytes of a picture go into the document.
+//!
+//! Nothing goes in unverified: every picture is decoded once, under limits, even when its
+//! own bytes are then passed through.
+
+mod jpeg;
+mod png;
+
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+
+use crate::writer::{Coding, Colors, StoredImage};
+
+/// Largest file of one picture, in bytes.
+pub(crate) const MAX_FILE_BYTES: u64 = 25 * 1024 * 1024;
+/// Most pixels of one picture.
+pub(crate) const MAX_PIXELS: u64 = 64 * 1024 * 1024;
+/// Most pixels a side.
+pub(crate) const MAX_SIDE: u32 = 16_384;
+/// Most memory the pixels of one picture may take, in bytes.
+pub(crate) const MAX_DECODED_BYTES: u64 = 256 * 1024 * 1024;
+/// Quality of a JPEG that has to be encoded again (CMYK); nobody sees the difference at 95.
+const JPEG_QUALITY: u8 = 95;
+
+/// A picture that is ready to be stored.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) image: StoredImage,
+    /// How its pixels have to be turned to stand upright.
+    pub(crate) orientation: Orientation,
+}
+
+/// Why a picture is not printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Damaged, or no picture at all.
+    Unreadable(String),
+    /// A picture of a sort that is not taken.
+    Unsupported(String),
+    /// Past one of the limits.
+    TooLarge(String),
+}
+
+impl Refusal {
+    /// The stable word for it.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Unreadable(_) => "image_unreadable",
+            Self::Unsupported(_) => "unsupported_image",
+            Self::TooLarge(_) => "image_too_large",
+        }
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        match self {
+            Self::Unreadable(text) | Self::Unsupported(text) | Self::TooLarge(text) => text,
+        }
+    }
+}
+
+/// Checks, decodes and, where it must, re-encodes one picture.
+pub(crate) fn prepare(bytes: &[u8]) -> Result<Prepared, Refusal> {
+    // Decoders parse what strangers send: a panic in one is a bad picture, not a bad worker.
+    catch_unwind(AssertUnwindSafe(|| prepare_unguarded(bytes)))
+        .unwrap_or_else(|_| Err(Refusal::Unreadable("the decoder gave up on it".into())))
+}
+
+/// Refuses a file by its size alone.
+pub(crate) fn check_file_size(bytes: u64) -> Result<(), Refusal> {
+    if bytes > MAX_FILE_BYTES {
+        return Err(Refusal::TooLarge(format!("{bytes} bytes; at most {MAX_FILE_BYTES} are allowed")));
+    }
+    Ok(())
+}
+
+fn prepare_unguarded(bytes: &[u8]) -> Result<Prepared, Refusal> {
+    check_file_size(bytes.len() as u64)?;
+    let format = sniff(bytes)?;
+    let jpeg = match format {
+        ImageFormat::Jpeg => Some(jpeg::parse(bytes)?),
+        _ => None,
+    };
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(refusal)?;
+    check_header(decoder.dimensions(), decoder.total_bytes())?;
+    let orientation = decoder.orientation().map_err(refusal)?;
+    let icc = decoder.icc_profile().ok().flatten();
+    let decoded = DynamicImage::from_decoder(decoder).map_err(refusal)?;
+
+    let mut image = match jpeg {
+        Some(jpeg) if jpeg.components == 4 => encode_jpeg(&decoded)?,
+        Some(jpeg) => StoredImage {
+            width: decoded.width(),
+            height: decoded.height(),
+            colors: if jpeg.components == 1 { Colors::Grey } else { Colors::Rgb },
+            icc: None,
+            coding: Coding::Jpeg,
+            data: jpeg.without_metadata(bytes),
+        },
+        None => match format {
+            ImageFormat::Png => match png::pass_through(bytes) {
+                Some(image) => image,
+                None => encode_png(decoded)?,
+            },
+            _ => encode_png(decoded)?,
+        },
+    };
+    image.icc = icc.filter(|icc| icc_fits(icc, &image.colors));
+    Ok(Prepared { image, orientation })
+}
+
+/// What the bytes are, by content; names and media types are never asked.
+fn sniff(bytes: &[u8]) -> Result<ImageFormat, Refusal> {
+    const TAKEN: &str = "taken are JPEG, PNG, WebP, GIF, BMP and TIFF";
+    if bytes.is_empty() {
+        return Err(Refusal::Unreadable("the file is empty".into()));
+    }
+    match image::guess_format(bytes) {
+        Ok(format) if format.reading_enabled() => Ok(format),
+        Ok(format) => Err(Refusal::Unsupported(format!("a {format:?} picture; {TAKEN}"))),
+        Err(_) => match known_but_not_taken(bytes) {
+            Some(what) => Err(Refusal::Unsupported(format!("{what}; {TAKEN}"))),
+            None => Err(Refusal::Unreadable(format!("not a picture; {TAKEN}"))),
+        },
+    }
+}
+
+/// Formats that people do upload, told by their first bytes.
+fn known_but_not_taken(bytes: &[u8]) -> Option<&'static str> {
+    let head = &bytes[..bytes.len().min(1024)];
+    let brand = head.get(4..12);
+    if brand.is_some_and(|b| [b"ftyphei", b"ftypmif", b"ftyphev"].iter().any(|m| b.starts_with(*m))) {
+        return Some("a HEIC picture");
+    }
+    if head.starts_with(b"%PDF-") {
+        return Some("a PDF document");
+    }
+    if head.starts_with(&[0xff, 0x0a]) || head.starts_with(b"\0\0\0\x0cJXL ") {
+        return Some("a JPEG XL picture");
+    }
+    let text = String::from_utf8_lossy(head);
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    (text.starts_with('<') && text.contains("<svg")).then_some("an SVG drawing")
+}
+
+fn check_header((width, height): (u32, u32), decoded_bytes: u64) -> Result<(), Refusal> {
+    if width == 0 || height == 0 {
+        return Err(Refusal::Unreadable(format!("its header says {width}x{height} pixels")));
+    }
+    if width > MAX_SIDE || height > MAX_SIDE {
+        let message = format!("{width}x{height} pixels; at most {MAX_SIDE} a side are allowed");
+        return Err(Refusal::TooLarge(message));
+    }
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        let message = format!("{width}x{height} pixels; at most {MAX_PIXELS} in all are allowed");
+        return Err(Refusal::TooLarge(message));
+    }
+    if decoded_bytes > MAX_DECODED_BYTES {
+        let message = format!("{decoded_bytes} bytes unpacked; at most {MAX_DECODED_BYTES} are allowed");
+        return Err(Refusal::TooLarge(message));
+    }
+    Ok(())
+}
+
+fn refusal(error: ImageError) -> Refusal {
+    match error {
+        ImageError::Unsupported(e) => Refusal::Unsupported(e.to_string()),
+        ImageError::Limits(e) => Refusal::TooLarge(e.to_string()),
+        e => Refusal::Unreadable(e.to_string()),
+    }
+}
+
+/// True for a profile that says it is one, and for colours like these.
+fn icc_fits(icc: &[u8], colors: &Colors) -> bool {
+    let wanted: &[u8] = match colors {
+        Colors::Grey => b"GRAY",
+        Colors::Rgb | Colors::Palette { .. } => b"RGB ",
+    };
+    // ICC.1:2022, 7.2: size at 0, colour space at 16, signature at 36.
+    let size = icc.first_chunk().map(|b| u32::from_be_bytes(*b) as usize);
+    size == Some(icc.len()) && icc.get(16..20) == Some(wanted) && icc.get(36..40) == Some(b"acsp".as_slice())
+}
+
+fn encode_jpeg(decoded: &DynamicImage) -> Result<StoredImage, Refusal> {
+    let mut data = Vec::new();
+    let encoder = JpegEncoder::new_with_quality(&mut data, JPEG_QUALITY);
+    decoded.to_rgb8().write_with_encoder(encoder).map_err(refusal)?;
+    let (width, height) = (decoded.width(), decoded.height());
+    Ok(StoredImage { width, height, colors: Colors::Rgb, icc: None, coding: Coding::Jpeg, data })
+}
+
+fn encode_png(decoded: DynamicImage) -> Result<StoredImage, Refusal> {
+    let flat = flatten(decoded);
+    let mut data = Vec::new();
+    let encoder = PngEncoder::new_with_quality(&mut data, CompressionType::Default, FilterType::Adaptive);
+    flat.write_with_encoder(encoder).map_err(refusal)?;
+    drop(flat);
+    png::pass_through(&data).ok_or_else(|| Refusal::Unreadable("it could not be encoded again".into()))
+}
+
+/// 8 bits a channel and no alpha: paper is white, so what is transparent becomes white.
+fn flatten(image: DynamicImage) -> DynamicImage {
+    let (width, height) = (image.width(), image.height());
+    let color = image.color();
+    let flat = match (color.has_color(), color.has_alpha()) {
+        (true, true) => {
+            let raw = on_white(image.into_rgba8().into_raw(), 3);
+            image::RgbImage::from_raw(width, height, raw).map(DynamicImage::from)
+        }
+        (false, true) => {
+            let raw = on_white(image.into_luma_alpha8().into_raw(), 1);
+            image::GrayImage::from_raw(width, height, raw).map(DynamicImage::from)
+        }
+        (true, false) => Some(image.into_rgb8().into()),
+        (false, false) => Some(image.into_luma8().into()),
+    };
+    flat.expect("the pixels of a picture fill its width and height")
+}
+
+/// Blends pixels of `channels` and alpha on white, in place.
+fn on_white(mut raw: Vec<u8>, channels: usize) -> Vec<u8> {
+    let pixels = raw.len() / (channels + 1);
+    for pixel in 0..pixels {
+        let from = pixel * (channels + 1);
+        let alpha = u32::from(raw[from + channels]);
+        for channel in 0..channels {
+            let value = u32::from(raw[from + channel]);
+            raw[pixel * channels + channel] = ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+        }
+    }
+    raw.truncate(pixels * channels);
+    raw
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alpha_is_blended_on_white() {
+        assert_eq!(
+            on_white(vec![10, 20, 30, 255, 10, 20, 30, 0, 0, 0, 0, 128], 3),
+            [10, 20, 30, 255, 255, 255, 127, 127, 127]
+        );
+        assert_eq!(on_white(vec![7, 255, 7, 0], 1), [7, 255]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_picture_are_told_apart_from_pictures_we_do_not_take() {
+        let code = |bytes: &[u8]| prepare(bytes).unwrap_err().code();
+        assert_eq!(code(b""), "image_unreadable");
+        assert_eq!(code(b"hello"), "image_unreadable");
+        assert_eq!(code(b"\xef\xbb\xbf<?xml version=\"1.0\"?>\n<svg xmlns=\"x\"/>"), "unsupported_image");
+        assert_eq!(code(b"\0\0\0\x20ftypavif\0\0\0\0"), "unsupported_image");
+        assert_eq!(code(b"\0\0\0\x20ftypheic\0\0\0\0"), "unsupported_image");
+        assert_eq!(code(b"%PDF-1.7"), "unsupported_image");
+    }
+
+    #[test]
+    fn a_profile_for_other_colours_is_not_kept() {
+        let mut icc = vec![0; 128];
+        icc[3] = 128;
+        icc[16..20].copy_from_slice(b"RGB ");
+        icc[36..40].copy_from_slice(b"acsp");
+        assert!(icc_fits(&icc, &Colors::Rgb));
+        assert!(!icc_fits(&icc, &Colors::Grey));
+        assert!(!icc_fits(&icc[..100], &Colors::Rgb));
+    }
+}

@@ -1,0 +1,47 @@
+//! Lua scripts, sent by hash and loaded when the server does not know them.
+
+use redis::{Cmd, Value};
+
+use crate::error::Error;
+use crate::link::Link;
+
+/// A Lua script and its hash.
+#[derive(Debug)]
+pub struct Script {
+    text: String,
+    hash: String,
+}
+
+impl Script {
+    /// A script from its text.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let hash = redis::Script::new(&text).get_hash().to_owned();
+        Self { text, hash }
+    }
+
+    /// The start of a call on one key, to which arguments are added. All keys a script
+    /// touches share this key's hash tag.
+    #[must_use]
+    pub fn on(&self, key: &str) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.hash).arg(1).arg(key);
+        command
+    }
+
+    /// Runs a call begun by [`Script::on`]. A server that has lost its scripts (restart,
+    /// failover, `SCRIPT FLUSH`) is given this one, and the call is sent again: it had not run.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn run(&self, link: &Link, call: &Cmd) -> Result<Value, Error> {
+        match link.call(call).await {
+            Err(e) if e.code() == Some("NOSCRIPT") => {
+                link.call(redis::cmd("SCRIPT").arg("LOAD").arg(&self.text)).await?;
+                link.call(call).await
+            }
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! A worker: the pump's thread, the apalis worker that runs handlers, and how both stop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apalis::prelude::{ParallelizeExt, WorkerBuilder, WorkerError};
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use windlass_broker::SharedBroker;
+use windlass_jobs::command::WorkerInfo;
+use windlass_jobs::{Queue, Timestamp, new_ulid};
+use windlass_store::Services;
+
+use crate::isolate::Isolation;
+use crate::pump::{Pump, PumpOptions, StopOrder};
+use crate::registry::Registry;
+use crate::run::{RunService, Runner};
+use crate::source::Source;
+
+/// How a worker works.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// The queues it serves, 1 to 1,000; it takes turns between those that have jobs.
+    pub queues: Vec<Queue>,
+    /// How many jobs it runs at once, 1 to 10,000. Default: twice the processors.
+    pub slots: usize,
+    /// How long a job stays its own without a renewal: 100 ms to 1 h, default
+    /// [`WorkerOptions::LEASE`]. A crashed worker's jobs are run elsewhere after this.
+    pub lease: Duration,
+    /// How children are started.
+    pub isolation: Isolation,
+}
+
+impl WorkerOptions {
+    /// Default of [`WorkerOptions::lease`].
+    pub const LEASE: Duration = Duration::from_secs(30);
+    /// How long a drain waits for running jobs by default.
+    pub const GRACE: Duration = Duration::from_secs(25);
+
+    /// Defaults for these queues; children are started as `program args…`.
+    #[must_use]
+    pub fn new(queues: Vec<Queue>, program: PathBuf, args: &[&str]) -> Self {
+        Self {
+            queues,
+            slots: 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            lease: Self::LEASE,
+            isolation: Isolation {
+                program,
+                args: args.iter().map(Into::into).collect(),
+                scratch: std::env::temp_dir(),
+            },
+        }
+    }
+}
+
+/// Why a worker could not start or did not end in order.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The options are out of range.
+    #[error("{setting}: {found}; {allowed} is allowed")]
+    Option {
+        /// Which.
+        setting: &'static str,
+        /// What was found.
+        found: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// The pump's thread could not be started.
+    #[error("the pump's thread")]
+    Thread(#[source] std::io::Error),
+    /// The pump or the apalis worker ended although nobody asked for it.
+    #[error("the worker ended unasked: {0}")]
+    EndedUnasked(String),
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Worker {
+    name: String,
+    orders: watch::Sender<StopOrder>,
+    healthy: watch::Receiver<bool>,
+    pump_ended: Option<oneshot::Receiver<()>>,
+    handlers: Option<JoinHandle<Result<(), WorkerError>>>,
+}
+
+impl Worker {
+    /// Starts a worker on this runtime.
+    ///
+    /// # Errors
+    /// [`Error`] when the options are out of range or the thread cannot be started.
+    pub fn start(registry: Registry, broker: SharedBroker, services: Services, options: WorkerOptions) -> Result<Self, Error> {
+        check(&options)?;
+        let info = info(&registry, &options);
+        let name = info.name.clone();
+        let (jobs, claimed) = mpsc::unbounded_channel();
+        let (reports, reported) = mpsc::unbounded_channel();
+        let (orders, ordered) = watch::channel(StopOrder::Run);
+        let (healthy_sender, healthy) = watch::channel(false);
+        let (pump_ends, pump_ended) = oneshot::channel();
+
+        let pump_options = PumpOptions { info, queues: options.queues.clone(), slots: options.slots, lease: options.lease };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
+        let pump = Pump::new(broker, pump_options, jobs, healthy_sender);
+        let run = move || {
+            runtime.block_on(pump.run(reported, ordered));
+            let _ = pump_ends.send(());
+        };
+        std::thread::Builder::new().name("windlass-pump".into()).spawn(run).map_err(Error::Thread)?;
+
+        let runner = Runner {
+            registry,
+            services,
+            isolation: options.isolation,
+            queues: options.queues,
+            reports: reports.clone(),
+        };
+        let worker = WorkerBuilder::new(name.as_str())
+            .backend(Source::new(claimed, reports))
+            .parallelize(tokio::spawn)
+            .build(RunService(Arc::new(runner)));
+        // Boxed here: inside an async block the compiler loses sight of the future's lifetime.
+        let run: BoxFuture<'static, Result<(), WorkerError>> = Box::pin(worker.run());
+        let handlers = tokio::spawn(run);
+        Ok(Self { name, orders, healthy, pump_ended: Some(pump_ended), handlers: Some(handlers) })
+    }
+
+    /// Its name: host, process and a random part.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the last exchange with the broker worked.
+    #[must_use]
+    pub fn healthy(&self) -> watch::Receiver<bool> {
+        self.healthy.clone()
+    }
+
+    /// Claims nothing more; jobs still running after `grace` are given back. A second call
+    /// may shorten the grace.
+    pub fn drain(&self, grace: Duration) {
+        let _ = self.orders.send(StopOrder::Drain(grace));
+    }
+
+    /// Waits until a drain is over.
+    ///
+    /// # Errors
+    /// [`Error::EndedUnasked`] when it ended for any other reason: the process should exit
+    /// with an error, so that it is started again.
+    pub async fn wait(&mut self) -> Result<(), Error> {
+        if let Some(handlers) = &mut self.handlers {
+            let Some(pump_ended) = &mut self.pump_ended else { return Ok(()) };
+            tokio::select! {
+                ended = &mut *pump_ended => {
+                    self.pump_ended = None;
+                    // Handlers that outlast the grace: their jobs are released, their children die with them.
+                    handlers.abort();
+                    return pump_result(ended);
+                }
+                ended = &mut *handlers => {
+                    self.handlers = None;
+                    if !self.draining() {
+                        return Err(Error::EndedUnasked(format!("the apalis worker: {ended:?}")));
+                    }
+                }
+            }
+        }
+        match self.pump_ended.take() {
+            Some(pump_ended) => pump_result(pump_ended.await),
+            None => Ok(()),
+        }
+    }
+
+    fn draining(&self) -> bool {
+        *self.orders.borrow() != StopOrder::Run
+    }
+}
+
+fn pump_result(ended: Result<(), oneshot::error::RecvError>) -> Result<(), Error> {
+    ended.map_err(|_| Error::EndedUnasked("the pump's thread panicked".to_owned()))
+}
+
+fn check(options: &WorkerOptions) -> Result<(), Error> {
+    let fail = |setting, found: String, allowed| Err(Error::Option { setting, found, allowed });
+    if !(1..=1000).contains(&options.queues.len()) {
+        return fail("queues", options.queues.len().to_string(), "1 to 1000");
+    }
+    if !(1..=10_000).contains(&options.slots) {
+        return fail("slots", options.slots.to_string(), "1 to 10000");
+    }
+    if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&options.lease) {
+        return fail("lease", format!("{} ms", options.lease.as_millis()), "100 ms to 1 h");
+    }
+    Ok(())
+}
+
+fn info(registry: &Registry, options: &WorkerOptions) -> WorkerInfo {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let pid = std::process::id();
+    let short: String = host.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
+    let random = new_ulid().to_string();
+    WorkerInfo {
+        name: format!("{short}-{pid}-{}", &random[random.len() - 6..]),
+        host,
+        pid,
+        queues: options.queues.clone(),
+        kinds: registry.specs().map(|spec| spec.name.to_owned()).collect(),
+        slots: options.slots,
+        running: 0,
+        started_at: Timestamp::now(),
+        seen_at: Timestamp::now(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
