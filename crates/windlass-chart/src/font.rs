@@ -196,12 +196,11 @@ fn cached(context: &mut Context, key: MaskKey, size_px: f32) -> Option<Rc<Mask>>
     mask.clone()
 }
 
+/// A blank has no mask.
 fn mask_of(image: Image) -> Option<Mask> {
-    let place = image.placement;
-    (place.width > 0 && place.height > 0).then(|| Mask {
-        left: place.left,
-        top: place.top,
-        width: place.width as usize,
-        coverage: image.data,
-    })
+    let (place, coverage) = (image.placement, image.data);
+    if place.width == 0 || place.height == 0 {
+        return None;
+    }
+    Some(Mask { left: place.left, top: place.top, width: place.width as usize, coverage })
 }

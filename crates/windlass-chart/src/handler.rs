@@ -15,8 +15,8 @@ const OUTPUT: &str = "out/chart.png";
 /// Bytes a pixel costs at the peak: four drawn, three as RGB, three for the file at worst.
 const PEAK_BYTES_PER_PIXEL: u64 = 10;
 
-/// Program, fonts, glyphs, bars and the allocator's slack; a run of 1200 × 800 was measured
-/// at 12 MiB (design/charts.md section 3).
+/// Program, fonts, glyphs, bars and the allocator's slack; a chart of 1200 × 800 was measured
+/// at 12 MiB in all (2026-11-20).
 const BASE_BYTES: u64 = 64 << 20;
 
 /// Draws a price chart as `out/chart.png`.

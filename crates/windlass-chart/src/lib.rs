@@ -101,3 +101,8 @@ pub fn render_png(args: &ChartArgs) -> Result<Drawn, Error> {
         encode_time: started.elapsed().saturating_sub(draw_time),
     })
 }
+
+/// Adds every kind of this crate.
+pub fn register(registry: &mut windlass_worker::Registry) {
+    registry.isolated(ChartRender);
+}

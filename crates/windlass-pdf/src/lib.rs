@@ -27,3 +27,8 @@ pub mod writer;
 pub use args::{CardArgs, CardSheetArgs, Fit, LayoutArgs, OutputArgs, Sides};
 pub use folder::{FolderCard, FolderDeck, FolderError, read_folder};
 pub use handler::CardSheet;
+
+/// Adds every kind of this crate.
+pub fn register(registry: &mut windlass_worker::Registry) {
+    registry.isolated(CardSheet);
+}

@@ -1,1 +1,170 @@
-//! placeholder
+//! Puts jobs on queues; small enough for a web service to depend on.
+//!
+//! It never runs a job, never knows a kind, and has no SQL and no HTTP in its tree (a test).
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use windlass_broker::Enqueue;
+use windlass_jobs::{JobId, NewJob, Queue, Violation};
+
+/// Puts jobs on queues. Clones share the broker.
+///
+/// ```
+/// # use std::sync::{Arc, Mutex};
+/// use windlass_broker::Enqueue;
+/// use windlass_jobs::{NewJob, Queue};
+/// use windlass_producer::Producer;
+/// # use windlass_jobs::command::Enqueued;
+/// # struct Shelf(Mutex<usize>);
+/// # #[async_trait::async_trait]
+/// # impl Enqueue for Shelf {
+/// #     async fn enqueue(&self, _: &Queue, jobs: &[NewJob]) -> windlass_broker::Result<Vec<Enqueued>> {
+/// #         *self.0.lock().unwrap() += jobs.len();
+/// #         Ok(jobs.iter().map(|job| Enqueued { ulid: job.ulid, fresh: true }).collect())
+/// #     }
+/// # }
+///
+/// # async fn example(broker: Arc<dyn Enqueue>) -> Result<(), Box<dyn std::error::Error>> {
+/// // `broker` is any engine, such as `windlass_broker::redis::RedisBroker` in an `Arc`.
+/// let producer = Producer::new(broker);
+/// let mail = Queue::new("mail")?;
+/// let job = NewJob::new("mail.welcome", &serde_json::json!({ "user": 7 }))?;
+/// let accepted = producer.enqueue(&mail, job).await?;
+/// assert!(accepted.fresh);
+/// println!("{}", accepted.id); // 01K9ZQ4T8Z6V0YQ0M5R7T2W3XK.mail
+/// # Ok(())
+/// # }
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// # runtime.block_on(example(Arc::new(Shelf(Mutex::new(0))))).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Producer {
+    broker: Arc<dyn Enqueue>,
+}
+
+impl Producer {
+    /// A producer for the queues of a broker.
+    #[must_use]
+    pub fn new(broker: Arc<dyn Enqueue>) -> Self {
+        Self { broker }
+    }
+
+    /// Puts one job, owned or borrowed, on a queue.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when something is wrong with the job: nothing was queued.
+    /// [`Error::Broker`] when the broker did not answer in order.
+    pub async fn enqueue(
+        &self,
+        queue: &Queue,
+        job: impl std::borrow::Borrow<NewJob> + Send + Sync,
+    ) -> Result<Accepted, Error> {
+        let accepted = self.enqueue_slice(queue, std::slice::from_ref(job.borrow())).await?;
+        accepted.into_iter().next().ok_or_else(|| short_answer(0, 1))
+    }
+
+    /// Puts jobs, a `Vec` or a slice of any length, on a queue, in order. Answers one entry
+    /// per job, in order.
+    ///
+    /// Every job is checked before the first is sent. Over
+    /// [`MAX_ENQUEUE`](windlass_jobs::command::MAX_ENQUEUE) jobs are accepted slice by slice.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with everything wrong with any of the jobs: none was queued.
+    /// [`Error::Broker`]: the first slices may have been accepted. Enqueuing the same jobs
+    /// again is safe: an id that is known changes nothing.
+    pub async fn enqueue_all(
+        &self,
+        queue: &Queue,
+        jobs: impl AsRef<[NewJob]> + Send + Sync,
+    ) -> Result<Vec<Accepted>, Error> {
+        self.enqueue_slice(queue, jobs.as_ref()).await
+    }
+
+    async fn enqueue_slice(&self, queue: &Queue, jobs: &[NewJob]) -> Result<Vec<Accepted>, Error> {
+        let refusals = check_all(jobs);
+        if !refusals.is_empty() {
+            return Err(Error::Refused(refusals));
+        }
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let replies = self.broker.enqueue(queue, jobs).await?;
+        if replies.len() != jobs.len() {
+            return Err(short_answer(replies.len(), jobs.len()));
+        }
+        let accepted = |reply: windlass_jobs::command::Enqueued| Accepted {
+            id: JobId::new(reply.ulid, queue.clone()),
+            fresh: reply.fresh,
+        };
+        Ok(replies.into_iter().map(accepted).collect())
+    }
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Producer")
+    }
+}
+
+/// A job the broker has: it is not lost from here on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// By which anyone finds it again.
+    pub id: JobId,
+    /// False when the id was known before: nothing was changed.
+    pub fresh: bool,
+}
+
+/// One thing wrong with one job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which job, from 0.
+    pub index: usize,
+    /// What is wrong; its path starts at the job (`"/args"`, `"/max_attempts"`).
+    pub violation: Violation,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Violation { path, message, .. } = &self.violation;
+        write!(f, "job {}, {path}: {message}", self.index)
+    }
+}
+
+/// Why jobs were not, or may not have been, enqueued.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something is wrong with the jobs. None was queued.
+    #[error("refused: {}", list(.0))]
+    Refused(Vec<Refusal>),
+    /// The broker did not do it, or its answer was lost; see [`windlass_broker::Error`].
+    #[error("enqueue")]
+    Broker(#[from] windlass_broker::Error),
+}
+
+/// Everything wrong with any of the jobs that can be known without their kinds, in order.
+#[must_use]
+pub fn check_all(jobs: &[NewJob]) -> Vec<Refusal> {
+    let of_one = |(index, job): (usize, &NewJob)| {
+        job.check().into_iter().map(move |violation| Refusal { index, violation }).collect::<Vec<_>>()
+    };
+    jobs.iter().enumerate().flat_map(of_one).collect()
+}
+
+/// The first refusals, and how many more there are.
+fn list(refusals: &[Refusal]) -> String {
+    const SHOWN: usize = 5;
+    let mut text = refusals.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if refusals.len() > SHOWN {
+        text.push_str(&format!("; {} more", refusals.len() - SHOWN));
+    }
+    text
+}
+
+fn short_answer(found: usize, expected: usize) -> Error {
+    let detail = format!("{found} answers for {expected} jobs");
+    Error::Broker(windlass_broker::Error::Unexpected { operation: "enqueue", detail })
+}

@@ -3,9 +3,12 @@
 //! It never skips a test in silence: a server whose program is missing panics and names the
 //! package to install. It never touches a server it did not start.
 
+pub mod conformance;
+mod model_broker;
 mod process;
 mod redis_server;
 mod wait;
 
+pub use model_broker::ModelBroker;
 pub use redis_server::{RedisServer, RedisServerBuilder, shared_redis};
 pub use wait::{unique_queue, wait_until};

@@ -168,10 +168,10 @@ impl Worker {
                 }
             }
         }
-        match self.pump_ended.take() {
-            Some(pump_ended) => pump_result(pump_ended.await),
-            None => Ok(()),
-        }
+        let Some(pump_ended) = &mut self.pump_ended else { return Ok(()) };
+        let ended = pump_ended.await;
+        self.pump_ended = None;
+        pump_result(ended)
     }
 
     fn draining(&self) -> bool {

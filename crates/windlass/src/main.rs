@@ -1,2 +1,37 @@
-//! placeholder
-fn main() {}
+//! The one binary: settings, telemetry, subcommands. Thin: what it does lies in the crates.
+//!
+//! It never keeps a secret in its arguments, and prints to standard output only what a command
+//! was asked for; everything else goes to the error output.
+
+mod cli;
+mod commands;
+mod kinds;
+mod probe;
+mod runtime;
+mod settings;
+mod telemetry;
+
+use std::process::ExitCode;
+
+/// The argument that makes this binary run one isolated job and end.
+const CHILD_ARG: &str = "__child";
+
+fn main() -> ExitCode {
+    // Before any thread or runtime exists: the child limits its one thread, and itself.
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == CHILD_ARG) {
+        return windlass_worker::child_main(&kinds::registry());
+    }
+    let cli = cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return telemetry::fail(&anyhow::Error::new(e).context("the async runtime"), cli.json),
+    };
+    let json = cli.json;
+    let code = match runtime.block_on(commands::run(cli)) {
+        Ok(code) => code,
+        Err(error) => telemetry::fail(&error, json),
+    };
+    // Whatever still runs has been drained or given back by now.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    code
+}

@@ -45,8 +45,7 @@ pub(super) async fn enqueue(tx: &mut Tx<'_>, queue: &Queue, jobs: &[NewJob], now
     let conn = tx.conn();
     let mut ledger = Ledger::open(conn, queue, "enqueue").await?;
     let first = ledger.take_tail(jobs.len());
-    let rows: Vec<Placed<'_>> =
-        jobs.iter().enumerate().map(|(i, job)| lay(job, first + offset(i), now)).collect();
+    let rows: Vec<Placed<'_>> = jobs.iter().enumerate().map(|(i, job)| lay(job, first + offset(i), now)).collect();
     let mut fresh = HashMap::with_capacity(jobs.len());
     for (sql, piece) in INSERT.pieces(&rows) {
         insert(conn, sql, piece, ledger.id, now, &mut fresh).await?;

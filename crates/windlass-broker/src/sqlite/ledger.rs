@@ -48,7 +48,11 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// The queue's row; `None` when no job and no worker ever named the queue.
-    pub(super) async fn load(conn: &mut SqliteConnection, queue: &Queue, operation: &'static str) -> Result<Option<Self>> {
+    pub(super) async fn load(
+        conn: &mut SqliteConnection,
+        queue: &Queue,
+        operation: &'static str,
+    ) -> Result<Option<Self>> {
         let row = sqlx::query(LOAD.as_str()).bind(queue.as_str()).fetch_optional(conn).await;
         Ok(row.map_err(failed(operation))?.as_ref().map(Self::read))
     }

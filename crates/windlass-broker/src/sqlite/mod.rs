@@ -303,3 +303,30 @@ impl Broker for SqliteBroker {
         "sqlite"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+
+    /// SQLite rolls a transaction back by itself when the file is full, and the driver does
+    /// not notice: without a new connection every later call would fail.
+    #[tokio::test]
+    async fn a_full_file_is_said_and_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = SqliteBroker::open(&dir.path().join("queue.db"), SqliteOptions::default()).await.unwrap();
+        {
+            let mut writer = broker.0.writer.lock().await;
+            let conn = writer.ready("test").await.unwrap();
+            sqlx::query("PRAGMA max_page_count = 1").execute(conn).await.unwrap();
+        }
+        let queue = Queue::new("q").unwrap();
+        let jobs: Vec<NewJob> = (0..200).map(|_| NewJob::new("noop", &"x".repeat(2_000)).unwrap()).collect();
+        let refused = broker.enqueue(&queue, &jobs).await;
+        assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
+        assert_eq!(broker.counts(&queue).await.unwrap(), Counts::default());
+        // The new connection knows nothing of the bound: there is room again.
+        broker.enqueue(&queue, &jobs).await.unwrap();
+        assert_eq!(broker.counts(&queue).await.unwrap().pending, 200);
+    }
+}

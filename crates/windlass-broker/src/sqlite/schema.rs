@@ -24,7 +24,8 @@ pub(super) mod place {
     pub(in crate::sqlite) const DEAD: i64 = 6;
 }
 
-const META: &str = "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID";
+const META: &str =
+    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID";
 
 /// Args over [`INLINE_ARGS_BYTES`](super::enqueue::INLINE_ARGS_BYTES) lie beside the job, so
 /// that a claim or a finish never rewrites them.
@@ -115,7 +116,8 @@ async fn format(conn: &mut SqliteConnection) -> Result<Option<i64>> {
     if all == 0 {
         return Ok(None);
     }
-    let foreign = || Error::Unexpected { operation: "open", detail: "the file is a database, but not of a queue".into() };
+    let foreign =
+        || Error::Unexpected { operation: "open", detail: "the file is a database, but not of a queue".into() };
     if meta == 0 {
         return Err(foreign());
     }

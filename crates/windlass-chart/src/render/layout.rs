@@ -16,7 +16,9 @@ const VOLUME_SHARE: f64 = 0.2;
 /// Blank above and below the prices, as a share of their range.
 const PRICE_MARGIN: f64 = 0.06;
 /// Bars stand no further apart than this, in layout pixels.
-const MAX_STEP_PX: f64 = 48.0;
+const MAX_STEP_PX: f64 = 120.0;
+/// Bodies are no wider than this, in layout pixels: odd, as a body is.
+const MAX_BODY_PX: i32 = 41;
 /// Below so many layout pixels a bar, bars are merged.
 const MERGE_BELOW_PX: f64 = 2.0;
 /// Below this height, in layout pixels, a volume panel has no legend.
@@ -130,7 +132,7 @@ fn body_width(spacing: f64, scale: i32) -> i32 {
         return 3 * scale;
     }
     let part = 1.0 - 0.2 * (spacing.max(4.0) - 4.0).atan() / std::f64::consts::FRAC_PI_2;
-    let body = ((spacing * part * s).floor() as i32).max(scale);
+    let body = ((spacing * part * s).floor() as i32).clamp(scale, MAX_BODY_PX * scale);
     if (body - scale) % 2 == 0 { body } else { (body - 1).max(scale) }
 }
 

@@ -40,7 +40,7 @@ const BUCKETS: [Bucket; 15] = [
     (Boundary::Quarter, |at| i32::from((at.month() - 1) / 3)),
     (Boundary::Month, |at| i32::from(at.month())),
     (Boundary::HalfMonth, |at| i32::from(at.day() >= 15)),
-    (Boundary::QuarterMonth, |at| i32::from((at.day() >= 8) as i8 + (at.day() >= 22) as i8)),
+    (Boundary::QuarterMonth, |at| i32::from(at.day() >= 8) + i32::from(at.day() >= 22)),
     (Boundary::Day, |at| i32::from(at.day())),
     (Boundary::Hours12, |at| i32::from(at.hour() / 12)),
     (Boundary::Hours6, |at| i32::from(at.hour() / 6)),

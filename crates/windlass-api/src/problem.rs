@@ -1,0 +1,181 @@
+//! Errors as RFC 9457 problem JSON: every code once, with its status, title and page.
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+/// Lists every code with its status and title; its page is `docs/errors/<code>.md`.
+macro_rules! codes {
+    ($($variant:ident $code:literal $status:ident $title:literal)*) => {
+        /// What went wrong, as a stable word a program can branch on.
+        ///
+        /// *Shape*: the member `code` of a problem; `GET /docs/errors/{code}` answers its page.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $(#[doc = $title] $variant,)*
+        }
+
+        impl Code {
+            /// All codes.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The word on the wire.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// The HTTP status it comes with.
+            #[must_use]
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)* }
+            }
+
+            /// The same sentence every time.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)* }
+            }
+
+            /// Its page: what it means and what to do, as Markdown.
+            #[must_use]
+            pub const fn page(self) -> &'static str {
+                match self {
+                    $(Self::$variant => include_str!(concat!("../../../docs/errors/", $code, ".md")),)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    JsonInvalid "json_invalid" BAD_REQUEST "The body is not acceptable JSON"
+    BodyUnreadable "body_unreadable" BAD_REQUEST "The body could not be read to its end"
+    Unauthorized "unauthorized" UNAUTHORIZED "A valid API key is needed"
+    HostRefused "host_refused" FORBIDDEN "The Host header names another host"
+    OriginRefused "origin_refused" FORBIDDEN "The request comes from another site"
+    NotFound "not_found" NOT_FOUND "There is nothing at this path"
+    TaskNotFound "task_not_found" NOT_FOUND "There is no such task"
+    ArtifactNotFound "artifact_not_found" NOT_FOUND "The task has no such artifact"
+    BlobNotFound "blob_not_found" NOT_FOUND "There is no such blob"
+    MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The path does not know this method"
+    BodyTimeout "body_timeout" REQUEST_TIMEOUT "The body came too slowly"
+    TaskNotCompleted "task_not_completed" CONFLICT "The task has not ended yet"
+    TaskFailed "task_failed" CONFLICT "The task failed"
+    TaskCancelled "task_cancelled" CONFLICT "The task was cancelled"
+    ResultExpired "result_expired" GONE "The result is no longer kept"
+    BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is over the limit"
+    BatchTooLarge "batch_too_large" PAYLOAD_TOO_LARGE "The batch has too many jobs"
+    UrlTooLong "url_too_long" URI_TOO_LONG "The URL is over the limit"
+    MediaTypeUnsupported "media_type_unsupported" UNSUPPORTED_MEDIA_TYPE "The body's media type is not taken here"
+    EncodingUnsupported "encoding_unsupported" UNSUPPORTED_MEDIA_TYPE "The body's content encoding is not taken"
+    JobInvalid "job_invalid" UNPROCESSABLE_ENTITY "Something is wrong with a job"
+    UnknownField "unknown_field" UNPROCESSABLE_ENTITY "A field is not known"
+    UnknownKind "unknown_kind" UNPROCESSABLE_ENTITY "The kind is not known"
+    ArgsInvalid "args_invalid" UNPROCESSABLE_ENTITY "Something is wrong with a job's args"
+    BlobMissing "blob_missing" UNPROCESSABLE_ENTITY "A blob that a job needs is not stored"
+    DigestMismatch "digest_mismatch" UNPROCESSABLE_ENTITY "The body is not what its name says"
+    QueryInvalid "query_invalid" UNPROCESSABLE_ENTITY "Something is wrong with the query"
+    IdempotencyUnsupported "idempotency_unsupported" UNPROCESSABLE_ENTITY "Idempotency keys are not supported"
+    TooManyStreams "too_many_streams" TOO_MANY_REQUESTS "Too many event streams are open"
+    Internal "internal" INTERNAL_SERVER_ERROR "The server made a mistake"
+    QueueUnavailable "queue_unavailable" SERVICE_UNAVAILABLE "The queue does not answer"
+    QueueFull "queue_full" SERVICE_UNAVAILABLE "The queue has no room"
+    StoreUnavailable "store_unavailable" SERVICE_UNAVAILABLE "The artifact store does not answer"
+    Busy "busy" SERVICE_UNAVAILABLE "Too many uploads at once"
+}
+
+/// An answer that says what went wrong. The gate writes it, with the request's id, as
+///
+/// *Shape*: `{"type": "/docs/errors/<code>", "title", "status", "detail", "code",
+/// "request_id", "error", …}`; `error` repeats `detail` for clients of the replaced systems.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    code: Code,
+    detail: String,
+    members: Map<String, Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// A problem; `detail` is for a person and never holds a secret.
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), members: Map::new(), headers: Vec::new() }
+    }
+
+    /// With a member of its own.
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// With a header.
+    pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// With the advice to come back after some seconds.
+    pub(crate) fn retry_after(self, seconds: u32) -> Self {
+        self.header(header::RETRY_AFTER, seconds.into())
+    }
+
+    /// The answer. `type` is relative, so that it leads to the page this very server serves.
+    pub(crate) fn render(self, request_id: &str) -> Response {
+        let mut body = json!({
+            "type": format!("/docs/errors/{}", self.code.as_str()),
+            "title": self.code.title(),
+            "status": self.code.status().as_u16(),
+            "detail": self.detail,
+            "code": self.code.as_str(),
+            "request_id": request_id,
+            "error": self.detail,
+        });
+        if let Value::Object(body) = &mut body {
+            body.extend(self.members);
+        }
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = self.code.status();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().extend(self.headers);
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    /// Only carries the problem to the gate, which renders it.
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.code.status();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<windlass_broker::Error> for Problem {
+    fn from(error: windlass_broker::Error) -> Self {
+        use windlass_broker::Error as E;
+        tracing::warn!(error = %chain(&error), "broker call failed");
+        match error {
+            E::Unavailable { .. } | E::Denied { .. } => {
+                Self::new(Code::QueueUnavailable, "the queue does not answer at the moment").retry_after(1)
+            }
+            E::Full { .. } => Self::new(Code::QueueFull, "the queue has no room at the moment").retry_after(5),
+            E::Unexpected { .. } => Self::new(Code::Internal, "the queue answered something unexpected"),
+        }
+    }
+}
+
+impl From<windlass_store::Error> for Problem {
+    fn from(error: windlass_store::Error) -> Self {
+        tracing::warn!(error = %chain(&error), "artifact store call failed");
+        Self::new(Code::StoreUnavailable, "the artifact store does not answer at the moment").retry_after(1)
+    }
+}
+
+/// An error with all its sources, for the log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let all = std::iter::successors(Some(error), |e| e.source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

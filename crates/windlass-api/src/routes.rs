@@ -1,0 +1,54 @@
+//! Every route once: method, path, and who may use it.
+
+/// What a caller needs for a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Nothing: health checks and the pages of errors.
+    Public,
+    /// A key; nothing is changed.
+    Read,
+    /// A key; something is changed.
+    Write,
+}
+
+/// One method on one path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The method, in capitals.
+    pub method: &'static str,
+    /// The path, with `{name}` for what varies.
+    pub path: &'static str,
+    /// Who may use it.
+    pub scope: Scope,
+}
+
+const fn route(method: &'static str, path: &'static str, scope: Scope) -> Route {
+    Route { method, path, scope }
+}
+
+/// All routes. A path and method that is not here is not answered, whatever the router says.
+pub const ROUTES: &[Route] = &[
+    route("POST", "/api/tasks", Scope::Write),
+    route("GET", "/api/tasks/{id}", Scope::Read),
+    route("GET", "/api/tasks/{id}/events", Scope::Read),
+    route("GET", "/api/tasks/{id}/result", Scope::Read),
+    route("POST", "/api/blobs", Scope::Write),
+    route("PUT", "/api/blobs/{sha256}", Scope::Write),
+    route("HEAD", "/api/blobs/{sha256}", Scope::Read),
+    route("GET", "/api/queues", Scope::Read),
+    route("GET", "/api/workers", Scope::Read),
+    route("GET", "/api/health", Scope::Public),
+    route("GET", "/livez", Scope::Public),
+    route("GET", "/readyz", Scope::Public),
+    route("GET", "/docs/errors/{code}", Scope::Public),
+];
+
+/// The entry of a method on a path.
+pub(crate) fn find(method: &str, path: &str) -> Option<&'static Route> {
+    ROUTES.iter().find(|route| route.path == path && route.method == method)
+}
+
+/// The methods of a path, as an `Allow` header names them.
+pub(crate) fn allowed(path: &str) -> String {
+    ROUTES.iter().filter(|route| route.path == path).map(|route| route.method).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,212 @@
+//! What every engine of the broker must do, as one test per promise.
+//!
+//! [`conformance!`](crate::conformance!) turns the list into tests of one engine. A case gets
+//! a broker and uses queues and worker names of its own, so that cases may share a server.
+//! Time is the engine's: a case waits for an instant, never for a race.
+
+mod bulk;
+mod order;
+mod random;
+mod records;
+mod runs;
+mod wakes;
+
+use std::time::Duration;
+
+use windlass_broker::SharedBroker;
+use windlass_jobs::command::{Ack, Claim, Claimed, Counts, Exchange, Exchanged, Finish, Settle};
+use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Queue, Ulid};
+
+pub use bulk::{
+    concurrent_workers_take_each_job_once, many_waiting_before_the_first_claim, retention_keeps_the_newest,
+};
+pub use order::{
+    a_batch_of_a_thousand_keeps_its_order, a_claim_takes_no_more_than_asked, a_known_id_changes_nothing,
+    a_release_goes_to_the_front, delayed_jobs_wait_their_time, finish_and_claim_in_one, first_in_first_out,
+    priorities_are_strict, queues_do_not_mix,
+};
+pub use random::random_against_model;
+pub use records::{
+    an_unknown_id_is_none, counts_are_exact_through_a_life, large_values_are_byte_equal, options_round_trip,
+    pages_cover_each_list_once, progress_is_readable_and_cleared, results_and_errors_are_readable,
+    text_is_kept_as_it_is, workers_are_listed_until_they_retire,
+};
+pub use runs::{
+    a_failure_lies_in_the_dead_set, a_renewal_keeps_the_lease, a_retry_waits_and_counts, a_snooze_is_no_failure,
+    a_stale_epoch_is_refused_alone, a_worker_killer_is_poisoned, an_expired_lease_is_claimed_again, cancelled_jobs_end,
+    the_next_instants_are_answered,
+};
+pub use wakes::{
+    a_release_wakes, a_scheduled_job_wakes, a_wake_up_without_slots_is_passed_on, an_enqueue_wakes_an_idle_worker,
+    jobs_left_over_wake_another,
+};
+
+/// A lease that no test outlives.
+pub(crate) const LONG: Duration = Duration::from_secs(3_600);
+/// A lease or delay that is over after [`moment`].
+pub(crate) const SHORT: Duration = Duration::from_millis(1);
+
+/// Waits until a [`SHORT`] lease or delay is over by any engine's clock.
+pub(crate) async fn moment() {
+    tokio::time::sleep(Duration::from_millis(10)).await;
+}
+
+/// A broker with a queue and a worker name that no other case uses.
+pub(crate) struct Bench {
+    pub(crate) broker: SharedBroker,
+    pub(crate) queue: Queue,
+    pub(crate) worker: String,
+}
+
+impl Bench {
+    pub(crate) fn new(broker: SharedBroker) -> Self {
+        let worker = windlass_jobs::new_ulid().to_string();
+        Self { broker, queue: crate::unique_queue("conf"), worker }
+    }
+
+    /// Enqueues jobs, all of which must be new.
+    pub(crate) async fn enqueue(&self, jobs: &[NewJob]) {
+        let replies = self.broker.enqueue(&self.queue, jobs).await.unwrap();
+        assert!(replies.iter().zip(jobs).all(|(reply, job)| reply.fresh && reply.ulid == job.ulid));
+        assert_eq!(replies.len(), jobs.len());
+    }
+
+    /// Enqueues `n` plain jobs.
+    pub(crate) async fn enqueue_some(&self, n: usize) -> Vec<NewJob> {
+        let jobs = some_jobs(n);
+        self.enqueue(&jobs).await;
+        jobs
+    }
+
+    pub(crate) async fn exchange(&self, finishes: Vec<Finish>, claim: Option<Claim>) -> Exchanged {
+        self.broker.exchange(&self.queue, &Exchange { finishes, claim }).await.unwrap()
+    }
+
+    pub(crate) fn claim_of(&self, max: usize, lease: Duration) -> Option<Claim> {
+        Some(Claim { worker: self.worker.clone(), max, lease })
+    }
+
+    /// Claims under a long lease.
+    pub(crate) async fn claim(&self, max: usize) -> Vec<Claimed> {
+        self.exchange(vec![], self.claim_of(max, LONG)).await.claimed
+    }
+
+    /// Claims one job, which must be there, under a long lease.
+    pub(crate) async fn claim_one(&self) -> Claimed {
+        self.claim(1).await.pop().expect("a job waits")
+    }
+
+    /// Claims under a lease that is over when this returns.
+    pub(crate) async fn claim_and_lose(&self, max: usize) -> Vec<Claimed> {
+        let claimed = self.exchange(vec![], self.claim_of(max, SHORT)).await.claimed;
+        moment().await;
+        claimed
+    }
+
+    /// Finishes without a claim.
+    pub(crate) async fn finish(&self, lease: Lease, settle: Settle) -> Ack {
+        self.exchange(vec![Finish { lease, settle }], None).await.acks[0]
+    }
+
+    pub(crate) async fn record(&self, ulid: Ulid) -> JobRecord {
+        let id = JobId::new(ulid, self.queue.clone());
+        self.broker.get(&id).await.unwrap().unwrap_or_else(|| panic!("{id} is known"))
+    }
+
+    pub(crate) async fn counts(&self) -> Counts {
+        self.broker.counts(&self.queue).await.unwrap()
+    }
+}
+
+/// Jobs whose args are their numbers.
+pub(crate) fn some_jobs(n: usize) -> Vec<NewJob> {
+    (0..n).map(|i| NewJob::new("noop", &i).expect("a number is JSON")).collect()
+}
+
+pub(crate) fn ulids(jobs: &[NewJob]) -> Vec<Ulid> {
+    jobs.iter().map(|job| job.ulid).collect()
+}
+
+pub(crate) fn claimed_ulids(claimed: &[Claimed]) -> Vec<Ulid> {
+    claimed.iter().map(|job| job.lease.ulid).collect()
+}
+
+/// A plain success.
+pub(crate) const fn done() -> Settle {
+    Settle::Success { result: None, skipped: false }
+}
+
+/// An error as JSON text.
+pub(crate) fn error_text(message: &str) -> String {
+    serde_json::json!({ "code": "test", "message": message }).to_string()
+}
+
+/// One test per case for an engine.
+///
+/// `$make` is an async function from the number of terminal jobs to keep to a pair: the
+/// [`SharedBroker`] and whatever must outlive it, such as its directory. Called where `tokio`
+/// and `windlass_jobs` can be named: `conformance!(make);`.
+#[macro_export]
+macro_rules! conformance {
+    ($make:path) => {
+        $crate::conformance!($make;
+            first_in_first_out
+            priorities_are_strict
+            delayed_jobs_wait_their_time
+            a_batch_of_a_thousand_keeps_its_order
+            a_known_id_changes_nothing
+            a_claim_takes_no_more_than_asked
+            finish_and_claim_in_one
+            a_release_goes_to_the_front
+            queues_do_not_mix
+            a_stale_epoch_is_refused_alone
+            an_expired_lease_is_claimed_again
+            a_renewal_keeps_the_lease
+            a_worker_killer_is_poisoned
+            a_retry_waits_and_counts
+            a_snooze_is_no_failure
+            cancelled_jobs_end
+            a_failure_lies_in_the_dead_set
+            the_next_instants_are_answered
+            progress_is_readable_and_cleared
+            results_and_errors_are_readable
+            large_values_are_byte_equal
+            options_round_trip
+            text_is_kept_as_it_is
+            an_unknown_id_is_none
+            pages_cover_each_list_once
+            counts_are_exact_through_a_life
+            workers_are_listed_until_they_retire
+            an_enqueue_wakes_an_idle_worker
+            a_scheduled_job_wakes
+            jobs_left_over_wake_another
+            a_release_wakes
+            a_wake_up_without_slots_is_passed_on
+            many_waiting_before_the_first_claim
+            concurrent_workers_take_each_job_once
+        );
+
+        #[tokio::test]
+        async fn retention_keeps_the_newest() {
+            let (broker, _guard) = $make(5).await;
+            $crate::conformance::retention_keeps_the_newest(broker, 5).await;
+        }
+
+        #[tokio::test]
+        async fn random_verbs_match_the_model() {
+            for seed in 1..=4 {
+                let (broker, _guard) = $make(30).await;
+                $crate::conformance::random_against_model(&broker, seed, 500, 30).await;
+            }
+        }
+    };
+    ($make:path; $($case:ident)+) => {
+        $(
+            #[tokio::test]
+            async fn $case() {
+                let (broker, _guard) = $make(windlass_jobs::command::KEEP_TERMINAL).await;
+                $crate::conformance::$case(broker).await;
+            }
+        )+
+    };
+}

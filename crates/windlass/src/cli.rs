@@ -1,0 +1,242 @@
+//! The command line: what can be asked for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use windlass_jobs::{JobId, Priority, Queue};
+
+/// Windlass: background jobs done reliably – PDFs, charts, checks – with one binary.
+///
+/// Without REDIS_URL everything lives in one SQLite file below --data-dir; with it, the same
+/// commands work across machines.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Print one JSON object as the last line of output, for programs.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Where the embedded queue, artifacts and keys are kept [default: ./windlass-data].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// A settings file [default: ./windlass.toml if there is one].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a real PDF and a real chart through the embedded queue, twice, and show how.
+    Demo(Demo),
+    /// Run everything in one process: the HTTP API and a worker for all queues.
+    Up(Up),
+    /// Run a worker.
+    Worker(WorkerArgs),
+    /// Run the HTTP API alone.
+    Api(ApiArgs),
+    /// Put a job on its queue.
+    Enqueue(Box<Enqueue>),
+    /// Show one job.
+    Task(Task),
+    /// Show every queue: what waits, runs, is done, has failed.
+    Queues,
+    /// Show the kinds of job this binary can do.
+    Kinds,
+    /// Measure.
+    Bench(Bench),
+}
+
+/// `windlass demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// End when the work is shown, instead of staying up with the API.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Where the PDF and the chart are written.
+    #[arg(long, value_name = "DIR", default_value = "windlass-demo")]
+    pub(crate) out: PathBuf,
+}
+
+/// `windlass up`.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) worker: WorkerArgs,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+/// `windlass worker`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    /// Queues to serve, separated by commas [default: those of all kinds].
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) queues: Vec<Queue>,
+    /// Jobs run at once [default: twice the processors].
+    #[arg(long, value_name = "N")]
+    pub(crate) slots: Option<usize>,
+}
+
+/// `windlass api`.
+#[derive(Debug, Args)]
+pub(crate) struct ApiArgs {
+    /// Address to listen on [default: 127.0.0.1:8001, or 0.0.0.0:$PORT].
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+}
+
+/// `windlass enqueue`.
+#[derive(Debug, Args)]
+pub(crate) struct Enqueue {
+    /// What is to be done, such as pdf.card_sheet or chart.render; see `windlass kinds`.
+    pub(crate) kind: String,
+    /// Its args: a JSON file, or - for standard input. A string "@path" in it names a file to
+    /// upload, relative to the args file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) args: Option<PathBuf>,
+    /// pdf.card_sheet: take the cards from this folder (front/, back/, double_sided/).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cards: Option<PathBuf>,
+    /// chart.render: take the candles from this CSV (time,open,high,low,close,volume).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) candles: Option<PathBuf>,
+    /// The queue [default: the kind's].
+    #[arg(long)]
+    pub(crate) queue: Option<Queue>,
+    /// Which of the waiting jobs go first.
+    #[arg(long, value_enum, default_value_t = PriorityArg::Normal)]
+    pub(crate) priority: PriorityArg,
+    /// Not before this long from now: 500ms, 10s, 5m, 2h.
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub(crate) delay: Option<Duration>,
+    /// Runs at most, the first included [default: the kind's].
+    #[arg(long, value_name = "N")]
+    pub(crate) max_attempts: Option<u32>,
+    /// The longest one run may take [default: the kind's].
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub(crate) timeout: Option<Duration>,
+    /// A label, key=value; may be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Wait for the end and show it; on the embedded queue the job is run here when no worker is up.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// With --wait: write the job's files into this folder.
+    #[arg(long, value_name = "DIR", requires = "wait")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `windlass task`.
+#[derive(Debug, Args)]
+pub(crate) struct Task {
+    /// The job's id, as enqueue printed it.
+    pub(crate) id: JobId,
+    /// Follow it to its end.
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// Write the job's files into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `windlass bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// What is measured.
+    #[command(subcommand)]
+    pub(crate) what: BenchWhat,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchWhat {
+    /// Enqueue, drain, latency and memory of the queue, with jobs that do nothing.
+    Queue(BenchQueue),
+}
+
+/// `windlass bench queue`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchQueue {
+    /// Jobs to drain.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1_000..=5_000_000))]
+    pub(crate) jobs: u64,
+    /// Jobs run at once.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) slots: usize,
+    /// Samples of the latency from enqueue to start.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=100_000))]
+    pub(crate) samples: u64,
+}
+
+/// Which of the waiting jobs go first.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PriorityArg {
+    /// Before all others.
+    High,
+    /// After high ones.
+    Normal,
+    /// After all others.
+    Low,
+}
+
+impl From<PriorityArg> for Priority {
+    fn from(priority: PriorityArg) -> Self {
+        match priority {
+            PriorityArg::High => Self::High,
+            PriorityArg::Normal => Self::Normal,
+            PriorityArg::Low => Self::Low,
+        }
+    }
+}
+
+/// Reads the command line; ends the process on a wrong one (code 2) or after help.
+pub(crate) fn parse() -> Cli {
+    Cli::parse()
+}
+
+/// `500ms`, `10s`, `5m`, `2h`, `1d`.
+fn parse_span(text: &str) -> Result<Duration, String> {
+    let fail = || format!("{text:?} is not a number followed by ms, s, m, h or d");
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number: u64 = text[..digits].parse().map_err(|_| fail())?;
+    let unit_ms = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(fail()),
+    };
+    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(fail)
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_are_read() {
+        let check = |text: &str, ms: Option<u64>| assert_eq!(parse_span(text).ok(), ms.map(Duration::from_millis), "{text}");
+        check("500ms", Some(500));
+        check("10s", Some(10_000));
+        check("2h", Some(7_200_000));
+        check("10", None);
+        check("-1s", None);
+        check("1.5s", None);
+        check("99999999999999999999d", None);
+    }
+}

@@ -1,0 +1,169 @@
+//! `windlass enqueue KIND`.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Map, Value, json};
+use windlass_jobs::{JobId, NewJob, Options, Queue, When};
+use windlass_producer::Producer;
+use windlass_store::Services;
+use windlass_worker::{KindSpec, Registry};
+
+use super::{report, task};
+use crate::cli::Enqueue;
+use crate::runtime::Stores;
+use crate::settings::Settings;
+
+pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> anyhow::Result<ExitCode> {
+    let registry = crate::kinds::registry();
+    let Some(spec) = registry.spec(&args.kind).cloned() else {
+        let known: Vec<&str> = registry.specs().map(|spec| spec.name).collect();
+        bail!("kind {:?} is not known; there are {}", args.kind, known.join(", "));
+    };
+    let stores = Stores::open(settings).await?;
+    let value = read_args(&args, &stores.services).await?;
+    refuse_wrong(&registry, spec.name, &value)?;
+
+    let queue = match &args.queue {
+        Some(queue) => queue.clone(),
+        None => Queue::new(spec.queue)?,
+    };
+    let job = new_job(&args, &spec, &value)?;
+    let id = JobId::new(job.ulid, queue.clone());
+    Producer::new(stores.broker.clone()).enqueue(&queue, job).await?;
+    if !args.wait {
+        return Ok(accepted(&id, as_json));
+    }
+    wait(settings, &stores, registry, &id, args.out.as_deref(), as_json).await
+}
+
+fn accepted(id: &JobId, as_json: bool) -> ExitCode {
+    if as_json {
+        report::json_line(&json!({ "task_id": id, "queue": id.queue }));
+    } else {
+        report::line(format_args!("{id}"));
+        report::line(format_args!("see it with `windlass task {id} --follow`"));
+    }
+    ExitCode::SUCCESS
+}
+
+async fn wait(settings: &Settings, stores: &Stores, registry: Registry, id: &JobId, out: Option<&Path>, as_json: bool) -> anyhow::Result<ExitCode> {
+    if !as_json {
+        report::line(format_args!("{id}"));
+    }
+    let workers = stores.broker.workers().await?;
+    let served = workers.iter().any(|worker| worker.queues.contains(&id.queue));
+    // Someone asked for a result on a machine where nobody works: this process does it.
+    let mut own = match (served, stores.embedded) {
+        (false, true) => Some(stores.worker(settings, registry, vec![id.queue.clone()], None)?),
+        (false, false) => {
+            tracing::warn!("no worker serves queue {}: start one with `windlass worker --queues {}`", id.queue, id.queue);
+            None
+        }
+        (true, _) => None,
+    };
+    let mut shown = task::Shown::default();
+    let record = report::follow(stores.broker.as_ref(), id, |record| shown.show(record, as_json)).await?;
+    if let Some(worker) = &mut own {
+        worker.drain(settings.grace);
+        worker.wait().await?;
+    }
+    task::finish(stores, &record, out, as_json).await
+}
+
+fn new_job(args: &Enqueue, spec: &KindSpec, value: &Value) -> anyhow::Result<NewJob> {
+    let mut job = NewJob::new(spec.name, value)?;
+    job.when = args.delay.map_or(When::Now, When::After);
+    job.options = Options {
+        priority: args.priority.into(),
+        max_attempts: args.max_attempts.or((spec.max_attempts != KindSpec::MAX_ATTEMPTS).then_some(spec.max_attempts)),
+        backoff: None,
+        timeout: args.timeout,
+        labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+    };
+    Ok(job)
+}
+
+/// Names everything that is wrong with the args.
+pub(crate) fn refuse_wrong(registry: &Registry, kind: &str, args: &Value) -> anyhow::Result<()> {
+    let violations = registry.check(kind, args).unwrap_or_default();
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = violations.iter().map(|v| format!("\n  {} ({}) {}", v.path, v.code, v.message)).collect();
+    bail!("the args do not fit {kind}:{}", lines.concat());
+}
+
+async fn read_args(args: &Enqueue, services: &Services) -> anyhow::Result<Value> {
+    let (text, base) = match args.args.as_deref() {
+        None => ("{}".to_owned(), PathBuf::new()),
+        Some(path) if path == Path::new("-") => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("args on standard input")?;
+            (text, PathBuf::new())
+        }
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("args file {}", path.display()))?;
+            (text, path.parent().unwrap_or(Path::new("")).to_owned())
+        }
+    };
+    let mut value: Value = serde_json::from_str(&text).context("the args are not JSON")?;
+    upload_named(&mut value, &base, services).await?;
+    if let Some(dir) = &args.cards {
+        add_cards(object(&mut value)?, dir, services).await?;
+    }
+    if let Some(file) = &args.candles {
+        let text = std::fs::read_to_string(file).with_context(|| format!("candles file {}", file.display()))?;
+        let candles = windlass_chart::csv::candles_from_csv(&text).with_context(|| format!("candles file {}", file.display()))?;
+        object(&mut value)?.insert("candles".into(), serde_json::to_value(candles)?);
+    }
+    Ok(value)
+}
+
+fn object(value: &mut Value) -> anyhow::Result<&mut Map<String, Value>> {
+    value.as_object_mut().context("the args are not a JSON object")
+}
+
+/// Replaces every string `"@path"` by the digest of that file, uploaded.
+async fn upload_named(value: &mut Value, base: &Path, services: &Services) -> anyhow::Result<()> {
+    let mut todo = vec![value];
+    while let Some(value) = todo.pop() {
+        match value {
+            Value::String(text) => {
+                if let Some(path) = text.strip_prefix('@') {
+                    *text = upload(&base.join(path), services).await?;
+                }
+            }
+            Value::Array(items) => todo.extend(items),
+            Value::Object(members) => todo.extend(members.values_mut()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+async fn upload(path: &Path, services: &Services) -> anyhow::Result<String> {
+    let (digest, _) = services.artifacts.put_file(path).await.with_context(|| format!("upload of {}", path.display()))?;
+    Ok(digest.to_string())
+}
+
+/// Fills `cards` and `back` from a folder.
+pub(crate) async fn add_cards(args: &mut Map<String, Value>, dir: &Path, services: &Services) -> anyhow::Result<()> {
+    let deck = windlass_pdf::read_folder(dir).with_context(|| format!("cards folder {}", dir.display()))?;
+    let mut cards = Vec::with_capacity(deck.cards.len());
+    for card in &deck.cards {
+        let mut one = json!({ "front": upload(&card.front, services).await? });
+        if let Some(back) = &card.back {
+            one["back"] = upload(back, services).await?.into();
+        }
+        cards.push(one);
+    }
+    args.insert("cards".into(), cards.into());
+    if let Some(back) = &deck.back {
+        args.insert("back".into(), upload(back, services).await?.into());
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! The subcommands, one module each.
+
+mod api;
+mod bench;
+mod demo;
+mod enqueue;
+mod kinds;
+mod queues;
+mod report;
+mod task;
+mod up;
+mod worker;
+
+use std::process::ExitCode;
+
+use crate::cli::{BenchWhat, Cli, Command};
+use crate::settings::Settings;
+use crate::telemetry;
+
+/// Does what was asked; the exit code of the process.
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let mut settings = Settings::read(cli.config.as_deref())?;
+    if let Some(dir) = cli.data_dir {
+        settings.data_dir = dir;
+    }
+    let quiet = !matches!(cli.command, Command::Up(_) | Command::Worker(_) | Command::Api(_));
+    if quiet && settings.log == "info" {
+        // A command that answers and ends speaks only of what goes wrong.
+        "warn".clone_into(&mut settings.log);
+    }
+    telemetry::start(&settings)?;
+    let json = cli.json;
+    match cli.command {
+        Command::Demo(args) => demo::run(&settings, &args, json).await,
+        Command::Up(args) => up::run(&settings, &args, json).await,
+        Command::Worker(args) => worker::run(&settings, &args, json).await,
+        Command::Api(args) => api::run(&settings, &args, json).await,
+        Command::Enqueue(args) => enqueue::run(&settings, *args, json).await,
+        Command::Task(args) => task::run(&settings, &args, json).await,
+        Command::Queues => queues::run(&settings, json).await,
+        Command::Kinds => Ok(kinds::run(json)),
+        Command::Bench(args) => match args.what {
+            BenchWhat::Queue(args) => bench::run(&settings, &args, json).await,
+        },
+    }
+}

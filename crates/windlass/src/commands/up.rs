@@ -1,0 +1,27 @@
+//! `windlass up`: the API and a worker in one process.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::{api, report};
+use crate::cli::Up;
+use crate::runtime::{self, Signals, Stores};
+use crate::settings::Settings;
+
+pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow::Result<ExitCode> {
+    let registry = crate::kinds::registry();
+    let stores = Stores::open(settings).await?;
+    let queues = runtime::queues(&args.worker.queues, settings, &registry)?;
+    let mut signals = Signals::listen()?;
+    let server = api::Server::start(settings, &stores, args.api.listen.unwrap_or(settings.listen)).await?;
+    let mut worker = stores.worker(settings, registry, queues, args.worker.slots)?;
+    tracing::info!(api = %server.address(), worker = worker.name(), store = stores.place, "up");
+    if as_json {
+        report::json_line(&json!({ "api": server.address(), "worker": worker.name(), "store": stores.place }));
+    }
+    let worked = runtime::work_until_signal(&mut worker, &mut signals, settings).await;
+    server.stop().await?;
+    worked?;
+    Ok(ExitCode::SUCCESS)
+}

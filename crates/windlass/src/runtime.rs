@@ -1,0 +1,128 @@
+//! From settings to the parts a command works with.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use windlass_broker::redis::RedisBroker;
+use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
+use windlass_broker::SharedBroker;
+use windlass_jobs::Queue;
+use windlass_redis::Link;
+use windlass_store::{FileArtifacts, FileResults, RedisArtifacts, RedisResults, Services};
+use windlass_worker::{Registry, Worker, WorkerOptions};
+
+use crate::settings::Settings;
+
+/// The stores of a process.
+#[derive(Clone)]
+pub(crate) struct Stores {
+    pub(crate) broker: SharedBroker,
+    pub(crate) services: Services,
+    /// Where they are, for people.
+    pub(crate) place: String,
+    /// True when nothing but files is used.
+    pub(crate) embedded: bool,
+}
+
+impl Stores {
+    /// Opens what the settings name. A Redis is not contacted yet.
+    pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        match &settings.redis {
+            Some(options) => Self::redis(options, &settings.queue_prefix),
+            None => Self::embedded(settings).await,
+        }
+    }
+
+    fn redis(options: &windlass_redis::Options, prefix: &str) -> anyhow::Result<Self> {
+        let link = Link::new(options.clone())?;
+        let services = Services {
+            artifacts: Arc::new(RedisArtifacts::new(link.clone(), prefix)),
+            results: Arc::new(RedisResults::new(link.clone(), prefix)),
+        };
+        let broker = Arc::new(RedisBroker::new(link, prefix));
+        Ok(Self { broker, services, place: options.shown().to_owned(), embedded: false })
+    }
+
+    /// A SQLite file and folders below the data directory.
+    pub(crate) async fn embedded(settings: &Settings) -> anyhow::Result<Self> {
+        let dir = &settings.data_dir;
+        let file = dir.join("queue.db");
+        let broker = SqliteBroker::open(&file, SqliteOptions::default())
+            .await
+            .with_context(|| format!("the embedded queue {}", file.display()))?;
+        let services = Services {
+            artifacts: Arc::new(FileArtifacts::new(dir)),
+            results: Arc::new(FileResults::new(dir)),
+        };
+        Ok(Self { broker: Arc::new(broker), services, place: file.display().to_string(), embedded: true })
+    }
+
+    /// Starts a worker of this process; its children are this program.
+    pub(crate) fn worker(&self, settings: &Settings, registry: Registry, queues: Vec<Queue>, slots: Option<usize>) -> anyhow::Result<Worker> {
+        let program = std::env::current_exe().context("the path of this program")?;
+        let mut options = WorkerOptions::new(queues, program, &[crate::CHILD_ARG]);
+        options.lease = settings.lease;
+        if let Some(slots) = slots.or(settings.slots) {
+            options.slots = slots;
+        }
+        Worker::start(registry, Arc::clone(&self.broker), self.services.clone(), options).context("worker")
+    }
+}
+
+/// The queues to serve: asked for, else from the settings, else those of all kinds.
+pub(crate) fn queues(asked: &[Queue], settings: &Settings, registry: &Registry) -> anyhow::Result<Vec<Queue>> {
+    if !asked.is_empty() {
+        return Ok(asked.to_vec());
+    }
+    if !settings.queues.is_empty() {
+        return Ok(settings.queues.clone());
+    }
+    let mut queues = registry.specs().map(|spec| Queue::new(spec.queue)).collect::<Result<Vec<_>, _>>()?;
+    queues.sort();
+    queues.dedup();
+    Ok(queues)
+}
+
+/// Waits for SIGTERM or SIGINT, once.
+pub(crate) struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    pub(crate) fn listen() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            term: signal(SignalKind::terminate()).context("SIGTERM")?,
+            int: signal(SignalKind::interrupt()).context("SIGINT")?,
+        })
+    }
+
+    pub(crate) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Runs a worker until a signal, then drains it; a second signal ends the grace at once.
+pub(crate) async fn work_until_signal(worker: &mut Worker, signals: &mut Signals, settings: &Settings) -> anyhow::Result<()> {
+    tokio::select! {
+        ended = worker.wait() => return ended.context("worker"),
+        signal = signals.next() => {
+            tracing::info!(signal, grace_s = settings.grace.as_secs(), "draining: no new jobs; a second signal stops at once");
+        }
+    }
+    worker.drain(settings.grace);
+    tokio::select! {
+        ended = worker.wait() => ended.context("worker")?,
+        signal = signals.next() => {
+            tracing::warn!(signal, "stopping at once: running jobs are given back");
+            worker.drain(std::time::Duration::ZERO);
+            worker.wait().await.context("worker")?;
+        }
+    }
+    tracing::info!("drained");
+    Ok(())
+}

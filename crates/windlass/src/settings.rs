@@ -1,0 +1,366 @@
+//! Settings: one TOML file, environment variables over it, flags over both.
+//!
+//! `.env`, then `.env.local`, are read from the working directory and never override what is
+//! set. A bad value stops the start and names variable, value and what is allowed; secrets
+//! print as `***`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use windlass_jobs::Queue;
+
+/// A text that never shows itself.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Everything a process can be told.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Where the embedded stores lie. `WINDLASS_DATA_DIR`, default `windlass-data`.
+    pub(crate) data_dir: PathBuf,
+    /// How Redis is reached; none: embedded. `REDIS_URL`, or `REDIS_HOST` and its parts.
+    pub(crate) redis: Option<windlass_redis::Options>,
+    /// First word of the queue's keys, `[a-z0-9_-]{1,32}`. `WINDLASS_QUEUE_PREFIX`, default `wl`.
+    pub(crate) queue_prefix: String,
+    /// Where the API listens. `WINDLASS_LISTEN`, else `0.0.0.0:$PORT`, else `127.0.0.1:8001`.
+    pub(crate) listen: SocketAddr,
+    /// Bearer keys of the API. `WINDLASS_API_KEYS`, separated by commas.
+    pub(crate) api_keys: Vec<Secret>,
+    /// Queues a worker serves. `WINDLASS_QUEUES`; empty: those of all kinds.
+    pub(crate) queues: Vec<Queue>,
+    /// Jobs a worker runs at once. `WINDLASS_SLOTS`.
+    pub(crate) slots: Option<usize>,
+    /// A job's lease. `WINDLASS_LEASE_MS`, 100–3,600,000, default 30,000.
+    pub(crate) lease: Duration,
+    /// How long a drain waits for running jobs. `WINDLASS_GRACE_SECONDS`, 0–3,600, default 25.
+    pub(crate) grace: Duration,
+    /// What is logged, as a filter of the tracing crate. `WINDLASS_LOG`, default `info`.
+    pub(crate) log: String,
+    /// How it is logged: `text` or `json`. `WINDLASS_LOG_FORMAT`, default `text`.
+    pub(crate) log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = ();
+    fn from_str(s: &str) -> Result<Self, ()> {
+        match s {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Every environment variable that is read, with its name in the TOML file. `.env.example`
+/// lists them all (a test).
+pub(crate) const NAMES: &[(&str, &str)] = &[
+    ("WINDLASS_DATA_DIR", "data_dir"),
+    ("WINDLASS_QUEUE_PREFIX", "queue_prefix"),
+    ("WINDLASS_LISTEN", "listen"),
+    ("PORT", "port"),
+    ("WINDLASS_API_KEYS", "api_keys"),
+    ("WINDLASS_QUEUES", "queues"),
+    ("WINDLASS_SLOTS", "slots"),
+    ("WINDLASS_LEASE_MS", "lease_ms"),
+    ("WINDLASS_GRACE_SECONDS", "grace_seconds"),
+    ("WINDLASS_LOG", "log"),
+    ("WINDLASS_LOG_FORMAT", "log_format"),
+    ("REDIS_URL", "redis_url"),
+    ("REDIS_HOST", "redis_host"),
+    ("REDIS_PORT", "redis_port"),
+    ("REDIS_USERNAME", "redis_username"),
+    ("REDIS_PASSWORD", "redis_password"),
+    ("REDIS_DB", "redis_db"),
+    ("REDIS_SOCKET_TIMEOUT", "redis_socket_timeout"),
+    ("REDIS_SOCKET_CONNECT_TIMEOUT", "redis_socket_connect_timeout"),
+];
+
+/// Names whose values are never shown.
+const SECRET: &[&str] = &["WINDLASS_API_KEYS", "REDIS_URL", "REDIS_PASSWORD"];
+
+/// What was found, by environment name.
+struct Found(HashMap<&'static str, String>);
+
+impl Found {
+    /// Reads the environment, `.env`, `.env.local` and the TOML file, first found first taken.
+    fn read(dir: &Path, config: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
+        let mut all: HashMap<&'static str, String> =
+            NAMES.iter().filter_map(|(name, _)| Some((*name, env(name)?))).collect();
+        for file in [".env", ".env.local"] {
+            for (name, value) in read_env_file(&dir.join(file))? {
+                if let Some((name, _)) = NAMES.iter().find(|(known, _)| *known == name) {
+                    all.entry(name).or_insert(value);
+                }
+            }
+        }
+        for (name, value) in read_toml(dir, config)? {
+            all.entry(name).or_insert(value);
+        }
+        // Set to nothing means not set, as deployment tools do it.
+        all.retain(|_, value| !value.trim().is_empty());
+        Ok(Self(all))
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    fn parse<T: FromStr>(&self, name: &str, allowed: &str, fits: impl Fn(&T) -> bool) -> anyhow::Result<Option<T>> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        match text.trim().parse::<T>().ok().filter(fits) {
+            Some(value) => Ok(Some(value)),
+            None => Err(bad(name, text, allowed)),
+        }
+    }
+}
+
+fn bad(name: &str, value: &str, allowed: &str) -> anyhow::Error {
+    let shown = if SECRET.contains(&name) { "***" } else { value };
+    anyhow!("{name} is {shown:?}; {allowed} is allowed")
+}
+
+fn read_env_file(path: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    match dotenvy::from_path_iter(path) {
+        Ok(lines) => {
+            // The parser's message quotes the line, which may hold a secret.
+            let read: Result<Vec<_>, _> = lines.collect();
+            read.map_err(|_| anyhow!("{}: a line is not NAME=value", path.display()))
+        }
+        Err(e) if e.not_found() => Ok(Vec::new()),
+        Err(_) => bail!("{} cannot be read", path.display()),
+    }
+}
+
+fn read_toml(dir: &Path, config: Option<&Path>) -> anyhow::Result<Vec<(&'static str, String)>> {
+    let path = config.map_or_else(|| dir.join("windlass.toml"), Path::to_owned);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if config.is_none() && e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e).with_context(|| format!("settings file {}", path.display())),
+    };
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+        anyhow!("settings file {} is not TOML: {}", path.display(), e.message())
+    })?;
+    let mut found = Vec::new();
+    for (key, value) in table {
+        let Some((name, _)) = NAMES.iter().find(|(_, known)| *known == key) else {
+            let known: Vec<&str> = NAMES.iter().map(|(_, known)| *known).collect();
+            bail!("settings file {}: {key} is no setting; there are {}", path.display(), known.join(", "));
+        };
+        found.push((*name, toml_text(name, &value)?));
+    }
+    Ok(found)
+}
+
+fn toml_text(name: &str, value: &toml::Value) -> anyhow::Result<String> {
+    match value {
+        toml::Value::String(text) => Ok(text.clone()),
+        toml::Value::Integer(n) => Ok(n.to_string()),
+        toml::Value::Float(n) => Ok(n.to_string()),
+        toml::Value::Boolean(b) => Ok(b.to_string()),
+        toml::Value::Array(items) => {
+            let texts: anyhow::Result<Vec<String>> = items.iter().map(|item| toml_text(name, item)).collect();
+            Ok(texts?.join(","))
+        }
+        other => bail!("{name} in the settings file is a {}; a text, number or list is allowed", other.type_str()),
+    }
+}
+
+impl Settings {
+    /// Reads everything for a process started in the current directory.
+    pub(crate) fn read(config: Option<&Path>) -> anyhow::Result<Self> {
+        let dir = std::env::current_dir().context("the working directory")?;
+        Self::read_from(&dir, config, &|name| std::env::var(name).ok())
+    }
+
+    fn read_from(dir: &Path, config: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
+        let found = Found::read(dir, config, env)?;
+        let prefix_fits = |p: &String| {
+            (1..=32).contains(&p.len()) && p.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+        };
+        let lease_ms = found.parse::<u64>("WINDLASS_LEASE_MS", "100 to 3600000", |ms| (100..=3_600_000).contains(ms))?;
+        let grace_s = found.parse::<u64>("WINDLASS_GRACE_SECONDS", "0 to 3600", |s| *s <= 3600)?;
+        Ok(Self {
+            data_dir: found.text("WINDLASS_DATA_DIR").unwrap_or("windlass-data").into(),
+            redis: redis(&found)?,
+            queue_prefix: found
+                .parse("WINDLASS_QUEUE_PREFIX", "1 to 32 of a-z 0-9 _ -", prefix_fits)?
+                .unwrap_or_else(|| windlass_broker::redis::DEFAULT_PREFIX.to_owned()),
+            listen: listen(&found)?,
+            api_keys: api_keys(&found)?,
+            queues: queues(&found)?,
+            slots: found.parse("WINDLASS_SLOTS", "1 to 10000", |n| (1..=10_000).contains(n))?,
+            lease: lease_ms.map_or(windlass_worker::WorkerOptions::LEASE, Duration::from_millis),
+            grace: grace_s.map_or(windlass_worker::WorkerOptions::GRACE, Duration::from_secs),
+            log: found.text("WINDLASS_LOG").unwrap_or("info").to_owned(),
+            log_format: found.parse("WINDLASS_LOG_FORMAT", "text or json", |_| true)?.unwrap_or(LogFormat::Text),
+        })
+    }
+}
+
+fn listen(found: &Found) -> anyhow::Result<SocketAddr> {
+    if let Some(listen) = found.parse("WINDLASS_LISTEN", "an address and a port such as 127.0.0.1:8001", |_| true)? {
+        return Ok(listen);
+    }
+    // A platform that sets PORT expects the service to be reachable from outside.
+    match found.parse::<u16>("PORT", "0 to 65535", |_| true)? {
+        Some(port) => Ok((Ipv4Addr::UNSPECIFIED, port).into()),
+        None => Ok((Ipv4Addr::LOCALHOST, 8001).into()),
+    }
+}
+
+fn api_keys(found: &Found) -> anyhow::Result<Vec<Secret>> {
+    let Some(text) = found.text("WINDLASS_API_KEYS") else { return Ok(Vec::new()) };
+    let keys: Vec<Secret> = text.split(',').map(|key| Secret(key.trim().to_owned())).collect();
+    if keys.iter().any(|key| key.0.len() < 16) {
+        return Err(bad("WINDLASS_API_KEYS", text, "keys of at least 16 characters, separated by commas,"));
+    }
+    Ok(keys)
+}
+
+fn queues(found: &Found) -> anyhow::Result<Vec<Queue>> {
+    let Some(text) = found.text("WINDLASS_QUEUES") else { return Ok(Vec::new()) };
+    let names: Result<Vec<Queue>, _> = text.split(',').map(|name| Queue::new(name.trim())).collect();
+    names.map_err(|_| bad("WINDLASS_QUEUES", text, "names of 1 to 64 of a-z 0-9 _ -, separated by commas,"))
+}
+
+/// `REDIS_URL` wins over the parts; a disagreement is a warning.
+fn redis(found: &Found) -> anyhow::Result<Option<windlass_redis::Options>> {
+    let url = match (found.text("REDIS_URL"), found.text("REDIS_HOST")) {
+        (Some(url), host) => {
+            if host.is_some_and(|host| !url.contains(host)) {
+                tracing::warn!("REDIS_URL and REDIS_HOST name different servers: REDIS_URL is used");
+            }
+            url.to_owned()
+        }
+        (None, Some(host)) => url_of_parts(host, found)?,
+        (None, None) => return Ok(None),
+    };
+    let mut options = windlass_redis::Options::from_url(&url).map_err(|e| anyhow!("REDIS_URL: {e}"))?;
+    let seconds = |s: &f64| (0.001..=3600.0).contains(s);
+    if let Some(s) = found.parse("REDIS_SOCKET_TIMEOUT", "0.001 to 3600 seconds", seconds)? {
+        options.response_timeout = Duration::from_secs_f64(s);
+    }
+    if let Some(s) = found.parse("REDIS_SOCKET_CONNECT_TIMEOUT", "0.001 to 3600 seconds", seconds)? {
+        options.connect_timeout = Duration::from_secs_f64(s);
+    }
+    Ok(Some(options))
+}
+
+fn url_of_parts(host: &str, found: &Found) -> anyhow::Result<String> {
+    let port = found.parse::<u16>("REDIS_PORT", "1 to 65535", |p| *p > 0)?.unwrap_or(6379);
+    let db = found.parse::<u16>("REDIS_DB", "0 to 65535", |_| true)?.unwrap_or(0);
+    let user = found.text("REDIS_USERNAME").unwrap_or("default");
+    let login = match found.text("REDIS_PASSWORD") {
+        Some(password) => format!("{}:{}@", percent(user), percent(password)),
+        None => String::new(),
+    };
+    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+    Ok(format!("redis://{login}{host}:{port}/{db}"))
+}
+
+/// Percent-escapes everything but letters, digits and `-._~` (RFC 3986).
+fn percent(text: &str) -> String {
+    use fmt::Write as _;
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(env: &[(&str, &str)], files: &[(&str, &str)]) -> anyhow::Result<Settings> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let env: HashMap<String, String> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Settings::read_from(dir.path(), None, &|name| env.get(name).cloned())
+    }
+
+    #[test]
+    fn the_environment_beats_the_files() {
+        let files = [(".env", "WINDLASS_SLOTS=2\nWINDLASS_LEASE_MS=500"), (".env.local", "WINDLASS_SLOTS=3\nWINDLASS_GRACE_SECONDS=7"), ("windlass.toml", "slots = 4\nqueues = [\"a\", \"b\"]")];
+        let settings = read(&[("WINDLASS_SLOTS", "1")], &files).unwrap();
+        assert_eq!(settings.slots, Some(1));
+        assert_eq!((settings.lease, settings.grace), (Duration::from_millis(500), Duration::from_secs(7)));
+        assert_eq!(settings.queues.len(), 2);
+        assert_eq!(read(&[], &files).unwrap().slots, Some(2), ".env before .env.local before the TOML file");
+    }
+
+    #[test]
+    fn the_listening_address_follows_port() {
+        let check = |env: &[(&str, &str)], expected: &str| assert_eq!(read(env, &[]).unwrap().listen.to_string(), expected);
+        check(&[], "127.0.0.1:8001");
+        check(&[("PORT", "9000")], "0.0.0.0:9000");
+        check(&[("PORT", "9000"), ("WINDLASS_LISTEN", "127.0.0.1:1")], "127.0.0.1:1");
+    }
+
+    /// B36: the start is refused with name, value and what is allowed; secrets are not shown.
+    #[test]
+    fn bad_values_are_named() {
+        let check = |name: &str, value: &str, part: &str| {
+            let text = format!("{:#}", read(&[(name, value)], &[]).unwrap_err());
+            assert!(text.contains(name) && text.contains(part), "{text}");
+        };
+        check("WINDLASS_SLOTS", "0", "\"0\"; 1 to 10000");
+        check("WINDLASS_LEASE_MS", "soon", "\"soon\"; 100");
+        check("WINDLASS_LISTEN", "8001", "127.0.0.1:8001");
+        check("WINDLASS_QUEUES", "a,B", "a-z");
+        check("WINDLASS_LOG_FORMAT", "xml", "text or json");
+        check("REDIS_URL", "https://u:geheim@x", "***");
+        check("WINDLASS_API_KEYS", "short", "***");
+        let text = format!("{:#}", read(&[], &[("windlass.toml", "slotz = 1")]).unwrap_err());
+        assert!(text.contains("slotz") && text.contains("slots"), "{text}");
+        let text = format!("{:#}", read(&[], &[(".env", "REDIS_PASSWORD='geheim")]).unwrap_err());
+        assert!(!text.contains("geheim"), "{text}");
+    }
+
+    #[test]
+    fn secrets_do_not_show_in_debug() {
+        let env = [("REDIS_URL", "redis://u:geheim@h:1"), ("WINDLASS_API_KEYS", "geheimgeheimgeheim")];
+        let text = format!("{:?}", read(&env, &[]).unwrap());
+        assert!(!text.contains("geheim"), "{text}");
+    }
+
+    #[test]
+    fn redis_can_be_named_in_parts() {
+        let env = [("REDIS_HOST", "::1"), ("REDIS_PASSWORD", "p@ss/w:rd"), ("REDIS_DB", "3")];
+        let redis = read(&env, &[]).unwrap().redis.unwrap();
+        assert_eq!(redis.shown(), "redis://default:***@[::1]:6379/3");
+    }
+
+    #[test]
+    fn the_example_lists_every_name() {
+        let example = include_str!("../../../.env.example");
+        for (name, _) in NAMES {
+            assert!(example.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{name}="))), "{name}");
+        }
+    }
+}
