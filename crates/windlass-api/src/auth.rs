@@ -144,8 +144,20 @@ mod tests {
         for good in ["localhost", "LOCALHOST:8001", "127.0.0.1", "127.0.0.1:80", "[::1]", "[::1]:8001"] {
             assert!(is_loopback(good), "{good}");
         }
-        for bad in ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "localhost@evil.example",
-            "evil.example:80", "127.0.0.2", "::1", "[::1", "0.0.0.0", "localhost:80:80", "localhost:x"] {
+        for bad in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "localhost@evil.example",
+            "evil.example:80",
+            "127.0.0.2",
+            "::1",
+            "[::1",
+            "0.0.0.0",
+            "localhost:80:80",
+            "localhost:x",
+        ] {
             assert!(!is_loopback(bad), "{bad}");
         }
     }

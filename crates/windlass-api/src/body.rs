@@ -25,14 +25,15 @@ pub(crate) struct Read {
 /// Reads a body of at most `limit` bytes.
 pub(crate) async fn read(shared: &Shared, headers: &HeaderMap, body: Body, limit: usize) -> Result<Read, Problem> {
     check_encoding(headers)?;
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > limit) {
         return Err(too_large(limit));
     }
     let expected = announced.unwrap_or(limit);
-    let room = shared.room_for(expected).ok_or_else(|| {
-        Problem::new(Code::Busy, "too many bodies are being read at the moment").retry_after(1)
-    })?;
+    let room = shared
+        .room_for(expected)
+        .ok_or_else(|| Problem::new(Code::Busy, "too many bodies are being read at the moment").retry_after(1))?;
     let started = Instant::now();
     let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0));
     let mut chunks = body.into_data_stream();

@@ -172,11 +172,28 @@ mod tests {
     /// B07
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
-        let check = |bad: &[u8]| assert!(parse(bad).is_err(), "{:?}", String::from_utf8_lossy(&bad[..bad.len().min(80)]));
+        let check =
+            |bad: &[u8]| assert!(parse(bad).is_err(), "{:?}", String::from_utf8_lossy(&bad[..bad.len().min(80)]));
         for bad in [
-            "", "{", "{} {}", "[1]x", "NaN", "Infinity", "1e999", "[1,]", "{'a':1}", "// x\n1",
-            r#"{"a":1,"a":1}"#, r#"{"x":{"a":1,"b":2,"a":3}}"#, r#"{"a":1,"\u0061":2}"#, r#""\ud800""#, r#""\udc00x""#,
-            "18446744073709551616", "-9223372036854775809", "[1, 99999999999999999999999]", "\u{feff}{}",
+            "",
+            "{",
+            "{} {}",
+            "[1]x",
+            "NaN",
+            "Infinity",
+            "1e999",
+            "[1,]",
+            "{'a':1}",
+            "// x\n1",
+            r#"{"a":1,"a":1}"#,
+            r#"{"x":{"a":1,"b":2,"a":3}}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#""\ud800""#,
+            r#""\udc00x""#,
+            "18446744073709551616",
+            "-9223372036854775809",
+            "[1, 99999999999999999999999]",
+            "\u{feff}{}",
         ] {
             check(bad.as_bytes());
         }

@@ -1,1 +1,230 @@
-//! placeholder
+//! The HTTP API: enqueues jobs, shows them, streams their progress and hands out results.
+//!
+//! It never runs a job, never reads the environment, and never answers an error that is not
+//! problem JSON with a stable [`Code`]. [`ROUTES`] is the list of what it answers; a method
+//! and path that is not in it does not exist.
+
+#![forbid(unsafe_code)]
+
+mod auth;
+mod blobs;
+mod body;
+mod enqueue;
+mod events;
+mod gate;
+mod health;
+mod json;
+mod problem;
+mod request;
+mod result;
+mod routes;
+mod serve;
+mod task;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, head, post};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use windlass_broker::SharedBroker;
+use windlass_producer::Producer;
+use windlass_store::Services;
+use windlass_worker::Registry;
+
+pub use auth::{Auth, BadKeyHash, KeyHash, generate_key, hash_key};
+pub use problem::Code;
+pub use routes::{ROUTES, Route, Scope};
+pub use serve::{Error, serve};
+
+use problem::Problem;
+
+/// What the API speaks for.
+#[derive(Clone)]
+pub struct Api {
+    /// The queues.
+    pub broker: SharedBroker,
+    /// Inputs and outputs of jobs.
+    pub services: Services,
+    /// The kinds that may be enqueued.
+    pub registry: Registry,
+    /// Who is let in, and how much is taken.
+    pub options: ApiOptions,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Who is let in, and how much is taken.
+#[derive(Debug, Clone)]
+pub struct ApiOptions {
+    /// Default [`Auth::LoopbackOpen`].
+    pub auth: Auth,
+    /// The largest JSON body, in bytes; default [`ApiOptions::JSON_BYTES`].
+    pub json_bytes: usize,
+    /// The largest blob, in bytes; default [`ApiOptions::BLOB_BYTES`].
+    pub blob_bytes: usize,
+    /// All bodies in memory together, in bytes; default [`ApiOptions::BODIES_BYTES`].
+    pub bodies_bytes: usize,
+    /// The longest path with its query, in bytes; default [`ApiOptions::URL_BYTES`].
+    pub url_bytes: usize,
+    /// How long a body may take; a large one that comes at 64 KiB/s or faster may take
+    /// longer. Default [`ApiOptions::BODY_TIMEOUT`].
+    pub body_timeout: Duration,
+    /// How long a request's head may take, and a connection may idle; default
+    /// [`ApiOptions::HEAD_TIMEOUT`].
+    pub head_timeout: Duration,
+    /// Most jobs in one batch; default [`ApiOptions::BATCH_JOBS`].
+    pub batch_jobs: usize,
+    /// Most event streams at once; default [`ApiOptions::EVENT_STREAMS`].
+    pub event_streams: usize,
+    /// Most connections at once; further ones wait. Default [`ApiOptions::CONNECTIONS`].
+    pub connections: usize,
+    /// How long open requests may go on after the shutdown began; default
+    /// [`ApiOptions::DRAIN_TIMEOUT`].
+    pub drain_timeout: Duration,
+}
+
+impl ApiOptions {
+    /// Default of [`ApiOptions::json_bytes`].
+    pub const JSON_BYTES: usize = 4 * 1024 * 1024;
+    /// Default of [`ApiOptions::blob_bytes`].
+    pub const BLOB_BYTES: usize = 25 * 1024 * 1024;
+    /// Default of [`ApiOptions::bodies_bytes`].
+    pub const BODIES_BYTES: usize = 256 * 1024 * 1024;
+    /// Default of [`ApiOptions::url_bytes`].
+    pub const URL_BYTES: usize = 4096;
+    /// Default of [`ApiOptions::body_timeout`].
+    pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+    /// Default of [`ApiOptions::head_timeout`].
+    pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+    /// Default of [`ApiOptions::batch_jobs`].
+    pub const BATCH_JOBS: usize = 10_000;
+    /// Default of [`ApiOptions::event_streams`].
+    pub const EVENT_STREAMS: usize = 200;
+    /// Default of [`ApiOptions::connections`]: below the usual 1,024 open files of a process.
+    pub const CONNECTIONS: usize = 900;
+    /// Default of [`ApiOptions::drain_timeout`].
+    pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Says which limit is out of range, if any.
+    ///
+    /// # Errors
+    /// [`Error::Option`].
+    pub fn check(&self) -> Result<(), Error> {
+        let least = [
+            ("json_bytes", self.json_bytes),
+            ("blob_bytes", self.blob_bytes),
+            ("url_bytes", self.url_bytes),
+            ("batch_jobs", self.batch_jobs),
+            ("event_streams", self.event_streams),
+            ("connections", self.connections),
+        ];
+        if let Some((setting, _)) = least.into_iter().find(|(_, found)| *found == 0) {
+            return Err(Error::Option { setting, found: "0".to_owned(), allowed: "1 or more".to_owned() });
+        }
+        let largest = self.json_bytes.max(self.blob_bytes);
+        if self.bodies_bytes < largest {
+            let allowed = format!("at least the largest body, {largest},");
+            return Err(Error::Option { setting: "bodies_bytes", found: self.bodies_bytes.to_string(), allowed });
+        }
+        Ok(())
+    }
+}
+
+impl Default for ApiOptions {
+    fn default() -> Self {
+        Self {
+            auth: Auth::default(),
+            json_bytes: Self::JSON_BYTES,
+            blob_bytes: Self::BLOB_BYTES,
+            bodies_bytes: Self::BODIES_BYTES,
+            url_bytes: Self::URL_BYTES,
+            body_timeout: Self::BODY_TIMEOUT,
+            head_timeout: Self::HEAD_TIMEOUT,
+            batch_jobs: Self::BATCH_JOBS,
+            event_streams: Self::EVENT_STREAMS,
+            connections: Self::CONNECTIONS,
+            drain_timeout: Self::DRAIN_TIMEOUT,
+        }
+    }
+}
+
+/// What all handlers share.
+struct Inner {
+    broker: SharedBroker,
+    producer: Producer,
+    services: Services,
+    registry: Registry,
+    options: ApiOptions,
+    /// Room for bodies, in KiB.
+    room: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    /// Ends event streams, which would otherwise outlive a shutdown.
+    shutdown: CancellationToken,
+}
+
+type Shared = Arc<Inner>;
+
+impl Inner {
+    fn new(api: Api, shutdown: CancellationToken) -> Shared {
+        let room_kib = (api.options.bodies_bytes.div_ceil(1024)).min(Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            producer: Producer::new(Arc::<dyn windlass_broker::Broker>::clone(&api.broker)),
+            broker: api.broker,
+            services: api.services,
+            registry: api.registry,
+            room: Arc::new(Semaphore::new(room_kib)),
+            streams: Arc::new(Semaphore::new(api.options.event_streams.min(Semaphore::MAX_PERMITS))),
+            options: api.options,
+            shutdown,
+        })
+    }
+
+    /// Takes room for a body; `None` when too many are in memory.
+    fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        Arc::clone(&self.room).try_acquire_many_owned(kib).ok()
+    }
+}
+
+/// The API as a router, to be served by [`serve`] or asked directly in a test.
+///
+/// Time limits of a request's head and the number of connections are [`serve`]'s.
+pub fn router(api: Api) -> Router {
+    build(Inner::new(api, CancellationToken::new()))
+}
+
+fn build(shared: Shared) -> Router {
+    Router::new()
+        .route("/api/tasks", post(enqueue::enqueue))
+        .route("/api/tasks/{id}", get(task::show))
+        .route("/api/tasks/{id}/events", get(events::events))
+        .route("/api/tasks/{id}/result", get(result::result))
+        .route("/api/blobs", post(blobs::post))
+        .route("/api/blobs/{sha256}", head(blobs::head).put(blobs::put))
+        .route("/api/queues", get(health::queues))
+        .route("/api/workers", get(health::workers))
+        .route("/api/health", get(health::health))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/docs/errors/{code}", get(error_page))
+        .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path"))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), gate::gate))
+        .with_state(shared)
+}
+
+/// `GET /docs/errors/{code}`: what a code means and what to do, as Markdown in plain text.
+async fn error_page(Path(name): Path<String>) -> Response {
+    match Code::ALL.iter().find(|code| code.as_str() == name) {
+        Some(code) => ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], code.page()).into_response(),
+        None => Problem::new(Code::NotFound, "there is no error of this name").into_response(),
+    }
+}

@@ -78,7 +78,9 @@ fn no_sql_and_no_http_server_in_the_tree() {
     let tree = String::from_utf8(tree.stdout).unwrap();
     let names: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
     assert!(names.contains(&"redis"), "the Redis engine is in it");
-    for barred in ["sqlx", "sqlx-core", "libsqlite3-sys", "axum", "hyper", "apalis", "windlass-store", "windlass-worker"] {
+    for barred in
+        ["sqlx", "sqlx-core", "libsqlite3-sys", "axum", "hyper", "apalis", "windlass-store", "windlass-worker"]
+    {
         assert!(!names.contains(&barred), "{barred} is in the tree");
     }
 }

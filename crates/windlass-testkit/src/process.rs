@@ -16,7 +16,7 @@ type Order = (Command, Sender<io::Result<Child>>);
 ///
 /// # Errors
 /// What [`Command::spawn`] says.
-pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
+pub fn spawn(mut command: Command) -> io::Result<Child> {
     static SPAWNER: OnceLock<Mutex<Sender<Order>>> = OnceLock::new();
     // SAFETY: prctl(2) is one system call, allocates nothing and takes no lock.
     unsafe {

@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod kinds;
+mod panic;
 mod probe;
 mod runtime;
 mod settings;

@@ -63,6 +63,8 @@ impl Connection {
             .row_buffer_size(512)
             .thread_name(|n| format!("windlass-sqlite-{n}"))
             .pragma("cache_size", (-CACHE_KIB).to_string())
+            // A batch outgrows what SQLite keeps in memory of its undo journal by default: 64 KiB.
+            .pragma("temp_store", "MEMORY")
             .disable_statement_logging();
         let connect = match path {
             None => connect.filename(":memory:").in_memory(true),
@@ -147,6 +149,8 @@ pub(super) fn make_file(path: &Path) -> Result<PathBuf> {
     if let Some(parent) = path.parent() {
         dirs.create(parent).map_err(fail)?;
     }
+    // Never opened when it is there: closing it would take this process's locks on it away
+    // from every open connection (fcntl(2)).
     if !path.exists() {
         file.open(&path).map_err(fail)?;
     }

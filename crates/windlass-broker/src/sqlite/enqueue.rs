@@ -1,6 +1,6 @@
 //! Taking jobs in.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteRow;
@@ -20,14 +20,15 @@ use crate::Result;
 pub(super) const INLINE_ARGS_BYTES: usize = 2 * 1024;
 
 /// Parameters: queue, now; per job ulid, state, priority, place, position, max_attempts, kind,
-/// options, labels, args. Answers id and ulid of those that were not known.
+/// options, labels, args. A row per job that is answered costs as much as its insert, so that none is:
+/// see [`insert`].
 static INSERT: LazyLock<Batched> = LazyLock::new(|| {
     Batched::new(
         "INSERT INTO job (queue, created_at, ulid, state, priority, place, position, max_attempts, kind, options, \
              labels, args)
          SELECT head.queue, head.now, new.* FROM (SELECT ? AS queue, ? AS now) AS head CROSS JOIN (VALUES ",
         "(?,?,?,?,?,?,?,?,?,?)",
-        ") AS new WHERE true ON CONFLICT (queue, ulid) DO NOTHING RETURNING id, ulid",
+        ") AS new WHERE true ON CONFLICT (queue, ulid) DO NOTHING",
     )
 });
 
@@ -46,26 +47,26 @@ pub(super) async fn enqueue(tx: &mut Tx<'_>, queue: &Queue, jobs: &[NewJob], now
     let mut ledger = Ledger::open(conn, queue, "enqueue").await?;
     let first = ledger.take_tail(jobs.len());
     let rows: Vec<Placed<'_>> = jobs.iter().enumerate().map(|(i, job)| lay(job, first + offset(i), now)).collect();
-    let mut fresh = HashMap::with_capacity(jobs.len());
+    let mut fresh = HashSet::with_capacity(jobs.len());
     for (sql, piece) in INSERT.pieces(&rows) {
         insert(conn, sql, piece, ledger.id, now, &mut fresh).await?;
     }
     let mut replies = Vec::with_capacity(jobs.len());
     for row in &rows {
         let ulid = row.job.ulid;
-        // A second job with the id in this slice finds it gone from the map: it is known.
-        let id = fresh.remove(&ulid);
-        if let Some(id) = id {
+        // A second job with the id in this slice finds it gone from the set: it is known.
+        let fresh = fresh.remove(&ulid);
+        if fresh {
             ledger.counts.enqueued_total += 1;
             match row.state {
                 State::Scheduled => ledger.counts.scheduled += 1,
                 _ => ledger.counts.pending += 1,
             }
             if row.job.args.get().len() > INLINE_ARGS_BYTES {
-                insert_large(conn, id, row.job.args.get()).await?;
+                insert_large(conn, ledger.id, row.job).await?;
             }
         }
-        replies.push(Enqueued { ulid, fresh: id.is_some() });
+        replies.push(Enqueued { ulid, fresh });
     }
     if replies.iter().any(|reply| reply.fresh) {
         ledger.store(conn, "enqueue").await?;
@@ -90,13 +91,14 @@ fn priority(job: &NewJob) -> i64 {
     offset(job.options.priority.index())
 }
 
+/// Inserts one piece and adds the ulids that were not known to `fresh`.
 async fn insert(
     conn: &mut SqliteConnection,
     sql: &'static str,
     rows: &[Placed<'_>],
     queue: i64,
     now: Timestamp,
-    fresh: &mut HashMap<Ulid, i64>,
+    fresh: &mut HashSet<Ulid>,
 ) -> Result<()> {
     let mut query = sqlx::query(sql).bind(queue).bind(now.0);
     for row in rows {
@@ -114,16 +116,24 @@ async fn insert(
             .bind((!options.labels.is_empty()).then(|| labels_text(&options.labels)))
             .bind((args.len() <= INLINE_ARGS_BYTES).then_some(args));
     }
-    for row in query.fetch_all(conn).await.map_err(failed("enqueue"))? {
-        if let Some(ulid) = read_ulid(&row, 1) {
-            fresh.insert(ulid, row.get_unchecked(0));
-        }
+    let done = query.execute(&mut *conn).await.map_err(failed("enqueue"))?;
+    let inserted = done.rows_affected();
+    if inserted == rows.len() as u64 {
+        fresh.extend(rows.iter().map(|row| row.job.ulid));
+    } else if inserted > 0 {
+        // SQLite gives each new row the highest id and one: these are the last ones.
+        let last = done.last_insert_rowid();
+        let which = sqlx::query("SELECT ulid FROM job WHERE id > ? AND id <= ?");
+        let which = which.bind(last - i64::try_from(inserted).unwrap_or(0)).bind(last);
+        let which = which.fetch_all(conn).await.map_err(failed("enqueue"))?;
+        fresh.extend(which.iter().filter_map(|row| read_ulid(row, 0)));
     }
     Ok(())
 }
 
-async fn insert_large(conn: &mut SqliteConnection, id: i64, args: &str) -> Result<()> {
-    let insert = sqlx::query("INSERT INTO large_args (job, args) VALUES (?, ?)").bind(id).bind(args);
+async fn insert_large(conn: &mut SqliteConnection, queue: i64, job: &NewJob) -> Result<()> {
+    let insert = sqlx::query("INSERT INTO large_args (job, args) SELECT id, ? FROM job WHERE queue = ? AND ulid = ?");
+    let insert = insert.bind(job.args.get()).bind(queue).bind(job.ulid.to_bytes().to_vec());
     insert.execute(conn).await.map_err(failed("enqueue"))?;
     Ok(())
 }

@@ -19,8 +19,8 @@ use crate::Result;
 
 const VERB: &str = "exchange";
 
-/// Parameters: queue, now; per job ulid, epoch, position, result. Answers ulid and epoch of
-/// those whose lease was held.
+/// Parameters: queue, now; per job ulid, epoch, position, result. A row per job that is
+/// answered costs as much as its update, so that none is: see [`SUCCEEDED`].
 static SUCCEED: LazyLock<Batched> = LazyLock::new(|| {
     Batched::new(
         &format!(
@@ -32,10 +32,15 @@ static SUCCEED: LazyLock<Batched> = LazyLock::new(|| {
         "(?,?,?,?)",
         &format!(
             ") AS held WHERE job.queue = head.queue AND job.ulid = held.column1 AND job.epoch = held.column2
-                 AND job.place = {} RETURNING ulid, epoch",
+                 AND job.place = {}",
             place::LEASED
         ),
     )
+});
+
+/// Ulid and epoch of the jobs that went to the positions from one to another.
+static SUCCEEDED: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT ulid, epoch FROM job WHERE queue = ? AND place = {} AND position BETWEEN ? AND ?", place::DONE)
 });
 
 /// Parameters: queue; per job ulid, epoch, state, place (null: its priority's), position,
@@ -138,8 +143,14 @@ async fn succeed(
             .bind(m.position)
             .bind(result.as_deref());
     }
-    let rows = query.fetch_all(conn).await.map_err(failed(VERB))?;
-    held.extend(rows.iter().filter_map(read_lease));
+    let taken = query.execute(&mut *conn).await.map_err(failed(VERB))?.rows_affected();
+    if taken == moves.len() as u64 {
+        held.extend(moves.iter().map(|m| m.finish.lease));
+    } else if let (Some(first), Some(last)) = (moves.first(), moves.last()) {
+        let which = sqlx::query(SUCCEEDED.as_str()).bind(queue).bind(first.position).bind(last.position);
+        let rows = which.fetch_all(conn).await.map_err(failed(VERB))?;
+        held.extend(rows.iter().filter_map(read_lease));
+    }
     Ok(())
 }
 

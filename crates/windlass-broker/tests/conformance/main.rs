@@ -1,5 +1,8 @@
 //! Every engine keeps every promise of the model, and a few of its own.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
+
 mod model;
+// `mod redis;` goes here, with `#[cfg(feature = "redis")]`.
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -1,6 +1,7 @@
 //! SQLite, as a file and in memory, and what is its own: other processes, crashes, damage.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use windlass_broker::sqlite::{SqliteBroker, SqliteOptions, Synchronous};
 use windlass_broker::{Enqueue, Error, Inspect, Leases, SharedBroker, Wake};
 use windlass_jobs::command::{Ack, Claim, Claimed, Exchange, Finish, KEEP_TERMINAL, Settle};
 use windlass_jobs::{JobId, Lease, NewJob, Queue, Reason, SetClock, State, Timestamp};
+use windlass_testkit::wait_until;
 
 mod file {
     use super::*;
@@ -169,6 +171,62 @@ async fn a_crash_keeps_everything_accepted() {
     assert_eq!(revived.counts(&after.queue).await.unwrap(), broker.counts(&before.queue).await.unwrap());
     assert_eq!(after.finish(&revived, claimed[1].lease).await, Ack::Taken);
     assert_eq!(after.claim(&revived, 1).await[0].lease.ulid, jobs[3].ulid);
+}
+
+/// Names the file for a child process, see [`killed_processes_lose_nothing`].
+const CHILD_FILE: &str = "WINDLASS_TEST_SQLITE_FILE";
+
+/// Three other processes drain one file and are killed on the way; this one ends their work.
+#[tokio::test]
+async fn killed_processes_lose_nothing() {
+    const ALL: usize = 3_000;
+    let fixture = Fixture::new();
+    let broker = fixture.open().await;
+    fixture.enqueue(&broker, ALL).await;
+    let child = || {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "sqlite::as_a_child_process", "--nocapture"])
+            .env(CHILD_FILE, fixture.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut children = [child(), child(), child()];
+    for (i, child) in children.iter_mut().enumerate() {
+        let enough = (i as u64 + 1) * 500;
+        wait_until(Duration::from_secs(20), "the children drain", || async {
+            broker.counts(&fixture.queue).await.unwrap().success_total >= enough
+        })
+        .await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    wait_until(Duration::from_secs(20), "what the children held is claimed and done", || async {
+        for job in fixture.claim(&broker, 128).await {
+            assert_eq!(fixture.finish(&broker, job.lease).await, Ack::Taken);
+        }
+        broker.counts(&fixture.queue).await.unwrap().unfinished() == 0
+    })
+    .await;
+    let counts = broker.counts(&fixture.queue).await.unwrap();
+    assert_eq!((counts.success_total, counts.dead), (ALL as u64, 0));
+}
+
+/// Does nothing unless it is started by [`killed_processes_lose_nothing`]: drains the file
+/// until it is killed.
+#[tokio::test]
+async fn as_a_child_process() {
+    let Some(path) = std::env::var_os(CHILD_FILE) else { return };
+    let broker = open(Path::new(&path), KEEP_TERMINAL).await;
+    let queue = Queue::new("q").unwrap();
+    let mut finishes = Vec::new();
+    loop {
+        let claim = Some(Claim { worker: "child".into(), max: 4, lease: Duration::from_millis(500) });
+        let reply = broker.exchange(&queue, &Exchange { finishes, claim }).await.unwrap();
+        let settle = Settle::Success { result: None, skipped: false };
+        finishes = reply.claimed.iter().map(|c| Finish { lease: c.lease, settle: settle.clone() }).collect();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// A call that is dropped half way leaves no transaction open behind it.

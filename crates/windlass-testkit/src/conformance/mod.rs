@@ -4,6 +4,8 @@
 //! a broker and uses queues and worker names of its own, so that cases may share a server.
 //! Time is the engine's: a case waits for an instant, never for a race.
 
+#![allow(clippy::unwrap_used, reason = "a case is a test: its panic is the failure")]
+
 mod bulk;
 mod order;
 mod random;

@@ -54,11 +54,13 @@ pub async fn delayed_jobs_wait_their_time(broker: SharedBroker) {
     jobs[3].when = When::At(Timestamp(1_000));
     bench.enqueue(&jobs).await;
     assert_eq!(bench.counts().await, Counts { pending: 1, scheduled: 3, enqueued_total: 4, ..Counts::default() });
-    assert_eq!(bench.claim_one().await.lease.ulid, jobs[3].ulid);
     let far = bench.record(jobs[0].ulid).await;
     assert_eq!((far.state, far.run_at), (State::Scheduled, Some(far.created_at.plus(LONG))));
-    for job in [&jobs[2], &jobs[1]] {
-        let due = bench.record(job.ulid).await.run_at.expect("it is scheduled until a claim promotes it");
+    // Read before the first claim, which may promote them.
+    let dues = [bench.record(jobs[2].ulid).await.run_at, bench.record(jobs[1].ulid).await.run_at];
+    assert_eq!(bench.claim_one().await.lease.ulid, jobs[3].ulid);
+    for (job, due) in [&jobs[2], &jobs[1]].into_iter().zip(dues) {
+        let due = due.expect("it is scheduled until a claim promotes it");
         wait_until(Duration::from_secs(5), "the delayed job is claimed", || async {
             let reply = bench.exchange(vec![], bench.claim_of(1, LONG)).await;
             let Some(claimed) = reply.claimed.first() else { return false };

@@ -29,6 +29,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         "warn".clone_into(&mut settings.log);
     }
     telemetry::start(&settings)?;
+    crate::panic::install();
     let json = cli.json;
     match cli.command {
         Command::Demo(args) => demo::run(&settings, &args, json).await,

@@ -133,11 +133,15 @@ pub(crate) async fn save_files(record: &JobRecord, services: &Services, dir: &Pa
     Ok(paths)
 }
 
+/// The longest time between two looks at a followed job.
+const SLOWEST_LOOK: Duration = Duration::from_millis(64);
+
 /// Waits for a job's end, telling `seen` of every change. A broker that does not answer is
 /// asked again.
 pub(crate) async fn follow(broker: &dyn Inspect, id: &JobId, mut seen: impl FnMut(&JobRecord)) -> anyhow::Result<JobRecord> {
     let mut last: Option<JobRecord> = None;
     let mut silent = false;
+    let mut pause = Duration::from_millis(2);
     loop {
         match broker.get(id).await {
             Ok(Some(record)) => {
@@ -158,7 +162,8 @@ pub(crate) async fn follow(broker: &dyn Inspect, id: &JobId, mut seen: impl FnMu
             }
             Err(e) => return Err(e.into()),
         }
-        let every = if last.as_ref().is_some_and(|r| r.state == State::Running) { 50 } else { 100 };
-        tokio::time::sleep(Duration::from_millis(every)).await;
+        // Soon at first, for the many jobs that are done at once; then at leisure.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(SLOWEST_LOOK);
     }
 }

@@ -1,0 +1,135 @@
+//! `POST /api/tasks`: one job, or a batch of which all are accepted or none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::{StreamExt as _, stream};
+use serde::Serialize;
+use windlass_jobs::{JobId, NewJob, Queue, State as JobState, Timestamp, Violation, When};
+use windlass_store::Digest;
+
+use crate::problem::{Code, Problem};
+use crate::request::{self, Fault, Jobs, Ready};
+use crate::{Shared, body};
+
+/// Bodies over this are read off the async threads.
+const LARGE_BYTES: usize = 64 * 1024;
+/// How many blobs are looked for at once.
+const LOOKS: usize = 16;
+
+/// What became of one job.
+///
+/// *Shape*: `{"task_id", "status": "pending" | "scheduled", "status_url"}`; a batch answers
+/// `{"tasks": [...]}` in the order of its jobs.
+#[derive(Serialize)]
+struct Accepted {
+    task_id: JobId,
+    status: JobState,
+    status_url: String,
+}
+
+pub(crate) async fn enqueue(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    if headers.contains_key("idempotency-key") {
+        let detail = "this version does not know Idempotency-Key; nothing was queued";
+        return Err(Problem::new(Code::IdempotencyUnsupported, detail));
+    }
+    body::check_json(&headers)?;
+    let body = body::read(&shared, &headers, body, shared.options.json_bytes).await?;
+    let jobs = read(&shared, body).await?;
+    check_blobs(&shared, &jobs).await?;
+    let is_batch = jobs.is_batch;
+    let accepted: Vec<Accepted> = jobs.ready.iter().map(accepted).collect();
+    queue(&shared, jobs, &accepted).await?;
+    Ok(answer(accepted, is_batch))
+}
+
+async fn read(shared: &Shared, body: body::Read) -> Result<Jobs, Problem> {
+    let max_jobs = shared.options.batch_jobs;
+    if body.bytes.len() <= LARGE_BYTES {
+        return request::read(&body.bytes, &shared.registry, max_jobs);
+    }
+    let registry = shared.registry.clone();
+    let reading = tokio::task::spawn_blocking(move || request::read(&body.bytes, &registry, max_jobs));
+    reading.await.map_err(|_| Problem::new(Code::Internal, "the server made a mistake"))?
+}
+
+/// Looks for every blob that any job needs, and keeps those that are there for a day more.
+async fn check_blobs(shared: &Shared, jobs: &Jobs) -> Result<(), Problem> {
+    let wanted: BTreeSet<&str> = jobs.ready.iter().flat_map(|ready| &ready.blobs).map(String::as_str).collect();
+    let wanted: Vec<String> = wanted.into_iter().map(str::to_owned).collect();
+    let looks = wanted.into_iter().map(|name| async {
+        let there = match name.parse::<Digest>() {
+            Ok(digest) => shared.services.artifacts.touch(&digest).await?,
+            Err(_) => false,
+        };
+        Ok::<_, windlass_store::Error>((name, there))
+    });
+    let mut missing = BTreeSet::new();
+    let mut looks = stream::iter(looks).buffer_unordered(LOOKS);
+    while let Some(look) = looks.next().await {
+        let (name, there) = look?;
+        if !there {
+            missing.insert(name);
+        }
+    }
+    let faults: Vec<Fault> =
+        jobs.ready.iter().enumerate().flat_map(|(index, job)| lacks(index, job, &missing)).collect();
+    if faults.is_empty() { Ok(()) } else { Err(request::refuse(faults, jobs.is_batch)) }
+}
+
+fn lacks(index: usize, job: &Ready, missing: &BTreeSet<String>) -> Vec<Fault> {
+    let lacking = job.blobs.iter().filter(|name| missing.contains(*name));
+    let fault = |name: &String| {
+        let message = format!("blob sha256:{} is not stored: upload it first", name.trim_start_matches("sha256:"));
+        Fault { index, violation: Violation::new("/args", "blob_missing", message) }
+    };
+    lacking.map(fault).collect()
+}
+
+fn accepted(Ready { queue, job, .. }: &Ready) -> Accepted {
+    let task_id = JobId::new(job.ulid, queue.clone());
+    let waits = match job.when {
+        When::Now => false,
+        When::At(at) => at > Timestamp::now(),
+        When::After(_) => true,
+    };
+    let status = if waits { JobState::Scheduled } else { JobState::Pending };
+    Accepted { status_url: format!("/api/tasks/{task_id}"), task_id, status }
+}
+
+/// Queues all jobs. A failure names the ids, so that the caller can see which were taken.
+async fn queue(shared: &Shared, jobs: Jobs, accepted: &[Accepted]) -> Result<(), Problem> {
+    let mut by_queue: BTreeMap<Queue, Vec<NewJob>> = BTreeMap::new();
+    for Ready { queue, job, .. } in jobs.ready {
+        by_queue.entry(queue).or_default().push(job);
+    }
+    for (queue, jobs) in by_queue {
+        if let Err(error) = shared.producer.enqueue_all(&queue, jobs).await {
+            let ids: Vec<String> = accepted.iter().map(|job| job.task_id.to_string()).collect();
+            return Err(match error {
+                windlass_producer::Error::Broker(error) => Problem::from(error).with("task_ids", ids),
+                // `request::read` has checked the same.
+                refused @ windlass_producer::Error::Refused(_) => {
+                    Problem::new(Code::JobInvalid, refused.to_string()).with("task_ids", ids)
+                }
+            });
+        }
+    }
+    Ok(())
+}
+
+fn answer(mut accepted: Vec<Accepted>, is_batch: bool) -> Response {
+    if is_batch {
+        return (StatusCode::ACCEPTED, axum::Json(serde_json::json!({ "tasks": accepted }))).into_response();
+    }
+    let Some(task) = accepted.pop() else { return StatusCode::ACCEPTED.into_response() };
+    let location = HeaderValue::from_str(&task.status_url);
+    let mut response = (StatusCode::ACCEPTED, axum::Json(task)).into_response();
+    if let Ok(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}

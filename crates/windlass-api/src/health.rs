@@ -1,0 +1,91 @@
+//! Whether the system works, and what it is busy with.
+
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde::Serialize;
+use serde_json::{Value, json};
+use windlass_broker::Error;
+use windlass_jobs::Queue;
+use windlass_jobs::command::Counts;
+
+use crate::Shared;
+use crate::problem::{Code, Problem};
+
+/// How long a check waits for the queue.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How many queues are counted at once.
+const COUNTED: usize = 16;
+
+/// `GET /api/health`: always 200 while this process answers.
+///
+/// *Shape*: `{"status": "OK" | "DEGRADED", "redis": {"status": "connected", "responseTime": 5}
+/// | {"status": "disconnected"} | {"status": "not_configured"}, "engine", "version",
+/// "workers": 3 | null}`; `responseTime` in ms.
+pub(crate) async fn health(State(shared): State<Shared>) -> Response {
+    let started = Instant::now();
+    let answers = ping(&shared).await;
+    let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let workers = match tokio::time::timeout(PATIENCE, shared.broker.workers()).await {
+        Ok(Ok(workers)) if answers => json!(workers.len()),
+        _ => Value::Null,
+    };
+    let redis = match (shared.broker.engine(), answers) {
+        ("redis", true) => json!({ "status": "connected", "responseTime": elapsed_ms }),
+        ("redis", false) => json!({ "status": "disconnected" }),
+        _ => json!({ "status": "not_configured" }),
+    };
+    let health = json!({
+        "status": if answers { "OK" } else { "DEGRADED" },
+        "redis": redis,
+        "engine": shared.broker.engine(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "workers": workers,
+    });
+    axum::Json(health).into_response()
+}
+
+/// `GET /livez`: this process answers.
+pub(crate) async fn livez() -> Response {
+    axum::Json(json!({ "status": "OK" })).into_response()
+}
+
+/// `GET /readyz`: this process reaches its queue.
+pub(crate) async fn readyz(State(shared): State<Shared>) -> Result<Response, Problem> {
+    if ping(&shared).await {
+        return Ok(axum::Json(json!({ "status": "OK" })).into_response());
+    }
+    Err(Problem::new(Code::QueueUnavailable, "the queue does not answer at the moment").retry_after(1))
+}
+
+async fn ping(shared: &Shared) -> bool {
+    matches!(tokio::time::timeout(PATIENCE, shared.broker.ping()).await, Ok(Ok(())))
+}
+
+#[derive(Serialize)]
+struct QueueView {
+    name: Queue,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+/// `GET /api/queues`: `{"queues": [{"name", "pending", "scheduled", …}]}`, by name.
+pub(crate) async fn queues(State(shared): State<Shared>) -> Result<Response, Problem> {
+    let names = shared.broker.queues().await?;
+    let broker = &shared.broker;
+    let counted = names.into_iter().map(|name| async move {
+        let counts = broker.counts(&name).await?;
+        Ok::<_, Error>(QueueView { name, counts })
+    });
+    let queues: Vec<QueueView> = stream::iter(counted).buffered(COUNTED).try_collect().await?;
+    Ok(axum::Json(json!({ "queues": queues })).into_response())
+}
+
+/// `GET /api/workers`: `{"workers": [{"name", "host", "pid", "queues", "kinds", "slots",
+/// "running", "started_at", "seen_at", "version"}]}`, by name.
+pub(crate) async fn workers(State(shared): State<Shared>) -> Result<Response, Problem> {
+    let workers = shared.broker.workers().await?;
+    Ok(axum::Json(json!({ "workers": workers })).into_response())
+}

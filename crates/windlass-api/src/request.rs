@@ -1,0 +1,260 @@
+//! Jobs as HTTP callers write them, read into [`NewJob`]s with everything that is wrong.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use windlass_jobs::{Backoff, NewJob, Options, Priority, Queue, Timestamp, Violation, When, new_ulid};
+use windlass_worker::Registry;
+
+use crate::json;
+use crate::problem::{Code, Problem};
+
+/// The members of a job. `kind` and `args` must be there; null means absent, but for `args`.
+const FIELDS: [&str; 10] =
+    ["kind", "args", "queue", "priority", "run_at", "delay_ms", "max_attempts", "backoff", "timeout_ms", "labels"];
+/// Most violations an answer lists; the total is always told.
+const MAX_LISTED: usize = 1_000;
+/// The longest message of a violation, in bytes: it may repeat what the caller sent.
+const MAX_MESSAGE: usize = 300;
+
+/// A job that may be enqueued.
+pub(crate) struct Ready {
+    pub(crate) queue: Queue,
+    pub(crate) job: NewJob,
+    /// Digests of the blobs it needs.
+    pub(crate) blobs: Vec<String>,
+}
+
+/// A body's jobs.
+pub(crate) struct Jobs {
+    /// In the caller's order.
+    pub(crate) ready: Vec<Ready>,
+    /// True when the body was an array.
+    pub(crate) is_batch: bool,
+}
+
+/// Something wrong with one of the jobs.
+pub(crate) struct Fault {
+    pub(crate) index: usize,
+    pub(crate) violation: Violation,
+}
+
+/// The args of a job as the caller wrote them: kept byte for byte.
+#[derive(Deserialize)]
+struct ArgsOnly<'a> {
+    #[serde(borrow, default)]
+    args: Option<&'a RawValue>,
+}
+
+/// Reads one job or an array of jobs. Pure; may take some tens of ms for the largest bodies.
+///
+/// # Errors
+/// 400 when it is not acceptable JSON, 413 when there are too many jobs, 422 with everything
+/// wrong with any of them.
+pub(crate) fn read(body: &[u8], registry: &Registry, max_jobs: usize) -> Result<Jobs, Problem> {
+    let not_json = |detail: String| Problem::new(Code::JsonInvalid, cut(detail));
+    let document = json::parse(body).map_err(not_json)?;
+    let (items, is_batch) = match &document {
+        Value::Array(items) => (items.as_slice(), true),
+        Value::Object(_) => (std::slice::from_ref(&document), false),
+        _ => return Err(Problem::new(Code::JobInvalid, "the body is neither a job nor an array of jobs")),
+    };
+    if items.is_empty() {
+        return Err(Problem::new(Code::JobInvalid, "the batch is empty"));
+    }
+    if items.len() > max_jobs {
+        let detail = format!("{} jobs; at most {max_jobs} are taken at once", items.len());
+        return Err(Problem::new(Code::BatchTooLarge, detail));
+    }
+    if !items.iter().filter_map(|item| item.get("args")).all(json::is_signed) {
+        return Err(not_json("an integer in args is above 2^63 − 1".to_owned()));
+    }
+    let mut faults = Vec::new();
+    let mut ready = Vec::with_capacity(items.len());
+    let raw = raw_args(body, items, is_batch).map_err(not_json)?;
+    for (index, (item, raw)) in items.iter().zip(raw).enumerate() {
+        match read_job(item, raw, registry) {
+            Ok(job) => ready.push(job),
+            Err(wrong) => faults.extend(wrong.into_iter().map(|violation| Fault { index, violation })),
+        }
+    }
+    if faults.is_empty() { Ok(Jobs { ready, is_batch }) } else { Err(refuse(faults, is_batch)) }
+}
+
+/// The args of each job; null where there are none.
+fn raw_args<'a>(body: &'a [u8], items: &[Value], is_batch: bool) -> Result<Vec<&'a RawValue>, String> {
+    if !items.iter().all(Value::is_object) {
+        return Ok(vec![RawValue::NULL; items.len()]); // refused by `read_job`
+    }
+    let all: Vec<ArgsOnly<'a>> = if is_batch {
+        serde_json::from_slice(body).map_err(|e| e.to_string())?
+    } else {
+        vec![serde_json::from_slice(body).map_err(|e| e.to_string())?]
+    };
+    Ok(all.into_iter().map(|job| job.args.unwrap_or(RawValue::NULL)).collect())
+}
+
+/// The answer to jobs with faults: the code is that of the first fault.
+pub(crate) fn refuse(faults: Vec<Fault>, is_batch: bool) -> Problem {
+    let total = faults.len();
+    let code = faults.first().map_or(Code::JobInvalid, |fault| code_of(&fault.violation));
+    let summary = match faults.first() {
+        Some(Fault { index, violation }) if is_batch => {
+            format!("job {index}, {}: {}", violation.path, violation.message)
+        }
+        Some(Fault { violation, .. }) => format!("{}: {}", violation.path, violation.message),
+        None => String::new(),
+    };
+    let mut indexes: Vec<usize> = faults.iter().map(|fault| fault.index).collect();
+    indexes.dedup();
+    let entry = |Fault { index, violation }: Fault| {
+        let Violation { path, code, message } = violation;
+        let mut entry = serde_json::json!({ "path": path, "code": code, "message": cut(message) });
+        if is_batch {
+            entry["index"] = index.into();
+        }
+        entry
+    };
+    let listed: Vec<Value> = faults.into_iter().take(MAX_LISTED).map(entry).collect();
+    let more = if total > 1 { format!(" (and {} more)", total - 1) } else { String::new() };
+    let mut problem =
+        Problem::new(code, cut(summary) + &more).with("violations", listed).with("violations_total", total);
+    if is_batch {
+        problem = problem.with("indexes", indexes);
+    }
+    problem
+}
+
+fn code_of(violation: &Violation) -> Code {
+    match violation.code.as_str() {
+        "unknown_field" if !violation.path.starts_with("/args") => Code::UnknownField,
+        "unknown_kind" => Code::UnknownKind,
+        "blob_missing" => Code::BlobMissing,
+        _ if violation.path.starts_with("/args") => Code::ArgsInvalid,
+        _ => Code::JobInvalid,
+    }
+}
+
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_MESSAGE));
+    text
+}
+
+/// Reads one job, or says everything that is wrong with it.
+fn read_job(item: &Value, raw: &RawValue, registry: &Registry) -> Result<Ready, Vec<Violation>> {
+    let Value::Object(object) = item else {
+        return Err(vec![Violation::new("", "wrong_type", "a job is an object")]);
+    };
+    let mut fields = Fields { object, wrong: unknown_fields(object) };
+    let kind = fields.required("kind", "a string", |v| v.as_str().map(str::to_owned)).unwrap_or_default();
+    let args = fields.object.get("args");
+    if args.is_none() {
+        fields.refuse("args", "required", "args are needed; {} if there are none");
+    }
+    let options = fields.options();
+    let when = fields.when();
+    let queue = fields.queue();
+    let job = NewJob { ulid: new_ulid(), kind, args: raw.to_owned(), when, options };
+    let spec = registry.spec(&job.kind);
+    if spec.is_none() && !job.kind.is_empty() {
+        fields.refuse("kind", "unknown_kind", "this kind is not known here");
+    }
+    // An ill-formed kind is an unknown one; said once.
+    fields.wrong.extend(job.check().into_iter().filter(|violation| violation.path != "/kind"));
+    let args = args.unwrap_or(&Value::Null);
+    if object.contains_key("args") {
+        let inside = registry.check(&job.kind, args).unwrap_or_default().into_iter();
+        fields.wrong.extend(inside.map(|v| Violation { path: format!("/args{}", v.path), ..v }));
+    }
+    match spec {
+        Some(spec) if fields.wrong.is_empty() => {
+            let queue = queue
+                .or_else(|| Queue::new(spec.queue).ok())
+                .ok_or_else(|| vec![Violation::new("/queue", "required", "this kind has no queue of its own")])?;
+            let blobs = registry.inputs(&job.kind, args).unwrap_or_default().blobs;
+            Ok(Ready { queue, job, blobs })
+        }
+        _ => Err(fields.wrong),
+    }
+}
+
+fn unknown_fields(object: &Map<String, Value>) -> Vec<Violation> {
+    let unknown = object.keys().filter(|name| !FIELDS.contains(&name.as_str()));
+    let violation = |name: &String| {
+        let shown: String = name.chars().take(64).collect();
+        // RFC 6901: ~ and / are escaped.
+        let path = format!("/{}", shown.replace('~', "~0").replace('/', "~1"));
+        Violation::new(path, "unknown_field", format!("{shown:?} is not a member of a job"))
+    };
+    unknown.map(violation).collect()
+}
+
+/// Reads members one by one and collects what is wrong.
+struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    wrong: Vec<Violation>,
+}
+
+impl Fields<'_> {
+    fn refuse(&mut self, name: &str, code: &str, message: impl Into<String>) {
+        self.wrong.push(Violation::new(format!("/{name}"), code, message));
+    }
+
+    fn optional<T>(&mut self, name: &str, allowed: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
+        let value = self.object.get(name).filter(|value| !value.is_null())?;
+        let read = read(value);
+        if read.is_none() {
+            let code = if value.is_number() { "out_of_range" } else { "wrong_type" };
+            self.refuse(name, code, format!("{allowed} is allowed"));
+        }
+        read
+    }
+
+    fn required<T>(&mut self, name: &str, allowed: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
+        if self.object.get(name).is_none_or(Value::is_null) {
+            self.refuse(name, "required", format!("{name} is needed: {allowed}"));
+        }
+        self.optional(name, allowed, read)
+    }
+
+    fn options(&mut self) -> Options {
+        let priority = |v: &Value| Priority::deserialize(v).ok();
+        let attempts = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
+        let labels = |v: &Value| BTreeMap::<String, String>::deserialize(v).ok();
+        let backoff = "{\"type\": \"fixed\", \"delay_ms\"}, {\"type\": \"exponential\", \"base_ms\", \"max_ms\"} \
+                       or {\"type\": \"list\", \"delays_ms\"}";
+        Options {
+            priority: self.optional("priority", "\"high\", \"normal\" or \"low\"", priority).unwrap_or_default(),
+            max_attempts: self.optional("max_attempts", "1 to 1000", attempts),
+            backoff: self.optional("backoff", backoff, |v| Backoff::deserialize(v).ok()),
+            timeout: self.optional("timeout_ms", "1 to 86400000", millis),
+            labels: self.optional("labels", "an object of strings", labels).unwrap_or_default(),
+        }
+    }
+
+    fn when(&mut self) -> When {
+        let instant = |v: &Value| v.as_str().and_then(|text| Timestamp::parse_rfc3339(text).ok());
+        let at = self.optional("run_at", "an RFC 3339 instant with a zone", instant);
+        let delay = self.optional("delay_ms", "0 to 31622400000", millis);
+        match (at, delay) {
+            (Some(_), Some(_)) => {
+                self.refuse("delay_ms", "conflict", "run_at and delay_ms exclude each other");
+                When::Now
+            }
+            (Some(at), None) => When::At(at),
+            (None, Some(delay)) if !delay.is_zero() => When::After(delay),
+            (None, _) => When::Now,
+        }
+    }
+
+    fn queue(&mut self) -> Option<Queue> {
+        self.optional("queue", "1 to 64 of a-z 0-9 _ -", |v| v.as_str().and_then(|name| Queue::new(name).ok()))
+    }
+}
+
+fn millis(value: &Value) -> Option<Duration> {
+    value.as_u64().map(Duration::from_millis)
+}

@@ -1,0 +1,125 @@
+//! Serves the API on a socket: HTTP/1, bounded connections, time limits, and an end in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Api, Auth, Inner, build};
+
+/// The pause after a connection could not be accepted, such as without a free file descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A request's head, in bytes.
+const HEAD_BYTES: usize = 64 * 1024;
+
+/// Why the API could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option is out of range.
+    #[error("{setting}: {found}; {allowed} is allowed")]
+    Option {
+        /// Which.
+        setting: &'static str,
+        /// What was found.
+        found: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// Without keys, only loopback is served.
+    #[error("{0} is reachable from other hosts: set API keys, or listen on 127.0.0.1")]
+    OpenToTheWorld(SocketAddr),
+    /// The listener does not say its address.
+    #[error("the listener's address")]
+    Listener(#[source] std::io::Error),
+}
+
+/// Serves the API until `shutdown` completes, then lets open requests end within
+/// [`ApiOptions::drain_timeout`](crate::ApiOptions::drain_timeout). Event streams end at once.
+///
+/// # Errors
+/// [`Error`], before the first connection is accepted; never afterwards.
+pub async fn serve(listener: TcpListener, api: Api, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+    api.options.check()?;
+    let at = listener.local_addr().map_err(Error::Listener)?;
+    if matches!(api.options.auth, Auth::LoopbackOpen) && !at.ip().is_loopback() {
+        return Err(Error::OpenToTheWorld(at));
+    }
+    let options = api.options.clone();
+    let stop = CancellationToken::new();
+    let service = build(Inner::new(api, stop.clone())).into_service::<Incoming>();
+    let slots = Arc::new(Semaphore::new(options.connections.min(Semaphore::MAX_PERMITS)));
+    let mut connections = JoinSet::new();
+    tracing::info!(%at, "serving");
+    let accepting = async {
+        loop {
+            // Full: the kernel's queue holds further connections back.
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let stream = accept(&listener).await;
+            let service = TowerToHyperService::new(service.clone());
+            let (stop, head_timeout) = (stop.clone(), options.head_timeout);
+            connections.spawn(async move {
+                let _slot = slot;
+                connection(stream, service, head_timeout, stop).await;
+            });
+            while connections.try_join_next().is_some() {}
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = shutdown => {}
+    }
+    drop(listener);
+    stop.cancel();
+    let drained =
+        tokio::time::timeout(options.drain_timeout, async { while connections.join_next().await.is_some() {} });
+    if drained.await.is_err() {
+        tracing::warn!(open = connections.len(), "connections cut after the drain timeout");
+    }
+    Ok(())
+}
+
+/// The next connection, whatever goes wrong on the way.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Small answers go out at once; a socket that refuses the option works without it.
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no connection could be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+type Service = TowerToHyperService<axum::routing::RouterIntoService<Incoming>>;
+
+async fn connection(stream: TcpStream, service: Service, head_timeout: Duration, stop: CancellationToken) {
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut serving = std::pin::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended early");
+    }
+}
