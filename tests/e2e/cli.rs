@@ -59,7 +59,17 @@ fn commands_work_across_processes() {
     for home in [Home::embedded(), Home::on(shared_redis())] {
         let _worker = home.worker("pdf,probe", &[]);
         home.file("deck/a.png", png());
-        let done = home.json(&["enqueue", "pdf.card_sheet", "--cards", "deck", "--label", "deck=one", "--wait", "--out", "out"]);
+        let done = home.json(&[
+            "enqueue",
+            "pdf.card_sheet",
+            "--cards",
+            "deck",
+            "--label",
+            "deck=one",
+            "--wait",
+            "--out",
+            "out",
+        ]);
         assert_eq!(done["status"], "success", "{done:#}");
         assert_eq!(done["labels"]["deck"], "one");
         assert!(home.path().join("out/cards.pdf").exists());
@@ -107,7 +117,14 @@ fn failures_are_told_apart() {
     check("probe.crash", r#"{"how":"abort"}"#, &["--max-attempts", "1"], "failure", 1, json!("crashed"));
     check("probe.crash", r#"{"how":"overflow"}"#, &["--max-attempts", "1"], "failure", 1, json!("crashed"));
     check("probe.crash", r#"{"how":"memory"}"#, &["--max-attempts", "1"], "failure", 1, json!("oom"));
-    check("probe.crash", r#"{"how":"loop"}"#, &["--max-attempts", "1", "--timeout", "500ms"], "failure", 1, json!("timeout"));
+    check(
+        "probe.crash",
+        r#"{"how":"loop"}"#,
+        &["--max-attempts", "1", "--timeout", "500ms"],
+        "failure",
+        1,
+        json!("timeout"),
+    );
     check("probe.crash", r#"{"how":"garbage"}"#, &[], "success", 1, json!(null));
 }
 
@@ -154,10 +171,15 @@ fn corrupt_pictures_are_failures_of_one_job() {
         home.file("one/card.png", picture);
         let ran = home.run(&["enqueue", "pdf.card_sheet", "--cards", "one", "--wait", "--json"]);
         let task = ran.json();
-        assert_eq!((&task["status"], &task["error"]["code"], &task["attempt"]), (&json!("failure"), &json!(code), &json!(1)), "{task:#}");
+        assert_eq!(
+            (&task["status"], &task["error"]["code"], &task["attempt"]),
+            (&json!("failure"), &json!(code), &json!(1)),
+            "{task:#}"
+        );
     };
     check(&png()[..40], "image_unreadable");
-    check(b"not a picture at all", "unsupported_image");
+    check(b"not a picture at all", "image_unreadable");
+    check(b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>", "unsupported_image");
     check(&zero, "image_unreadable");
     check(&flood, "image_too_large");
     let missing = format!(r#"{{"cards":[{{"front":"sha256:{}"}}]}}"#, "0".repeat(64));

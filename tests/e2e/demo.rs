@@ -28,6 +28,10 @@ fn without_a_terminal_the_demo_prints_plain_lines() {
     let ran = Home::embedded().run(&["demo", "--once"]);
     assert!(ran.status.success(), "{ran:?}");
     assert!(!ran.stdout.contains('\u{1b}'), "{}", ran.stdout);
-    assert!(ran.stdout.contains("windlass-demo/cards.pdf") && ran.stdout.contains("from the result cache"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("windlass-demo/cards.pdf") && ran.stdout.contains("from the result cache"),
+        "{}",
+        ran.stdout
+    );
     assert_eq!(ran.stderr, "");
 }

@@ -193,7 +193,8 @@ fn f07_rolling_restarts_neither_retry_nor_lose_jobs() {
     direct.wait_drained(SOON);
     for id in &ids {
         let record = direct.get(id);
-        assert_eq!((record.state, record.failures, record.epoch), (State::Success, 0, 1), "{record:?}");
+        // A job claimed in the very moment of the order is given back unstarted, which is in order.
+        assert_eq!((record.state, record.failures, record.deliveries), (State::Success, 0, 1), "{record:?}");
     }
 }
 
@@ -238,7 +239,7 @@ fn f10_a_panic_is_one_failed_job() {
 #[test]
 fn f16_nothing_accepted_is_lost_when_redis_is_killed() {
     let redis = RedisServer::builder().append_only("always").start();
-    let home = Home::on(&redis).with("REDIS_SOCKET_TIMEOUT", "1");
+    let home = on(&redis).with("REDIS_SOCKET_TIMEOUT", "1");
     let mut worker = home.worker("probe", &["--slots", "8"]);
     let (mut api, url) = home.serve(&["api"]);
     let direct = Direct::to(&home, "probe");
@@ -279,7 +280,8 @@ fn f16_nothing_accepted_is_lost_when_redis_is_killed() {
         assert_eq!(direct.get(id).state, State::Success, "{id}");
     }
     assert!(worker.is_up() && api.is_up(), "{}", worker.log());
-    let health = ureq::get(format!("{url}/api/health")).call().unwrap().body_mut().read_json::<serde_json::Value>().unwrap();
+    let health =
+        ureq::get(format!("{url}/api/health")).call().unwrap().body_mut().read_json::<serde_json::Value>().unwrap();
     assert_eq!(health["redis"]["status"], "connected");
 }
 

@@ -210,7 +210,11 @@ impl Daemon {
             status.is_some()
         });
         let status = status.unwrap();
-        assert!(status.code().is_some(), "ended by a signal; its log:\n{}", std::fs::read_to_string(log).unwrap_or_default());
+        assert!(
+            status.code().is_some(),
+            "ended by a signal; its log:\n{}",
+            std::fs::read_to_string(log).unwrap_or_default()
+        );
         status
     }
 

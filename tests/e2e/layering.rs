@@ -18,10 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("windlass-chart", &["jobs", "worker", "store"]),
     ("windlass-api", &["jobs", "redis", "broker", "store", "producer", "worker", "pdf", "chart"]),
     ("windlass-testkit", &["jobs", "broker", "redis", "store", "producer", "worker"]),
-    (
-        "windlass",
-        &["jobs", "redis", "broker", "store", "producer", "worker", "pdf", "chart", "api"],
-    ),
+    ("windlass", &["jobs", "redis", "broker", "store", "producer", "worker", "pdf", "chart", "api"]),
     ("e2e", &[]),
 ];
 

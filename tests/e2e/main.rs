@@ -1,5 +1,7 @@
 //! End-to-end tests: the real binary, real servers, nothing mocked.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
+
 mod cli;
 mod demo;
 mod faults;

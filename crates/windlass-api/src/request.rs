@@ -129,11 +129,13 @@ pub(crate) fn refuse(faults: Vec<Fault>, is_batch: bool) -> Problem {
 }
 
 fn code_of(violation: &Violation) -> Code {
+    let in_args = violation.path == "/args" || violation.path.starts_with("/args/");
     match violation.code.as_str() {
-        "unknown_field" if !violation.path.starts_with("/args") => Code::UnknownField,
+        "unknown_field" if !in_args => Code::UnknownField,
         "unknown_kind" => Code::UnknownKind,
         "blob_missing" => Code::BlobMissing,
-        _ if violation.path.starts_with("/args") => Code::ArgsInvalid,
+        "required" if violation.path == "/args" => Code::JobInvalid,
+        _ if in_args => Code::ArgsInvalid,
         _ => Code::JobInvalid,
     }
 }

@@ -226,6 +226,23 @@ pub const fn is_poisoned(deliveries: u32) -> bool {
     deliveries >= MAX_DELIVERIES
 }
 
+/// Whether an exchange leaves something another idle worker should hear of: jobs that wait, or a
+/// due time nobody may know. A worker that goes idle itself was answered both.
+///
+/// `waiting`: jobs wait after it; `due`: scheduled or retrying jobs are there after it.
+#[must_use]
+pub fn leaves_news(exchange: &Exchange, reply: &Exchanged, waiting: bool, due: bool) -> bool {
+    let max = exchange.claim.as_ref().map(|claim| claim.max);
+    if max.is_some_and(|max| reply.claimed.len() < max) {
+        return false;
+    }
+    let put_off = |(finish, ack): (&Finish, &Ack)| {
+        *ack == Ack::Taken && matches!(finish.settle, Settle::Retry { .. } | Settle::Snooze { .. })
+    };
+    let unknown_due = || max == Some(0) || exchange.finishes.iter().zip(&reply.acks).any(put_off);
+    waiting || (due && unknown_due())
+}
+
 /// The error kept with a poisoned job, as JSON text.
 #[must_use]
 pub fn poisoned_error(worker: &str, deliveries: u32) -> String {

@@ -195,7 +195,9 @@ mod tests {
     fn job_ids_round_trip_and_have_one_spelling() {
         let id = JobId::new(new_ulid(), Queue::new("pdf.3").unwrap());
         assert_eq!(id.to_string().parse::<JobId>().unwrap(), id);
-        for bad in ["", "x", "01K9ZQ4T8Z6V0YQ0M5R7T2W3XK", "01k9zq4t8z6v0yq0m5r7t2w3xk.pdf", "01K9ZQ4T8Z6V0YQ0M5R7T2W3XK.P"] {
+        for bad in
+            ["", "x", "01K9ZQ4T8Z6V0YQ0M5R7T2W3XK", "01k9zq4t8z6v0yq0m5r7t2w3xk.pdf", "01K9ZQ4T8Z6V0YQ0M5R7T2W3XK.P"]
+        {
             assert!(bad.parse::<JobId>().is_err(), "{bad:?}");
         }
     }

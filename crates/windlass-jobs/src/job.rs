@@ -48,15 +48,8 @@ pub enum State {
 
 impl State {
     /// All states, in the order of a job's life.
-    pub const ALL: [Self; 7] = [
-        Self::Scheduled,
-        Self::Pending,
-        Self::Running,
-        Self::Retrying,
-        Self::Success,
-        Self::Failure,
-        Self::Cancelled,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Scheduled, Self::Pending, Self::Running, Self::Retrying, Self::Success, Self::Failure, Self::Cancelled];
 
     /// The word on the wire and in the job's hash.
     #[must_use]
@@ -208,18 +201,30 @@ impl Options {
         if let Some(n) = self.max_attempts
             && !(1..=MAX_MAX_ATTEMPTS).contains(&n)
         {
-            wrong.push(Violation::new("/max_attempts", "out_of_range", format!("{n}; 1 to {MAX_MAX_ATTEMPTS} is allowed")));
+            wrong.push(Violation::new(
+                "/max_attempts",
+                "out_of_range",
+                format!("{n}; 1 to {MAX_MAX_ATTEMPTS} is allowed"),
+            ));
         }
         if let Some(timeout) = self.timeout
             && (timeout < Duration::from_millis(1) || timeout > Self::MAX_TIMEOUT)
         {
-            wrong.push(Violation::new("/timeout_ms", "out_of_range", format!("{} ms; 1 to 86400000 is allowed", timeout.as_millis())));
+            wrong.push(Violation::new(
+                "/timeout_ms",
+                "out_of_range",
+                format!("{} ms; 1 to 86400000 is allowed", timeout.as_millis()),
+            ));
         }
         if let Some(Err(message)) = self.backoff.as_ref().map(Backoff::check) {
             wrong.push(Violation::new("/backoff", "out_of_range", message));
         }
         if self.labels.len() > 16 {
-            wrong.push(Violation::new("/labels", "too_many", format!("{} labels; at most 16 are allowed", self.labels.len())));
+            wrong.push(Violation::new(
+                "/labels",
+                "too_many",
+                format!("{} labels; at most 16 are allowed", self.labels.len()),
+            ));
         }
         for (key, value) in &self.labels {
             let key_fits = (1..=32).contains(&key.len())
@@ -305,7 +310,8 @@ impl NewJob {
             wrong.push(Violation::new("/kind", "kind_invalid", e.to_string()));
         }
         if self.args.get().len() > MAX_ARGS_BYTES {
-            let message = format!("{} bytes; at most {MAX_ARGS_BYTES} are allowed: upload a blob", self.args.get().len());
+            let message =
+                format!("{} bytes; at most {MAX_ARGS_BYTES} are allowed: upload a blob", self.args.get().len());
             wrong.push(Violation::new("/args", "args_too_large", message));
         }
         if let When::After(delay) = self.when

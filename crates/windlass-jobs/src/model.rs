@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::command::{
     Ack, Claim, Claimed, Counts, Enqueued, Exchange, Exchanged, Finish, KEEP_TERMINAL, MAX_EXCHANGE, MAX_PAGE, Page,
-    SLICE, Settle, is_poisoned, poisoned_error,
+    SLICE, Settle, is_poisoned, leaves_news, poisoned_error,
 };
 use crate::id::{JobId, Lease, Queue, Ulid};
 use crate::job::{DEFAULT_MAX_ATTEMPTS, JobRecord, NewJob, Progress, Reason, State, When};
@@ -121,7 +121,7 @@ impl Model {
 
     /// Finishes, reaps, promotes and claims, in this order, in one step.
     ///
-    /// Answers the reply and the idle worker to pass a wake-up on to, if jobs are left over.
+    /// Answers the reply and the idle worker to wake, if there is news for one ([`leaves_news`]).
     pub fn exchange(&mut self, exchange: &Exchange, now: Timestamp) -> (Exchanged, Option<String>) {
         let mut reply = Exchanged { now, ..Exchanged::default() };
         let mut front = Vec::new();
@@ -137,7 +137,9 @@ impl Model {
             self.give_back(front);
         }
         self.trim();
-        let wake = if self.waiting.iter().any(|list| !list.is_empty()) { self.idle.pop_first() } else { None };
+        let waiting = self.waiting.iter().any(|list| !list.is_empty());
+        let news = leaves_news(exchange, &reply, waiting, !self.due.is_empty());
+        let wake = if news { self.idle.pop_first() } else { None };
         (reply, wake)
     }
 
@@ -319,7 +321,8 @@ impl Model {
             State::Pending => self.waiting.iter().flatten().copied().collect(),
             State::Scheduled | State::Retrying => self.due.iter().map(|(_, ulid)| *ulid).collect(),
             State::Running => {
-                let mut running: Vec<_> = self.leases.iter().map(|(lease, until)| (*until, lease.to_string(), lease.ulid)).collect();
+                let mut running: Vec<_> =
+                    self.leases.iter().map(|(lease, until)| (*until, lease.to_string(), lease.ulid)).collect();
                 running.sort();
                 running.into_iter().map(|(_, _, ulid)| ulid).collect()
             }
@@ -335,7 +338,11 @@ impl Model {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let len = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let retrying = self.due.iter().filter(|(_, ulid)| self.jobs.get(ulid).is_some_and(|j| j.record.state == State::Retrying)).count();
+        let retrying = self
+            .due
+            .iter()
+            .filter(|(_, ulid)| self.jobs.get(ulid).is_some_and(|j| j.record.state == State::Retrying))
+            .count();
         Counts {
             pending: self.waiting.iter().map(|list| len(list.len())).sum(),
             scheduled: len(self.due.len() - retrying),
@@ -350,7 +357,6 @@ impl Model {
 fn read_error(text: &str) -> Option<RunError> {
     serde_json::from_str(text).ok()
 }
-
 
 #[cfg(test)]
 mod tests {

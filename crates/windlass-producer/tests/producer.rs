@@ -1,4 +1,5 @@
 //! What the producer checks, what it answers, and what must not be in its tree.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};

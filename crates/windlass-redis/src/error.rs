@@ -59,7 +59,11 @@ impl Error {
         match &self.source {
             None => true,
             Some(e) => {
-                e.is_io_error() || e.is_timeout() || e.is_connection_dropped() || e.is_unrecoverable_error() || moved_away(e)
+                e.is_io_error()
+                    || e.is_timeout()
+                    || e.is_connection_dropped()
+                    || e.is_unrecoverable_error()
+                    || moved_away(e)
             }
         }
     }
@@ -76,7 +80,8 @@ fn classify(e: &RedisError) -> Class {
     let text = e.detail().unwrap_or_default();
     match code {
         "OOM" => return Class::Full,
-        "LOADING" | "BUSY" | "MISCONF" | "READONLY" | "NOREPLICAS" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MOVED" | "ASK" => {
+        "LOADING" | "BUSY" | "MISCONF" | "READONLY" | "NOREPLICAS" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN"
+        | "MOVED" | "ASK" => {
             return Class::Retryable;
         }
         "NOAUTH" | "WRONGPASS" | "NOPERM" => return Class::Denied,

@@ -47,7 +47,8 @@ impl Options {
             _ => return Err(fail("redis://[user][:password@]host[:port][/db] is allowed")),
         }
         // The client's own message may quote the URL, so it is not passed on.
-        let info = url.into_connection_info().map_err(|_| fail("redis://[user][:password@]host[:port][/db] is allowed"))?;
+        let info =
+            url.into_connection_info().map_err(|_| fail("redis://[user][:password@]host[:port][/db] is allowed"))?;
         Ok(Self {
             info,
             shown: redact(url),

@@ -143,7 +143,9 @@ fn sweep_file(path: &Path, gone: &mut (u64, u64)) {
 fn read_dir(dir: &Path) -> Result<Vec<PathBuf>> {
     match std::fs::read_dir(dir) {
         Ok(entries) => Ok(entries.filter_map(|e| e.ok().map(|e| e.path())).collect()),
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            Ok(Vec::new())
+        }
         Err(source) => Err(Error::File { path: dir.to_owned(), source }),
     }
 }

@@ -60,7 +60,8 @@ impl Artifacts for RedisArtifacts {
     async fn touch(&self, digest: &Digest) -> Result<bool> {
         let mut call = cmd("PEXPIRE");
         call.arg(self.key(digest)).arg(millis(ARTIFACT_TTL));
-        let reply = self.link.call(&call).await.map_err(|source| Error::Redis { operation: "touch artifact", source })?;
+        let reply =
+            self.link.call(&call).await.map_err(|source| Error::Redis { operation: "touch artifact", source })?;
         Ok(reply == Value::Int(1))
     }
 }

@@ -1,5 +1,7 @@
 //! Both forms of each store keep the same promises.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

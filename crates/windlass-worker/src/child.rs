@@ -55,7 +55,8 @@ fn serve(registry: &Registry) -> std::io::Result<()> {
         Some(kind) => kind.run_isolated(&request.args, &request.dir, &context),
         None => Outcome::fatal("unknown_kind", format!("the child does not know kind {}", request.kind)),
     });
-    let outcome = std::panic::catch_unwind(run).unwrap_or_else(|panic| Outcome::retry("panicked", panic_text(panic.as_ref())));
+    let outcome =
+        std::panic::catch_unwind(run).unwrap_or_else(|panic| Outcome::retry("panicked", panic_text(panic.as_ref())));
     context.write(&FromChild::Outcome(outcome))
 }
 

@@ -53,7 +53,9 @@ impl Isolation {
 
     /// Runs one job in a child of its own. Dropping the future kills the child.
     pub(crate) async fn run(&self, facts: &JobFacts<'_>, say: impl Fn(Progress)) -> Result<Outcome, Ended> {
-        let mut child = self.spawn(facts.dir).map_err(|e| failed("child_not_started", format!("{}: {e}", self.program.display())))?;
+        let mut child = self
+            .spawn(facts.dir)
+            .map_err(|e| failed("child_not_started", format!("{}: {e}", self.program.display())))?;
         let request = ToChild {
             kind: facts.kind.to_owned(),
             args: facts.args.clone(),
@@ -94,8 +96,14 @@ impl Isolation {
 }
 
 /// Sends the job, hears the frames out; the outcome if there was one, and the error output.
-async fn talk(child: &mut Child, request: &ToChild, say: impl Fn(Progress)) -> Result<(Option<Outcome>, String), String> {
-    let (Some(mut stdin), Some(mut stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+async fn talk(
+    child: &mut Child,
+    request: &ToChild,
+    say: impl Fn(Progress),
+) -> Result<(Option<Outcome>, String), String> {
+    let (Some(mut stdin), Some(mut stdout), Some(stderr)) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
         return Err("its pipes are not there".to_owned());
     };
     let bytes = encode(request).map_err(|e| e.to_string())?;

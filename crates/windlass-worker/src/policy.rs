@@ -40,7 +40,8 @@ pub(crate) struct Attempts {
 pub(crate) fn settle(ended: Ended, attempts: &Attempts, random: f64) -> Settle {
     match ended {
         Ended::Done { result: Some(result), .. } if result.len() > MAX_RESULT_BYTES => {
-            let message = format!("the result has {} bytes; at most {MAX_RESULT_BYTES} are kept: use an artifact", result.len());
+            let message =
+                format!("the result has {} bytes; at most {MAX_RESULT_BYTES} are kept: use an artifact", result.len());
             bury(Reason::ResultTooLarge, &RunError::new("result_too_large", message), attempts)
         }
         Ended::Done { result, skipped } => Settle::Success { result, skipped },

@@ -98,9 +98,21 @@ struct Running {
 }
 
 enum Reply {
-    Exchanged { lane: usize, wakes: u64, asked: usize, finishes: Vec<Finish>, result: windlass_broker::Result<Exchanged> },
-    Renewed { leases: Vec<Lease>, result: windlass_broker::Result<Vec<Ack>> },
-    Said { what: &'static str, result: windlass_broker::Result<()> },
+    Exchanged {
+        lane: usize,
+        wakes: u64,
+        asked: usize,
+        finishes: Vec<Finish>,
+        result: windlass_broker::Result<Exchanged>,
+    },
+    Renewed {
+        leases: Vec<Lease>,
+        result: windlass_broker::Result<Vec<Ack>>,
+    },
+    Said {
+        what: &'static str,
+        result: windlass_broker::Result<()>,
+    },
 }
 
 pub(crate) struct Pump {
@@ -168,7 +180,11 @@ impl Pump {
     }
 
     /// Runs until a drain is ordered and over.
-    pub(crate) async fn run(mut self, mut reports: mpsc::UnboundedReceiver<Report>, mut orders: watch::Receiver<StopOrder>) {
+    pub(crate) async fn run(
+        mut self,
+        mut reports: mpsc::UnboundedReceiver<Report>,
+        mut orders: watch::Receiver<StopOrder>,
+    ) {
         let mut wakes = self.broker.wakes(&self.options.info.name).await;
         let mut renew = ticker(self.options.lease / 3);
         let mut announce = ticker(ANNOUNCE_EVERY);
@@ -418,7 +434,8 @@ impl Pump {
             if leases.is_empty() {
                 continue;
             }
-            let (broker, queue, lease) = (Arc::clone(&self.broker), self.lanes[index].queue.clone(), self.options.lease);
+            let (broker, queue, lease) =
+                (Arc::clone(&self.broker), self.lanes[index].queue.clone(), self.options.lease);
             self.calls.push(Box::pin(async move {
                 let result = broker.renew(&queue, &leases, lease).await;
                 Reply::Renewed { leases, result }
@@ -430,7 +447,8 @@ impl Pump {
         let mut info = self.options.info.clone();
         info.running = self.running.len();
         let broker = Arc::clone(&self.broker);
-        self.calls.push(Box::pin(async move { Reply::Said { what: "announcement", result: broker.announce(&info).await } }));
+        self.calls
+            .push(Box::pin(async move { Reply::Said { what: "announcement", result: broker.announce(&info).await } }));
     }
 
     fn sweep(&mut self) {
@@ -441,7 +459,8 @@ impl Pump {
     }
 
     fn write_progress(&mut self) {
-        let written: Vec<_> = self.progress.drain().map(|(lease, (lane, p))| (self.lanes[lane].queue.clone(), lease, p)).collect();
+        let written: Vec<_> =
+            self.progress.drain().map(|(lease, (lane, p))| (self.lanes[lane].queue.clone(), lease, p)).collect();
         let broker = Arc::clone(&self.broker);
         self.calls.push(Box::pin(async move {
             let mut result = Ok(());
@@ -484,7 +503,9 @@ impl Pump {
             [
                 lane.timer.filter(|_| has_room),
                 lane.retry_at.filter(|at| waits && *at > now),
-                lane.waiting_since.filter(|_| self.exchanges < MAX_CALLS && lane.retry_at.is_none()).map(|at| at + COMPANY),
+                lane.waiting_since
+                    .filter(|_| self.exchanges < MAX_CALLS && lane.retry_at.is_none())
+                    .map(|at| at + COMPANY),
             ]
         });
         let ends = [
@@ -506,7 +527,10 @@ impl Pump {
         let over = self.ends.give_up_at.is_some_and(|at| at <= Instant::now());
         if over {
             let unwritten: usize = self.lanes.iter().map(|lane| lane.outcomes.len()).sum();
-            tracing::error!(unwritten, "stopping although the queue does not answer: these jobs run again when their leases end");
+            tracing::error!(
+                unwritten,
+                "stopping although the queue does not answer: these jobs run again when their leases end"
+            );
         }
         over
     }

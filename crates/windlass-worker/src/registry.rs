@@ -32,7 +32,11 @@ pub(crate) trait AnyKind: Send + Sync {
     fn inputs(&self, args: &Value) -> Inputs;
     fn run_isolated(&self, args: &Value, dir: &Path, ctx: &dyn RunContext) -> Outcome;
     async fn run_inline(&self, args: &str, ctx: &dyn RunContext) -> Outcome;
-    fn publish<'a>(&'a self, result: &'a mut StoredResult, services: &'a Services) -> BoxFuture<'a, Result<(), RunError>>;
+    fn publish<'a>(
+        &'a self,
+        result: &'a mut StoredResult,
+        services: &'a Services,
+    ) -> BoxFuture<'a, Result<(), RunError>>;
 }
 
 struct Isolated<K> {
@@ -66,7 +70,11 @@ impl<K: IsolatedKind> AnyKind for Isolated<K> {
     async fn run_inline(&self, _args: &str, _ctx: &dyn RunContext) -> Outcome {
         Outcome::fatal("wrong_executor", "this kind runs in a child process")
     }
-    fn publish<'a>(&'a self, result: &'a mut StoredResult, services: &'a Services) -> BoxFuture<'a, Result<(), RunError>> {
+    fn publish<'a>(
+        &'a self,
+        result: &'a mut StoredResult,
+        services: &'a Services,
+    ) -> BoxFuture<'a, Result<(), RunError>> {
         self.kind.publish(result, services)
     }
 }
@@ -151,7 +159,10 @@ impl Registry {
     fn add(&mut self, spec: KindSpec, kind: Arc<dyn AnyKind>) -> &mut Self {
         for name in std::iter::once(&spec.name).chain(spec.aliases) {
             windlass_jobs::check_kind(name).expect("a kind's name fits the grammar");
-            assert!(self.kinds.insert((*name).to_owned(), Arc::clone(&kind)).is_none(), "kind {name} is registered twice");
+            assert!(
+                self.kinds.insert((*name).to_owned(), Arc::clone(&kind)).is_none(),
+                "kind {name} is registered twice"
+            );
         }
         self
     }

@@ -230,10 +230,9 @@ impl Runner {
             return Err(fatal("artifact_missing", format!("{} is not a file of the run", artifact.path.display())));
         }
         let (digest, bytes) = self.services.artifacts.put_file(&path).await.map_err(|e| match e {
-            windlass_store::Error::TooLarge { .. } => Ended::Fatal {
-                reason: Reason::ResultTooLarge,
-                error: RunError::new("result_too_large", e.to_string()),
-            },
+            windlass_store::Error::TooLarge { .. } => {
+                Ended::Fatal { reason: Reason::ResultTooLarge, error: RunError::new("result_too_large", e.to_string()) }
+            }
             other => storage("artifact", &other),
         })?;
         let (name, media_type) = (artifact.name.clone(), artifact.media_type.clone());
@@ -298,7 +297,8 @@ fn timed_out(run: &Run<'_>) -> Ended {
 
 /// What a panic said.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+    let text =
+        panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "the handler panicked".to_owned())
 }
 

@@ -91,7 +91,12 @@ impl Worker {
     ///
     /// # Errors
     /// [`Error`] when the options are out of range or the thread cannot be started.
-    pub fn start(registry: Registry, broker: SharedBroker, services: Services, options: WorkerOptions) -> Result<Self, Error> {
+    pub fn start(
+        registry: Registry,
+        broker: SharedBroker,
+        services: Services,
+        options: WorkerOptions,
+    ) -> Result<Self, Error> {
         check(&options)?;
         let info = info(&registry, &options);
         let name = info.name.clone();
@@ -101,7 +106,8 @@ impl Worker {
         let (healthy_sender, healthy) = watch::channel(false);
         let (pump_ends, pump_ended) = oneshot::channel();
 
-        let pump_options = PumpOptions { info, queues: options.queues.clone(), slots: options.slots, lease: options.lease };
+        let pump_options =
+            PumpOptions { info, queues: options.queues.clone(), slots: options.slots, lease: options.lease };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
         let pump = Pump::new(broker, pump_options, jobs, healthy_sender);
         let run = move || {

@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn spans_are_read() {
-        let check = |text: &str, ms: Option<u64>| assert_eq!(parse_span(text).ok(), ms.map(Duration::from_millis), "{text}");
+        let check =
+            |text: &str, ms: Option<u64>| assert_eq!(parse_span(text).ok(), ms.map(Duration::from_millis), "{text}");
         check("500ms", Some(500));
         check("10s", Some(10_000));
         check("2h", Some(7_200_000));

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use windlass_broker::SharedBroker;
 use windlass_broker::redis::RedisBroker;
 use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
-use windlass_broker::SharedBroker;
 use windlass_jobs::Queue;
 use windlass_redis::Link;
 use windlass_store::{FileArtifacts, FileResults, RedisArtifacts, RedisResults, Services};
@@ -50,15 +50,19 @@ impl Stores {
         let broker = SqliteBroker::open(&file, SqliteOptions::default())
             .await
             .with_context(|| format!("the embedded queue {}", file.display()))?;
-        let services = Services {
-            artifacts: Arc::new(FileArtifacts::new(dir)),
-            results: Arc::new(FileResults::new(dir)),
-        };
+        let services =
+            Services { artifacts: Arc::new(FileArtifacts::new(dir)), results: Arc::new(FileResults::new(dir)) };
         Ok(Self { broker: Arc::new(broker), services, place: file.display().to_string(), embedded: true })
     }
 
     /// Starts a worker of this process; its children are this program.
-    pub(crate) fn worker(&self, settings: &Settings, registry: Registry, queues: Vec<Queue>, slots: Option<usize>) -> anyhow::Result<Worker> {
+    pub(crate) fn worker(
+        &self,
+        settings: &Settings,
+        registry: Registry,
+        queues: Vec<Queue>,
+        slots: Option<usize>,
+    ) -> anyhow::Result<Worker> {
         let program = std::env::current_exe().context("the path of this program")?;
         let mut options = WorkerOptions::new(queues, program, &[crate::CHILD_ARG]);
         options.lease = settings.lease;
@@ -107,7 +111,11 @@ impl Signals {
 }
 
 /// Runs a worker until a signal, then drains it; a second signal ends the grace at once.
-pub(crate) async fn work_until_signal(worker: &mut Worker, signals: &mut Signals, settings: &Settings) -> anyhow::Result<()> {
+pub(crate) async fn work_until_signal(
+    worker: &mut Worker,
+    signals: &mut Signals,
+    settings: &Settings,
+) -> anyhow::Result<()> {
     tokio::select! {
         ended = worker.wait() => return ended.context("worker"),
         signal = signals.next() => {

@@ -156,9 +156,9 @@ fn read_toml(dir: &Path, config: Option<&Path>) -> anyhow::Result<Vec<(&'static 
         Err(e) if config.is_none() && e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e).with_context(|| format!("settings file {}", path.display())),
     };
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
-        anyhow!("settings file {} is not TOML: {}", path.display(), e.message())
-    })?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|e: toml::de::Error| anyhow!("settings file {} is not TOML: {}", path.display(), e.message()))?;
     let mut found = Vec::new();
     for (key, value) in table {
         let Some((name, _)) = NAMES.iter().find(|(_, known)| *known == key) else {
@@ -196,7 +196,8 @@ impl Settings {
         let prefix_fits = |p: &String| {
             (1..=32).contains(&p.len()) && p.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
         };
-        let lease_ms = found.parse::<u64>("WINDLASS_LEASE_MS", "100 to 3600000", |ms| (100..=3_600_000).contains(ms))?;
+        let lease_ms =
+            found.parse::<u64>("WINDLASS_LEASE_MS", "100 to 3600000", |ms| (100..=3_600_000).contains(ms))?;
         let grace_s = found.parse::<u64>("WINDLASS_GRACE_SECONDS", "0 to 3600", |s| *s <= 3600)?;
         Ok(Self {
             data_dir: found.text("WINDLASS_DATA_DIR").unwrap_or("windlass-data").into(),
@@ -306,7 +307,11 @@ mod tests {
 
     #[test]
     fn the_environment_beats_the_files() {
-        let files = [(".env", "WINDLASS_SLOTS=2\nWINDLASS_LEASE_MS=500"), (".env.local", "WINDLASS_SLOTS=3\nWINDLASS_GRACE_SECONDS=7"), ("windlass.toml", "slots = 4\nqueues = [\"a\", \"b\"]")];
+        let files = [
+            (".env", "WINDLASS_SLOTS=2\nWINDLASS_LEASE_MS=500"),
+            (".env.local", "WINDLASS_SLOTS=3\nWINDLASS_GRACE_SECONDS=7"),
+            ("windlass.toml", "slots = 4\nqueues = [\"a\", \"b\"]"),
+        ];
         let settings = read(&[("WINDLASS_SLOTS", "1")], &files).unwrap();
         assert_eq!(settings.slots, Some(1));
         assert_eq!((settings.lease, settings.grace), (Duration::from_millis(500), Duration::from_secs(7)));
@@ -316,7 +321,8 @@ mod tests {
 
     #[test]
     fn the_listening_address_follows_port() {
-        let check = |env: &[(&str, &str)], expected: &str| assert_eq!(read(env, &[]).unwrap().listen.to_string(), expected);
+        let check =
+            |env: &[(&str, &str)], expected: &str| assert_eq!(read(env, &[]).unwrap().listen.to_string(), expected);
         check(&[], "127.0.0.1:8001");
         check(&[("PORT", "9000")], "0.0.0.0:9000");
         check(&[("PORT", "9000"), ("WINDLASS_LISTEN", "127.0.0.1:1")], "127.0.0.1:1");
@@ -360,7 +366,10 @@ mod tests {
     fn the_example_lists_every_name() {
         let example = include_str!("../../../.env.example");
         for (name, _) in NAMES {
-            assert!(example.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{name}="))), "{name}");
+            assert!(
+                example.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{name}="))),
+                "{name}"
+            );
         }
     }
 }

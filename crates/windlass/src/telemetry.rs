@@ -14,8 +14,12 @@ pub(crate) const EXIT_JOB_FAILED: u8 = 3;
 
 /// Starts logging.
 pub(crate) fn start(settings: &Settings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.log)
-        .map_err(|_| anyhow::anyhow!("WINDLASS_LOG is {:?}; a level or a filter such as info,windlass_worker=debug is allowed", settings.log))?;
+    let filter = EnvFilter::try_new(&settings.log).map_err(|_| {
+        anyhow::anyhow!(
+            "WINDLASS_LOG is {:?}; a level or a filter such as info,windlass_worker=debug is allowed",
+            settings.log
+        )
+    })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

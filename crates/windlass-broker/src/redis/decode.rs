@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use windlass_jobs::command::{Ack, Claimed, Counts, Enqueued, Exchanged, Page, WorkerInfo};
 use windlass_jobs::{
-    DEFAULT_MAX_ATTEMPTS, JobId, JobRecord, Lease, NewJob, Options, Priority, Progress, Reason, RunError, State, Timestamp,
-    Ulid,
+    DEFAULT_MAX_ATTEMPTS, JobId, JobRecord, Lease, NewJob, Options, Priority, Progress, Reason, RunError, State,
+    Timestamp, Ulid,
 };
 use windlass_redis::Value;
 
@@ -26,7 +26,9 @@ fn array(operation: &'static str, value: Value) -> Result<Vec<Value>> {
 /// damaged job is refused by whoever reads it and not by everyone.
 fn text(value: Value) -> String {
     match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()),
+        Value::BulkString(bytes) => {
+            String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+        }
         Value::SimpleString(text) => text,
         Value::Int(n) => n.to_string(),
         _ => String::new(),
@@ -37,10 +39,7 @@ fn optional_text(value: Value) -> Option<String> {
     (!matches!(value, Value::Nil)).then(|| text(value))
 }
 
-fn number<T: std::str::FromStr + Default>(value: &Value) -> T
-where
-    T: TryFrom<i64>,
-{
+fn number<T: std::str::FromStr + Default + TryFrom<i64>>(value: &Value) -> T {
     match value {
         Value::Int(n) => T::try_from(*n).unwrap_or_default(),
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok().and_then(|t| t.parse().ok()).unwrap_or_default(),
@@ -64,7 +63,9 @@ fn millis_text(text: &str) -> Option<Timestamp> {
 
 pub(super) fn acks(operation: &'static str, value: &Value) -> Result<Vec<Ack>> {
     match value {
-        Value::BulkString(bytes) => Ok(bytes.iter().map(|b| if *b == b'1' { Ack::Taken } else { Ack::Stale }).collect()),
+        Value::BulkString(bytes) => {
+            Ok(bytes.iter().map(|b| if *b == b'1' { Ack::Taken } else { Ack::Stale }).collect())
+        }
         other => Err(unexpected(operation, format!("{other:?} where acks were expected"))),
     }
 }
@@ -122,7 +123,7 @@ pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
     let (args, result, error) = (optional_text(next()), optional_text(next()), optional_text(next()));
     let get = |name: &str| fields.get(name).map(String::as_str);
     let at = |name: &str| get(name).and_then(millis_text);
-    let pieces = |name: &str| joined(&fields, name);
+    let pieces = |name: &str| fields.get(name).cloned();
 
     let mut run = get("run").unwrap_or_default().splitn(4, ' ');
     let epoch = run.next().and_then(|t| t.parse().ok()).unwrap_or(0);
@@ -131,7 +132,10 @@ pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
     let worker = run.next().map(str::to_owned);
 
     let mut options = Options {
-        priority: get("priority").and_then(|t| t.parse::<usize>().ok()).and_then(|i| Priority::ALL.get(i).copied()).unwrap_or_default(),
+        priority: get("priority")
+            .and_then(|t| t.parse::<usize>().ok())
+            .and_then(|i| Priority::ALL.get(i).copied())
+            .unwrap_or_default(),
         max_attempts: get("max_attempts").and_then(|t| t.parse().ok()),
         labels: fields.iter().filter_map(|(k, v)| Some((k.strip_prefix("l.")?.to_owned(), v.clone()))).collect(),
         ..Options::default()
@@ -212,10 +216,6 @@ fn join_in_place(fields: &mut BTreeMap<String, Vec<u8>>) {
         }
         fields.insert(name.to_owned(), whole);
     }
-}
-
-fn joined(fields: &BTreeMap<String, String>, name: &str) -> Option<String> {
-    fields.get(name).cloned()
 }
 
 pub(super) fn page(value: Value, cursor: u64) -> Result<Page> {

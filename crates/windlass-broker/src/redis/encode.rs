@@ -22,8 +22,8 @@ pub(super) fn enqueue(call: &mut Cmd, wake_prefix: &str, jobs: &[NewJob]) {
 }
 
 fn enqueue_one(call: &mut Cmd, job: &NewJob) {
-    let mut id = [0; windlass_jobs::Ulid::nil().to_bytes().len() * 2];
-    call.arg(job.ulid.array_to_str(first_26(&mut id)).as_bytes()).arg(job.options.priority.index());
+    let mut id = [0; 26];
+    call.arg(&*job.ulid.array_to_str(&mut id)).arg(job.options.priority.index());
     match job.when {
         When::Now => call.arg(""),
         When::After(delay) => call.arg(format!("+{}", millis(delay))),
@@ -56,10 +56,6 @@ fn enqueue_one(call: &mut Cmd, job: &NewJob) {
     for (key, value) in &job.options.labels {
         call.arg(format!("l.{key}")).arg(value);
     }
-}
-
-fn first_26(buffer: &mut [u8; 32]) -> &mut [u8; 26] {
-    buffer.first_chunk_mut().expect("26 is not more than 32")
 }
 
 fn add_pieces(call: &mut Cmd, field: &str, text: &str) {

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use windlass_jobs::command::{
-    Ack, Claim, Claimed, Exchange, Exchanged, MAX_EXCHANGE, SLICE, is_poisoned, poisoned_error,
+    Ack, Claim, Claimed, Exchange, Exchanged, MAX_EXCHANGE, SLICE, is_poisoned, leaves_news, poisoned_error,
 };
 use windlass_jobs::{Lease, Queue, Timestamp};
 
@@ -27,8 +27,8 @@ pub(super) struct Outcome {
     pub(super) reply: Exchanged,
     /// Fewer jobs than asked for were found: the worker is idle.
     pub(super) idle: bool,
-    /// Jobs still wait: another worker is to be woken.
-    pub(super) left_over: bool,
+    /// Another idle worker is to be woken.
+    pub(super) news: bool,
 }
 
 /// Answers a claim that finds nothing without taking the write lock, so that idle processes
@@ -52,7 +52,8 @@ pub(super) async fn peek(
     if idle {
         (reply.next_due, reply.next_lease) = (ledger.first_due, ledger.first_lease);
     }
-    Ok(Some(Outcome { reply, idle, left_over: false }))
+    let news = leaves_news(exchange, &reply, false, ledger.first_due.is_some());
+    Ok(Some(Outcome { reply, idle, news }))
 }
 
 /// The exchange itself, inside a transaction. `keep` terminal jobs stay per list.
@@ -85,7 +86,8 @@ pub(super) async fn exchange(
     }
     trim(conn, &mut ledger, keep).await?;
     ledger.store(conn, VERB).await?;
-    outcome.left_over = ledger.counts.pending > 0;
+    let counts = &ledger.counts;
+    outcome.news = leaves_news(exchange, &outcome.reply, counts.pending > 0, counts.scheduled + counts.retrying > 0);
     Ok(outcome)
 }
 

@@ -215,7 +215,7 @@ impl Leases for SqliteBroker {
         if let Some(claim) = exchange.claim.as_ref().filter(|_| outcome.idle) {
             inner.wakes.idle(queue, &claim.worker);
         }
-        if outcome.left_over {
+        if outcome.news {
             inner.wakes.wake_one(queue);
         }
         Ok(outcome.reply)

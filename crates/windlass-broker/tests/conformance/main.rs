@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
 mod model;
-// `mod redis;` goes here, with `#[cfg(feature = "redis")]`.
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -39,8 +39,8 @@ pub use runs::{
     the_next_instants_are_answered,
 };
 pub use wakes::{
-    a_release_wakes, a_scheduled_job_wakes, a_wake_up_without_slots_is_passed_on, an_enqueue_wakes_an_idle_worker,
-    jobs_left_over_wake_another,
+    a_due_time_is_passed_on, a_release_wakes, a_scheduled_job_wakes, a_wake_up_without_slots_is_passed_on,
+    an_enqueue_wakes_an_idle_worker, jobs_left_over_wake_another,
 };
 
 /// A lease that no test outlives.
@@ -184,6 +184,7 @@ macro_rules! conformance {
             jobs_left_over_wake_another
             a_release_wakes
             a_wake_up_without_slots_is_passed_on
+            a_due_time_is_passed_on
             many_waiting_before_the_first_claim
             concurrent_workers_take_each_job_once
         );

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use windlass_broker::{SharedBroker, Wake};
 use windlass_jobs::command::{Claim, Exchange, Exchanged, Settle};
-use windlass_jobs::{When, new_ulid};
+use windlass_jobs::{NewJob, When, new_ulid};
 
 use super::{Bench, LONG, some_jobs};
 
@@ -116,4 +116,21 @@ pub async fn a_wake_up_without_slots_is_passed_on(broker: SharedBroker) {
     assert!(woken.claim(0).await.claimed.is_empty());
     other.is_woken("the first one had no slot").await;
     assert_eq!(other.claim(1).await.claimed.len(), 1);
+}
+
+/// A due time is passed on too: the worker that is woken for a scheduled job may have no slot
+/// to wait for it with.
+pub async fn a_due_time_is_passed_on(broker: SharedBroker) {
+    let bench = Bench::new(broker);
+    let (mut a, mut b) = (Idle::new(&bench).await, Idle::new(&bench).await);
+    bench.enqueue(&[NewJob { when: When::After(LONG), ..some_jobs(1).remove(0) }]).await;
+    let first_is_a = tokio::select! {
+        wake = a.wakes.recv() => { assert!(wake.is_some()); true }
+        wake = b.wakes.recv() => { assert!(wake.is_some()); false }
+        () = tokio::time::sleep(SOON) => panic!("nobody was woken by the enqueue"),
+    };
+    let (woken, other) = if first_is_a { (&mut a, &mut b) } else { (&mut b, &mut a) };
+    woken.claim(0).await;
+    other.is_woken("the first one had no slot").await;
+    assert!(other.claim(1).await.next_due.is_some());
 }

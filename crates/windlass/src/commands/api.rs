@@ -1,14 +1,124 @@
-//! `windlass api`, and the API inside other commands. (stub)
+//! `windlass api`, and the API inside `up` and `demo`.
+
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
+
+use anyhow::Context as _;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use windlass_api::{Api, ApiOptions, Auth, KeyHash, generate_key, hash_key};
+
+use super::report;
 use crate::cli::ApiArgs;
-use crate::runtime::Stores;
+use crate::runtime::{Signals, Stores};
 use crate::settings::Settings;
-pub(crate) struct Server { address: SocketAddr }
-impl Server {
-    pub(crate) async fn start(_: &Settings, _: &Stores, listen: SocketAddr) -> anyhow::Result<Self> { Ok(Self { address: listen }) }
-    pub(crate) async fn start_near(s: &Settings, st: &Stores, listen: SocketAddr) -> anyhow::Result<Self> { Self::start(s, st, listen).await }
-    pub(crate) fn address(&self) -> SocketAddr { self.address }
-    pub(crate) async fn stop(self) -> anyhow::Result<()> { Ok(()) }
+
+/// The API of this process, until it is stopped.
+pub(crate) struct Server {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<Result<(), windlass_api::Error>>,
 }
-pub(crate) async fn run(_: &Settings, _: &ApiArgs, _: bool) -> anyhow::Result<ExitCode> { anyhow::bail!("stub") }
+
+impl Server {
+    pub(crate) async fn start(settings: &Settings, stores: &Stores, listen: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(listen).await.with_context(|| format!("the API cannot listen on {listen}"))?;
+        Self::on(listener, settings, stores)
+    }
+
+    /// Listens on a free port instead when the port is taken.
+    pub(crate) async fn start_near(settings: &Settings, stores: &Stores, listen: SocketAddr) -> anyhow::Result<Self> {
+        let listener = match TcpListener::bind(listen).await {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => TcpListener::bind((listen.ip(), 0)).await,
+            other => other,
+        };
+        Self::on(listener.with_context(|| format!("the API cannot listen on {listen}"))?, settings, stores)
+    }
+
+    fn on(listener: TcpListener, settings: &Settings, stores: &Stores) -> anyhow::Result<Self> {
+        let address = listener.local_addr()?;
+        let api = Api {
+            broker: stores.broker.clone(),
+            services: stores.services.clone(),
+            registry: crate::kinds::registry(),
+            options: ApiOptions { auth: auth(settings, address)?, ..ApiOptions::default() },
+        };
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        let serving = tokio::spawn(windlass_api::serve(listener, api, shutdown));
+        Ok(Self { address, stop, serving })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until it ends by itself, which it never should.
+    pub(crate) async fn ended(&mut self) -> anyhow::Error {
+        match (&mut self.serving).await {
+            Ok(Err(e)) => anyhow::Error::new(e).context("the API"),
+            other => anyhow::anyhow!("the API ended unasked: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        let _ = self.stop.send(());
+        self.serving.await?.context("the API")
+    }
+}
+
+/// On loopback no key is needed unless keys are set; anywhere else one always is.
+fn auth(settings: &Settings, address: SocketAddr) -> anyhow::Result<Auth> {
+    if !settings.api_keys.is_empty() {
+        return Ok(Auth::Keys(settings.api_keys.iter().map(|key| hash_key(&key.0)).collect()));
+    }
+    if address.ip().is_loopback() {
+        return Ok(Auth::LoopbackOpen);
+    }
+    let file = settings.data_dir.join("api-key.sha256");
+    let hash = match std::fs::read_to_string(&file) {
+        Ok(text) => text.trim().parse().with_context(|| format!("{} holds no key's hash", file.display()))?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => make_key(&file)?,
+        Err(e) => return Err(e).with_context(|| format!("file {}", file.display())),
+    };
+    Ok(Auth::Keys(vec![hash]))
+}
+
+/// Makes a key, says it once, and keeps its hash.
+fn make_key(file: &Path) -> anyhow::Result<KeyHash> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let key = generate_key();
+    let hash = hash_key(&key);
+    if let Some(dir) = file.parent() {
+        std::fs::create_dir_all(dir).with_context(|| format!("folder {}", dir.display()))?;
+    }
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    let written = made.and_then(|mut made| std::io::Write::write_all(&mut made, format!("{hash}\n").as_bytes()));
+    written.with_context(|| format!("file {}", file.display()))?;
+    report::notice(format_args!(
+        "API key, shown this once: {key}\nIts hash is kept in {}; delete that file to get another, or set WINDLASS_API_KEYS.",
+        file.display()
+    ));
+    Ok(hash)
+}
+
+pub(crate) async fn run(settings: &Settings, args: &ApiArgs, as_json: bool) -> anyhow::Result<ExitCode> {
+    let stores = Stores::open(settings).await?;
+    let mut signals = Signals::listen()?;
+    let mut server = Server::start(settings, &stores, args.listen.unwrap_or(settings.listen)).await?;
+    tracing::info!(api = %server.address(), store = stores.place, "API started");
+    if as_json {
+        report::json_line(&json!({ "api": server.address(), "store": stores.place }));
+    }
+    tokio::select! {
+        error = server.ended() => return Err(error),
+        signal = signals.next() => tracing::info!(signal, "stopping: open requests are answered"),
+    }
+    server.stop().await?;
+    Ok(ExitCode::SUCCESS)
+}

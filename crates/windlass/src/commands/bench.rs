@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use windlass_broker::redis::RedisBroker;
 use windlass_broker::SharedBroker;
+use windlass_broker::redis::RedisBroker;
 use windlass_jobs::command::{Counts, KEEP_TERMINAL};
 use windlass_jobs::{Done, JobId, NewJob, Outcome, Queue, State, Ulid, Violation, new_ulid};
 use windlass_redis::{FromRedisValue, Link, cmd};
@@ -89,7 +89,13 @@ impl<'a> Setup<'a> {
             }
         };
         let versions: Vec<String> = self.versions.iter().map(|(k, v)| format!("{k} {v}")).collect();
-        say(format_args!("{} · {} jobs · {} slots · {}", self.broker().engine(), self.args.jobs, self.args.slots, versions.join(" · ")));
+        say(format_args!(
+            "{} · {} jobs · {} slots · {}",
+            self.broker().engine(),
+            self.args.jobs,
+            self.args.slots,
+            versions.join(" · ")
+        ));
 
         let one_per_s = self.enqueue_one_by_one().await?;
         say(format_args!("enqueue, one awaited after the other  {one_per_s:>10.0} jobs/s"));
@@ -174,7 +180,11 @@ impl<'a> Setup<'a> {
         for ulid in ids.iter().step_by((ids.len() / 10_000).max(1)) {
             let id = JobId::new(*ulid, self.queue.clone());
             let record = self.broker().get(&id).await?.with_context(|| format!("job {id} is lost"))?;
-            if record.state != State::Success || record.epoch != 1 || record.kind != "bench.noop" || !record.args.contains("padding") {
+            if record.state != State::Success
+                || record.epoch != 1
+                || record.kind != "bench.noop"
+                || !record.args.contains("padding")
+            {
                 bail!("job {id} is not as it should be: {record:?}");
             }
         }
@@ -192,7 +202,9 @@ impl<'a> Setup<'a> {
             tokio::time::sleep(Duration::from_millis(3)).await;
             let start = Instant::now();
             self.broker().enqueue(&self.queue, &job).await?;
-            let at = tokio::time::timeout(Duration::from_secs(30), started.recv()).await.context("a job did not start in 30 s")?;
+            let at = tokio::time::timeout(Duration::from_secs(30), started.recv())
+                .await
+                .context("a job did not start in 30 s")?;
             let took = at.context("the worker is gone")?.duration_since(start);
             // The first ones warm caches and connections up.
             if sample >= 20 {
@@ -220,7 +232,8 @@ impl<'a> Setup<'a> {
             None => {
                 let mut bytes = 0;
                 for file in ["queue.db", "queue.db-wal"] {
-                    bytes += tokio::fs::metadata(self.settings.data_dir.join(file)).await.map_or(0, |facts| facts.len());
+                    bytes +=
+                        tokio::fs::metadata(self.settings.data_dir.join(file)).await.map_or(0, |facts| facts.len());
                 }
                 Ok(bytes)
             }

@@ -122,7 +122,11 @@ async fn jobs(cards: &Path, services: &Services) -> anyhow::Result<Vec<(&'static
 
 /// Enqueues the jobs, follows all of them to their end, and says how long each took from the
 /// enqueue on.
-async fn round(stores: &Stores, jobs: &[(&'static str, Value)], as_json: bool) -> anyhow::Result<Vec<(JobRecord, Duration)>> {
+async fn round(
+    stores: &Stores,
+    jobs: &[(&'static str, Value)],
+    as_json: bool,
+) -> anyhow::Result<Vec<(JobRecord, Duration)>> {
     let registry = crate::kinds::registry();
     let producer = Producer::new(stores.broker.clone());
     let show = show::Show::new(as_json);
@@ -164,7 +168,9 @@ fn facts(record: &JobRecord) -> String {
     let StoredResult { value, artifacts, .. } = &result;
     let size = artifacts.first().map(|a| report::size(a.bytes)).unwrap_or_default();
     match record.kind.as_str() {
-        "pdf.card_sheet" => format!("{} cards on {} sheets, {} pages, {size}", value["cards"], value["sheets"], value["pages"]),
+        "pdf.card_sheet" => {
+            format!("{} cards on {} sheets, {} pages, {size}", value["cards"], value["sheets"], value["pages"])
+        }
         _ => format!("{} × {} pixels, {} bars, {size}", value["width_px"], value["height_px"], value["visible_bars"]),
     }
 }

@@ -50,7 +50,14 @@ fn accepted(id: &JobId, as_json: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn wait(settings: &Settings, stores: &Stores, registry: Registry, id: &JobId, out: Option<&Path>, as_json: bool) -> anyhow::Result<ExitCode> {
+async fn wait(
+    settings: &Settings,
+    stores: &Stores,
+    registry: Registry,
+    id: &JobId,
+    out: Option<&Path>,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     if !as_json {
         report::line(format_args!("{id}"));
     }
@@ -60,7 +67,11 @@ async fn wait(settings: &Settings, stores: &Stores, registry: Registry, id: &Job
     let mut own = match (served, stores.embedded) {
         (false, true) => Some(stores.worker(settings, registry, vec![id.queue.clone()], None)?),
         (false, false) => {
-            tracing::warn!("no worker serves queue {}: start one with `windlass worker --queues {}`", id.queue, id.queue);
+            tracing::warn!(
+                "no worker serves queue {}: start one with `windlass worker --queues {}`",
+                id.queue,
+                id.queue
+            );
             None
         }
         (true, _) => None,
@@ -117,7 +128,8 @@ async fn read_args(args: &Enqueue, services: &Services) -> anyhow::Result<Value>
     }
     if let Some(file) = &args.candles {
         let text = std::fs::read_to_string(file).with_context(|| format!("candles file {}", file.display()))?;
-        let candles = windlass_chart::csv::candles_from_csv(&text).with_context(|| format!("candles file {}", file.display()))?;
+        let candles =
+            windlass_chart::csv::candles_from_csv(&text).with_context(|| format!("candles file {}", file.display()))?;
         object(&mut value)?.insert("candles".into(), serde_json::to_value(candles)?);
     }
     Ok(value)
@@ -146,7 +158,8 @@ async fn upload_named(value: &mut Value, base: &Path, services: &Services) -> an
 }
 
 async fn upload(path: &Path, services: &Services) -> anyhow::Result<String> {
-    let (digest, _) = services.artifacts.put_file(path).await.with_context(|| format!("upload of {}", path.display()))?;
+    let (digest, _) =
+        services.artifacts.put_file(path).await.with_context(|| format!("upload of {}", path.display()))?;
     Ok(digest.to_string())
 }
 

@@ -34,7 +34,13 @@ pub(crate) async fn run(settings: &Settings, as_json: bool) -> anyhow::Result<Ex
         let serving = workers.iter().filter(|w| w.queues.contains(queue)).count();
         report::line(format_args!(
             "{:<16} {:>9} {:>9} {:>9} {:>9} {:>11} {:>9} {serving:>8}",
-            queue.as_str(), c.pending, c.scheduled, c.retrying, c.running, c.success_total, c.failure_total
+            queue.as_str(),
+            c.pending,
+            c.scheduled,
+            c.retrying,
+            c.running,
+            c.success_total,
+            c.failure_total
         ));
     }
     let stuck = rows.iter().find(|(queue, c)| c.pending > 0 && !workers.iter().any(|w| w.queues.contains(queue)));

@@ -16,6 +16,12 @@ pub(crate) fn line(text: impl std::fmt::Display) {
     println!("{text}");
 }
 
+/// Something that must be seen although standard output is for programs.
+pub(crate) fn notice(text: impl std::fmt::Display) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// The last line of `--json`.
 pub(crate) fn json_line(value: &Value) {
     println!("{value}");
@@ -123,7 +129,8 @@ pub(crate) async fn save_files(record: &JobRecord, services: &Services, dir: &Pa
         let Some(bytes) = services.artifacts.get(&digest).await? else {
             bail!("{} is no longer kept: enqueue the job again", artifact.name);
         };
-        let name = Path::new(&artifact.name).file_name().with_context(|| format!("a file named {:?}", artifact.name))?;
+        let name =
+            Path::new(&artifact.name).file_name().with_context(|| format!("a file named {:?}", artifact.name))?;
         let path = dir.join(name);
         let temporary = dir.join(format!(".{}.part", digest.hex()));
         tokio::fs::write(&temporary, &bytes).await.with_context(|| format!("file {}", temporary.display()))?;
@@ -138,7 +145,11 @@ const SLOWEST_LOOK: Duration = Duration::from_millis(64);
 
 /// Waits for a job's end, telling `seen` of every change. A broker that does not answer is
 /// asked again.
-pub(crate) async fn follow(broker: &dyn Inspect, id: &JobId, mut seen: impl FnMut(&JobRecord)) -> anyhow::Result<JobRecord> {
+pub(crate) async fn follow(
+    broker: &dyn Inspect,
+    id: &JobId,
+    mut seen: impl FnMut(&JobRecord),
+) -> anyhow::Result<JobRecord> {
     let mut last: Option<JobRecord> = None;
     let mut silent = false;
     let mut pause = Duration::from_millis(2);

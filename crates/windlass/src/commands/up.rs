@@ -14,13 +14,16 @@ pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow
     let stores = Stores::open(settings).await?;
     let queues = runtime::queues(&args.worker.queues, settings, &registry)?;
     let mut signals = Signals::listen()?;
-    let server = api::Server::start(settings, &stores, args.api.listen.unwrap_or(settings.listen)).await?;
+    let mut server = api::Server::start(settings, &stores, args.api.listen.unwrap_or(settings.listen)).await?;
     let mut worker = stores.worker(settings, registry, queues, args.worker.slots)?;
     tracing::info!(api = %server.address(), worker = worker.name(), store = stores.place, "up");
     if as_json {
         report::json_line(&json!({ "api": server.address(), "worker": worker.name(), "store": stores.place }));
     }
-    let worked = runtime::work_until_signal(&mut worker, &mut signals, settings).await;
+    let worked = tokio::select! {
+        worked = runtime::work_until_signal(&mut worker, &mut signals, settings) => worked,
+        error = server.ended() => return Err(error),
+    };
     server.stop().await?;
     worked?;
     Ok(ExitCode::SUCCESS)

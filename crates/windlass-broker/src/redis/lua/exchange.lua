@@ -236,7 +236,11 @@ if worker ~= '' and got < want then
   local lease = redis.call('ZRANGE', LEASE, 0, 0, 'WITHSCORES')
   reply[3], reply[4] = due[2] or '', lease[2] or ''
 elseif redis.call('EXISTS', IDLE) == 1 then
-  if put_off or redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 then wake(prefix) end
+  -- Jobs wait, or a due time was set or asked for that nobody idle may know.
+  if put_off or redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0
+    or (worker ~= '' and want == 0 and redis.call('EXISTS', DUE) == 1) then
+    wake(prefix)
+  end
 end
 reply[2] = table.concat(acks)
 return reply

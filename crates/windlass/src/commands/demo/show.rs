@@ -24,7 +24,11 @@ impl Show {
     pub(super) fn job(&self, kind: &'static str) -> Job {
         let bar = self.bars.as_ref().map(|bars| {
             let style = ProgressStyle::with_template("  {prefix:<16} {bar:32.green} {pos:>3} %  {msg}");
-            bars.add(ProgressBar::new(100).with_prefix(kind).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+            bars.add(
+                ProgressBar::new(100)
+                    .with_prefix(kind)
+                    .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())),
+            )
         });
         Job { kind, bar, silent: self.silent, last: RefCell::new((None, 0)) }
     }
@@ -52,7 +56,11 @@ impl Job {
         if self.silent || self.last.replace(step) == step {
             return;
         }
-        let detail = if record.state == State::Running { format!("{percent:>3} %  {}", progress.message) } else { String::new() };
+        let detail = if record.state == State::Running {
+            format!("{percent:>3} %  {}", progress.message)
+        } else {
+            String::new()
+        };
         report::line(format!("  {:<16} {:<9} {detail}", self.kind, record.state.as_str()).trim_end());
     }
 

@@ -1,0 +1,14 @@
+//! The API as its callers see it, over a broker that is the model.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod auth;
+mod blobs;
+mod enqueue;
+mod errors;
+mod events;
+mod health;
+mod results;
+mod support;
+mod tasks;
+mod wire;
