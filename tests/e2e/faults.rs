@@ -10,22 +10,22 @@ use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
 use windlass_broker::{Enqueue as _, Inspect as _};
 use windlass_jobs::command::Counts;
 use windlass_jobs::{JobId, JobRecord, NewJob, Options, Queue, State};
-use windlass_redis::{Link, cmd};
+use windlass_redis::{FromRedisValue as _, Link, cmd};
 use windlass_testkit::{RedisServer, SqliteLock, shared_redis};
 
 use crate::harness::{Daemon, Home, SOON, wait};
 
 /// A test's own way to the queue the binary works on.
-struct Direct {
-    runtime: tokio::runtime::Runtime,
-    broker: Arc<RedisBroker>,
+pub(crate) struct Direct {
+    pub(crate) runtime: tokio::runtime::Runtime,
+    pub(crate) broker: Arc<RedisBroker>,
     link: Link,
-    queue: Queue,
-    prefix: String,
+    pub(crate) queue: Queue,
+    pub(crate) prefix: String,
 }
 
 impl Direct {
-    fn to(home: &Home, queue: &str) -> Self {
+    pub(crate) fn to(home: &Home, queue: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let options = windlass_redis::Options::from_url(home.setting("REDIS_URL")).unwrap();
         let link = Link::new(options).unwrap();
@@ -34,32 +34,32 @@ impl Direct {
         Self { runtime, broker, link, queue: Queue::new(queue).unwrap(), prefix }
     }
 
-    fn enqueue(&self, jobs: &[NewJob]) -> Vec<JobId> {
+    pub(crate) fn enqueue(&self, jobs: &[NewJob]) -> Vec<JobId> {
         self.runtime.block_on(self.broker.enqueue(&self.queue, jobs)).unwrap();
         jobs.iter().map(|job| self.id(job)).collect()
     }
 
-    fn id(&self, job: &NewJob) -> JobId {
+    pub(crate) fn id(&self, job: &NewJob) -> JobId {
         JobId::new(job.ulid, self.queue.clone())
     }
 
-    fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.runtime.block_on(self.broker.counts(&self.queue)).unwrap()
     }
 
-    fn get(&self, id: &JobId) -> JobRecord {
+    pub(crate) fn get(&self, id: &JobId) -> JobRecord {
         self.runtime.block_on(self.broker.get(id)).unwrap().unwrap()
     }
 
-    fn wait_drained(&self, within: Duration) {
+    pub(crate) fn wait_drained(&self, within: Duration) {
         wait(within, "the queue is drained", || self.counts().unfinished() == 0);
     }
 
-    fn wait_running(&self, id: &JobId) {
+    pub(crate) fn wait_running(&self, id: &JobId) {
         wait(SOON, "the job runs", || self.get(id).state == State::Running);
     }
 
-    fn call(&self, words: &[&str]) {
+    pub(crate) fn call(&self, words: &[&str]) {
         let mut command = cmd(words[0]);
         words[1..].iter().for_each(|word| {
             command.arg(*word);
@@ -67,19 +67,42 @@ impl Direct {
         self.runtime.block_on(self.link.call(&command)).unwrap();
     }
 
+    /// A field of `INFO`.
+    pub(crate) fn info(&self, section: &str, field: &str) -> String {
+        let mut command = cmd("INFO");
+        command.arg(section);
+        let text = String::from_redis_value(self.runtime.block_on(self.link.call(&command)).unwrap()).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        value.unwrap_or_default().trim().to_owned()
+    }
+
+    /// How often a command was called.
+    pub(crate) fn calls(&self, command: &str) -> u64 {
+        let stats = self.info("commandstats", &format!("cmdstat_{command}"));
+        let calls = stats.split(',').find_map(|part| part.strip_prefix("calls="));
+        calls.map_or(0, |n| n.parse().unwrap())
+    }
+
+    /// Every key under this test's prefix.
+    pub(crate) fn census(&self) -> Vec<String> {
+        let mut command = cmd("KEYS");
+        command.arg(format!("{}:*", self.prefix));
+        Vec::from_redis_value(self.runtime.block_on(self.link.call(&command)).unwrap()).unwrap()
+    }
+
     fn key(&self, name: &str) -> String {
         format!("{}:{{{}}}:{name}", self.prefix, self.queue)
     }
 }
 
-fn sleep_job(ms: u64) -> NewJob {
+pub(crate) fn sleep_job(ms: u64) -> NewJob {
     NewJob::new("probe.sleep", &serde_json::json!({ "ms": ms })).unwrap()
 }
 
 /// How long a worker's lease is in these tests.
 const LEASE: Duration = Duration::from_millis(1_000);
 
-fn on(redis: &RedisServer) -> Home {
+pub(crate) fn on(redis: &RedisServer) -> Home {
     Home::on(redis).with("WINDLASS_LEASE_MS", &LEASE.as_millis().to_string())
 }
 

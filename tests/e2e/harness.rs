@@ -70,7 +70,8 @@ impl Home {
         path
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// A command in this home that is not started yet.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(args).current_dir(self.dir.path()).env_clear().stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());

@@ -6,5 +6,7 @@ mod cli;
 mod demo;
 mod faults;
 mod harness;
+mod hostile;
 mod http;
+mod isolation;
 mod layering;

@@ -16,16 +16,16 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 use tokio::sync::OwnedSemaphorePermit;
-use windlass_jobs::{JobId, JobRecord, State as JobState};
+use tokio::sync::mpsc::UnboundedReceiver;
+use windlass_jobs::{JobId, JobRecord};
 
 use crate::Shared;
 use crate::problem::{Code, Problem, chain};
 use crate::task::{self, Standing, Task};
 
-/// How often a running job is looked at, and the shortest wait otherwise.
-const FAST: Duration = Duration::from_millis(100);
-/// How often a job that waits is looked at, in the end.
-const SLOW: Duration = Duration::from_secs(1);
+/// How often a job is looked at although nothing was said of it: a word may be lost with a
+/// connection.
+const UNASKED: Duration = Duration::from_secs(2);
 /// How often a comment is sent, so that proxies keep the stream and a vanished client is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// The id of the last event.
@@ -44,7 +44,8 @@ pub(crate) async fn events(
         return Err(Problem::new(Code::TooManyStreams, detail).retry_after(5));
     };
     let record = task::find(&shared, id).await?;
-    let watch = Watch { id: record.id.clone(), shared, first: Some(record), seen: None, wait: FAST, _permit: permit };
+    let signals = shared.broker.watch(&record.id).await;
+    let watch = Watch { id: record.id.clone(), shared, first: Some(record), seen: None, signals, _permit: permit };
     // The stream ends with its connection: nothing polls when nobody reads.
     let events = stream::unfold(Some(watch), |watch| async move {
         let mut watch = watch?;
@@ -63,7 +64,8 @@ struct Watch {
     first: Option<JobRecord>,
     /// What was told last.
     seen: Option<(Standing, String)>,
-    wait: Duration,
+    /// Says that the job may have changed.
+    signals: UnboundedReceiver<()>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -78,27 +80,27 @@ impl Watch {
                 record = self.look() => record?,
             };
             if let Some(told) = self.tell(&record) {
-                self.wait = FAST;
                 return Some(told);
             }
-            let slowest = if record.state == JobState::Running { FAST } else { SLOW };
-            self.wait = (self.wait * 5 / 4).min(slowest);
         }
     }
 
-    /// Waits, then reads the job; while the queue is away it goes on waiting.
+    /// Waits for a word, then reads the job; while the queue is away it goes on waiting.
     async fn look(&mut self) -> Option<JobRecord> {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
-        let mut wait = self.wait;
         loop {
-            tokio::time::sleep(wait).await;
+            let word = tokio::time::timeout(UNASKED, self.signals.recv()).await;
+            if word == Ok(None) {
+                tokio::time::sleep(UNASKED).await;
+            }
+            // One look answers all words so far.
+            while self.signals.try_recv().is_ok() {}
             match self.shared.broker.get(&self.id).await {
                 Ok(record) => return record,
                 Err(error) => tracing::debug!(error = %chain(&error), "an event stream waits for the queue"),
             }
-            wait = SLOW;
         }
     }
 

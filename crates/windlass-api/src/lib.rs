@@ -9,6 +9,7 @@
 mod auth;
 mod blobs;
 mod body;
+mod control;
 mod enqueue;
 mod events;
 mod gate;
@@ -205,12 +206,17 @@ pub fn router(api: Api) -> Router {
 fn build(shared: Shared) -> Router {
     Router::new()
         .route("/api/tasks", post(enqueue::enqueue))
-        .route("/api/tasks/{id}", get(task::show))
+        .route("/api/tasks/{id}", get(task::show).delete(control::cancel))
+        .route("/api/tasks/{id}/retry", post(control::retry))
         .route("/api/tasks/{id}/events", get(events::events))
         .route("/api/tasks/{id}/result", get(result::result))
         .route("/api/blobs", post(blobs::post))
         .route("/api/blobs/{sha256}", head(blobs::head).put(blobs::put))
         .route("/api/queues", get(health::queues))
+        .route("/api/queues/{queue}/pause", post(control::pause))
+        .route("/api/queues/{queue}/resume", post(control::resume))
+        .route("/api/queues/{queue}/limits", axum::routing::put(control::limits))
+        .route("/api/queues/{queue}/dead", get(control::dead))
         .route("/api/workers", get(health::workers))
         .route("/api/health", get(health::health))
         .route("/livez", get(health::livez))

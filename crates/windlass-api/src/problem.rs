@@ -52,6 +52,7 @@ macro_rules! codes {
 codes! {
     JsonInvalid "json_invalid" BAD_REQUEST "The body is not acceptable JSON"
     BodyUnreadable "body_unreadable" BAD_REQUEST "The body could not be read to its end"
+    TaskCancelFailed "task_cancel_failed" BAD_REQUEST "The task cannot be cancelled any more"
     Unauthorized "unauthorized" UNAUTHORIZED "A valid API key is needed"
     HostRefused "host_refused" FORBIDDEN "The Host header names another host"
     OriginRefused "origin_refused" FORBIDDEN "The request comes from another site"
@@ -62,6 +63,7 @@ codes! {
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The path does not know this method"
     BodyTimeout "body_timeout" REQUEST_TIMEOUT "The body came too slowly"
     TaskNotCompleted "task_not_completed" CONFLICT "The task has not ended yet"
+    TaskNotFailed "task_not_failed" CONFLICT "The task has not failed"
     TaskFailed "task_failed" CONFLICT "The task failed"
     TaskCancelled "task_cancelled" CONFLICT "The task was cancelled"
     ResultExpired "result_expired" GONE "The result is no longer kept"
@@ -78,10 +80,11 @@ codes! {
     DigestMismatch "digest_mismatch" UNPROCESSABLE_ENTITY "The body is not what its name says"
     QueryInvalid "query_invalid" UNPROCESSABLE_ENTITY "Something is wrong with the query"
     IdempotencyUnsupported "idempotency_unsupported" UNPROCESSABLE_ENTITY "Idempotency keys are not supported"
+    QueueFull "queue_full" TOO_MANY_REQUESTS "The queue holds as many jobs as it may"
     TooManyStreams "too_many_streams" TOO_MANY_REQUESTS "Too many event streams are open"
     Internal "internal" INTERNAL_SERVER_ERROR "The server made a mistake"
     QueueUnavailable "queue_unavailable" SERVICE_UNAVAILABLE "The queue does not answer"
-    QueueFull "queue_full" SERVICE_UNAVAILABLE "The queue has no room"
+    StoreFull "store_full" SERVICE_UNAVAILABLE "The queue's store has no room"
     StoreUnavailable "store_unavailable" SERVICE_UNAVAILABLE "The artifact store does not answer"
     Busy "busy" SERVICE_UNAVAILABLE "Too many uploads at once"
 }
@@ -161,7 +164,11 @@ impl From<windlass_broker::Error> for Problem {
             E::Unavailable { .. } | E::Denied { .. } => {
                 Self::new(Code::QueueUnavailable, "the queue does not answer at the moment").retry_after(1)
             }
-            E::Full { .. } => Self::new(Code::QueueFull, "the queue has no room at the moment").retry_after(5),
+            E::Full { .. } => Self::new(Code::StoreFull, "the queue's store has no room at the moment").retry_after(5),
+            E::QueueFull { queue, max_waiting } => {
+                let detail = format!("queue {queue} holds {max_waiting} waiting jobs, as many as it may");
+                Self::new(Code::QueueFull, detail).retry_after(5)
+            }
             E::Unexpected { .. } => Self::new(Code::Internal, "the queue answered something unexpected"),
         }
     }

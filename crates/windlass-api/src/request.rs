@@ -13,8 +13,10 @@ use crate::json;
 use crate::problem::{Code, Problem};
 
 /// The members of a job. `kind` and `args` must be there; null means absent, but for `args`.
-const FIELDS: [&str; 10] =
-    ["kind", "args", "queue", "priority", "run_at", "delay_ms", "max_attempts", "backoff", "timeout_ms", "labels"];
+const FIELDS: [&str; 12] = [
+    "kind", "args", "queue", "priority", "run_at", "delay_ms", "expires_at", "expires_in_ms", "max_attempts", "backoff",
+    "timeout_ms", "labels",
+];
 /// Most violations an answer lists; the total is always told.
 const MAX_LISTED: usize = 1_000;
 /// The longest message of a violation, in bytes: it may repeat what the caller sent.
@@ -157,7 +159,7 @@ fn read_job(item: &Value, raw: &RawValue, registry: &Registry) -> Result<Ready, 
         fields.refuse("args", "required", "args are needed; {} if there are none");
     }
     let options = fields.options();
-    let when = fields.when();
+    let when = fields.when("run_at", "delay_ms");
     let queue = fields.queue();
     let job = NewJob { ulid: new_ulid(), kind, args: raw.to_owned(), when, options };
     let spec = registry.spec(&job.kind);
@@ -233,21 +235,27 @@ impl Fields<'_> {
             max_attempts: self.optional("max_attempts", "1 to 1000", attempts),
             backoff: self.optional("backoff", backoff, |v| Backoff::deserialize(v).ok()),
             timeout: self.optional("timeout_ms", "1 to 86400000", millis),
+            expires: self.when("expires_at", "expires_in_ms"),
             labels: self.optional("labels", "an object of strings", labels).unwrap_or_default(),
         }
     }
 
-    fn when(&mut self) -> When {
+    /// An instant given as such or as a span from now; both at once are refused.
+    fn when(&mut self, at_name: &str, span_name: &str) -> When {
         let instant = |v: &Value| v.as_str().and_then(|text| Timestamp::parse_rfc3339(text).ok());
-        let at = self.optional("run_at", "an RFC 3339 instant with a zone", instant);
-        let delay = self.optional("delay_ms", "0 to 31622400000", millis);
-        match (at, delay) {
+        let at = self.optional(at_name, "an RFC 3339 instant with a zone", instant);
+        let span = self.optional(span_name, "0 to 31622400000", millis);
+        match (at, span) {
             (Some(_), Some(_)) => {
-                self.refuse("delay_ms", "conflict", "run_at and delay_ms exclude each other");
+                self.refuse(span_name, "conflict", format!("{at_name} and {span_name} exclude each other"));
                 When::Now
             }
             (Some(at), None) => When::At(at),
-            (None, Some(delay)) if !delay.is_zero() => When::After(delay),
+            (None, Some(span)) if span.is_zero() && span_name == "expires_in_ms" => {
+                self.refuse(span_name, "out_of_range", "1 to 31622400000 is allowed");
+                When::Now
+            }
+            (None, Some(span)) if !span.is_zero() => When::After(span),
             (None, _) => When::Now,
         }
     }

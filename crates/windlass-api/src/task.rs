@@ -29,6 +29,8 @@ pub(crate) struct Task<'a> {
     priority: Priority,
     created_at: Timestamp,
     run_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
     started_at: Option<Timestamp>,
     completed_at: Option<Timestamp>,
     worker: Option<&'a str>,
@@ -45,6 +47,8 @@ pub(crate) struct Task<'a> {
     skipped: bool,
     #[serde(skip_serializing_if = "is_false")]
     cached: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    cancel_requested: bool,
 }
 
 #[derive(Serialize)]
@@ -89,6 +93,8 @@ impl<'a> Task<'a> {
             priority: record.options.priority,
             created_at: record.created_at,
             run_at: record.run_at,
+            expires_at: record.expires_at,
+            cancel_requested: record.cancel_requested,
             started_at: record.started_at,
             completed_at: record.finished_at,
             worker: record.worker.as_deref(),

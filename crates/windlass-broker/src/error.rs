@@ -24,6 +24,14 @@ pub enum Error {
         #[source]
         source: Source,
     },
+    /// More jobs would wait than the queue may hold. Nothing was accepted.
+    #[error("queue {queue} is full: {max_waiting} jobs may wait")]
+    QueueFull {
+        /// The queue.
+        queue: windlass_jobs::Queue,
+        /// How many may wait.
+        max_waiting: u64,
+    },
     /// The store refuses this client: a wrong password, a missing right.
     #[error("{operation}: the queue's store refuses")]
     Denied {
@@ -47,6 +55,6 @@ impl Error {
     /// True when the same call may work later without anyone changing anything.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Full { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Full { .. } | Self::QueueFull { .. })
     }
 }

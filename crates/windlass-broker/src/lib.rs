@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
-use windlass_jobs::command::{Ack, Counts, Enqueued, Exchange, Exchanged, Page, WorkerInfo};
-use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Progress, Queue, State};
+use windlass_jobs::command::{Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, Page, WorkerInfo};
+use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Progress, Queue, State, Ulid};
 
 pub use error::Error;
 
@@ -64,6 +64,26 @@ pub trait Leases: Send + Sync {
     /// [`Error`].
     async fn progress(&self, queue: &Queue, lease: Lease, progress: &Progress) -> Result<Ack>;
 
+    /// Forgets successes and failures older than this, a bounded number of them; answers how
+    /// many. Expected once a minute per queue, and again at once after 500.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn tidy(&self, queue: &Queue, success: Duration, failure: Duration) -> Result<usize>;
+
+    /// Offers parked jobs of these kinds again, at most 500; answers how many. Expected from a
+    /// worker that starts, for the kinds it knows.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn unpark(&self, queue: &Queue, kinds: &[String]) -> Result<usize>;
+
+    /// Sends [`Wake::Canary`] with this token to a worker's own stream, the way every wake-up goes.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn canary(&self, worker: &str, token: &str) -> Result<()>;
+
     /// Registers a worker, or says that it is still there. Expected every 5 s.
     ///
     /// # Errors
@@ -86,8 +106,49 @@ pub trait Leases: Send + Sync {
 pub enum Wake {
     /// This queue has jobs.
     Queue(Queue),
-    /// Any queue may have jobs: wake-ups may have been missed.
+    /// Any queue may have jobs, any job may be cancelled: wake-ups may have been missed.
     All,
+    /// This run is to be stopped: its job is cancelled.
+    Cancel(Queue, Lease),
+    /// What [`Leases::canary`] sent.
+    Canary(String),
+}
+
+/// Changes what is there, by an operator's hand.
+#[async_trait]
+pub trait Control: Send + Sync {
+    /// Cancels a job: at once where it waits, by telling its worker where it runs.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn cancel(&self, id: &JobId) -> Result<Cancel>;
+
+    /// While paused nothing of the queue is claimed; all else goes on.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn pause(&self, queue: &Queue, paused: bool) -> Result<()>;
+
+    /// Bounds how many jobs may wait (pending, scheduled, retrying); an enqueue that would pass it
+    /// answers [`Error::QueueFull`]. `None`: any number, the default.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn set_max_waiting(&self, queue: &Queue, max: Option<u64>) -> Result<()>;
+
+    /// Takes jobs out of the dead set and lets them start anew; one answer per id, in order. Any
+    /// number of ids, in slices of [`MAX_CONTROL`](windlass_jobs::command::MAX_CONTROL).
+    ///
+    /// # Errors
+    /// [`Error`]; the first slices may have been done.
+    async fn replay(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>>;
+
+    /// Forgets terminal jobs; one answer per id, in order, false where it is not terminal or not
+    /// known. Any number of ids, in slices.
+    ///
+    /// # Errors
+    /// [`Error`]; the first slices may have been done.
+    async fn delete(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>>;
 }
 
 /// Reads what is there; changes nothing.
@@ -125,6 +186,10 @@ pub trait Inspect: Send + Sync {
     /// [`Error`].
     async fn workers(&self) -> Result<Vec<WorkerInfo>>;
 
+    /// Says something whenever the job may have changed, from now on, until the receiver is
+    /// dropped. What is said may be late by 100 ms and may stand for several changes.
+    async fn watch(&self, id: &JobId) -> mpsc::UnboundedReceiver<()>;
+
     /// A round trip to the store.
     ///
     /// # Errors
@@ -133,7 +198,7 @@ pub trait Inspect: Send + Sync {
 }
 
 /// Everything a process needs of its queue.
-pub trait Broker: Enqueue + Leases + Inspect {
+pub trait Broker: Enqueue + Leases + Inspect + Control {
     /// Which engine this is: `"redis"`, `"sqlite"`.
     fn engine(&self) -> &'static str;
 }

@@ -20,6 +20,19 @@ pub const SLICE: usize = 100;
 pub const KEEP_TERMINAL: usize = 100_000;
 /// Most entries one page of a list answers.
 pub const MAX_PAGE: usize = 500;
+/// Most jobs one slice of a replay, delete or unpark touches.
+pub const MAX_CONTROL: usize = 500;
+/// Most jobs of each list that one tidy touches.
+pub const TIDY_SLICE: usize = 250;
+/// How long successes and cancelled jobs are kept, within [`KEEP_TERMINAL`].
+pub const KEEP_SUCCESS_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long failures are kept, within [`KEEP_TERMINAL`].
+pub const KEEP_FAILURE_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long a job of a kind that no worker knows is offered before it is parked.
+pub const PARK_AFTER: Duration = Duration::from_secs(15 * 60);
+/// Most jobs taken off the waiting lists by one exchange, those included that turn out to be
+/// expired or cancelled.
+pub const MAX_LOOKED_AT: usize = 256;
 
 /// What became of one enqueued job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +83,22 @@ pub enum Settle {
     },
     /// Given back unstarted or unfinished: to the front of its list, no attempt spent.
     Release,
+    /// This worker does not know the kind: left to others for a while, no attempt spent; parked
+    /// when nobody knew it for `park_after`.
+    Unknown {
+        /// The wait.
+        delay: Duration,
+        /// From the first time on.
+        park_after: Duration,
+    },
+}
+
+impl Settle {
+    /// True when the job would run again: a requested cancel then ends it instead.
+    #[must_use]
+    pub const fn runs_again(&self) -> bool {
+        matches!(self, Self::Retry { .. } | Self::Snooze { .. } | Self::Release | Self::Unknown { .. })
+    }
 }
 
 /// One finish: whose lease, and how it ended.
@@ -90,6 +119,9 @@ pub struct Claim {
     pub max: usize,
     /// How long a claimed job stays claimed without a renewal.
     pub lease: Duration,
+    /// The worker had lost the broker: leases are not ended for one `lease` from now, so that
+    /// live workers renew first. Heard at most once in three leases.
+    pub grace: bool,
 }
 
 /// Finishes and a claim in one step.
@@ -108,6 +140,21 @@ pub enum Ack {
     Taken,
     /// Refused: the lease is not, or no longer, held under this epoch.
     Stale,
+    /// Taken, and the job is to be cancelled (answered to renewals only).
+    Cancel,
+}
+
+/// What became of a wish to cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// It was waiting and is cancelled.
+    Done,
+    /// It is running: its worker is told, and it will not run again.
+    Requested,
+    /// It had ended before.
+    Ended(State),
+    /// It is not known.
+    Unknown,
 }
 
 /// A job a worker got.
@@ -138,11 +185,15 @@ pub struct Exchanged {
     pub acks: Vec<Ack>,
     /// What was claimed, first to be run first.
     pub claimed: Vec<Claimed>,
-    /// When the next scheduled or retrying job is due. Set only when fewer jobs than asked
-    /// for were found: the worker then sets a timer for it.
+    /// When the next scheduled or retrying job is due; now, when jobs were left that were not
+    /// looked at. Set only when fewer jobs than asked for were found: the worker then sets a
+    /// timer for it.
     pub next_due: Option<Timestamp>,
     /// When the next lease ends; set as `next_due` is.
     pub next_lease: Option<Timestamp>,
+    /// Since when the queue has data: the first job it accepted. One that is gone, or later
+    /// than before, means that the store lost its data.
+    pub since: Option<Timestamp>,
 }
 
 /// How many jobs of a queue stand where.
@@ -158,6 +209,14 @@ pub struct Counts {
     pub running: u64,
     /// In the dead set, now.
     pub dead: u64,
+    /// Held because no worker knows their kind, now.
+    pub parked: u64,
+    /// Nothing is claimed while true.
+    #[serde(default)]
+    pub paused: bool,
+    /// Most jobs that may wait (pending, scheduled, retrying).
+    #[serde(default)]
+    pub max_waiting: Option<u64>,
     /// Ever enqueued.
     pub enqueued_total: u64,
     /// Ever succeeded.
@@ -176,7 +235,7 @@ impl Counts {
     /// Jobs that are not terminal.
     #[must_use]
     pub const fn unfinished(&self) -> u64 {
-        self.pending + self.scheduled + self.retrying + self.running
+        self.pending + self.scheduled + self.retrying + self.running + self.parked
     }
 }
 
@@ -236,12 +295,15 @@ pub fn leaves_news(exchange: &Exchange, reply: &Exchanged, waiting: bool, due: b
     if max.is_some_and(|max| reply.claimed.len() < max) {
         return false;
     }
-    let put_off = |(finish, ack): (&Finish, &Ack)| {
-        *ack == Ack::Taken && matches!(finish.settle, Settle::Retry { .. } | Settle::Snooze { .. })
-    };
+    let put_off = |(finish, ack): (&Finish, &Ack)| *ack == Ack::Taken && finish.settle.runs_again();
     let unknown_due = || max == Some(0) || exchange.finishes.iter().zip(&reply.acks).any(put_off);
     waiting || (due && unknown_due())
 }
+
+/// The error kept with a job cancelled on request, as JSON text.
+pub const CANCELLED_ERROR: &str = r#"{"code":"cancelled","message":"cancelled on request"}"#;
+/// The error kept with a job that was not started in time, as JSON text.
+pub const EXPIRED_ERROR: &str = r#"{"code":"expired","message":"not started before its expiry"}"#;
 
 /// The error kept with a poisoned job, as JSON text.
 #[must_use]

@@ -99,6 +99,8 @@ pub enum Reason {
     Oom,
     /// Its lease expired [`MAX_DELIVERIES`] times: it kills workers.
     Poisoned,
+    /// It was not started before its expiry.
+    Expired,
     /// Its kind or args could not be read.
     Decode,
     /// Its result was over [`MAX_RESULT_BYTES`].
@@ -107,8 +109,16 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 7] =
-        [Self::Error, Self::Timeout, Self::Crashed, Self::Oom, Self::Poisoned, Self::Decode, Self::ResultTooLarge];
+    pub const ALL: [Self; 8] = [
+        Self::Error,
+        Self::Timeout,
+        Self::Crashed,
+        Self::Oom,
+        Self::Poisoned,
+        Self::Expired,
+        Self::Decode,
+        Self::ResultTooLarge,
+    ];
 
     /// The word on the wire and in the job's hash.
     #[must_use]
@@ -119,6 +129,7 @@ impl Reason {
             Self::Crashed => "crashed",
             Self::Oom => "oom",
             Self::Poisoned => "poisoned",
+            Self::Expired => "expired",
             Self::Decode => "decode",
             Self::ResultTooLarge => "result_too_large",
         }
@@ -163,7 +174,7 @@ impl Priority {
     }
 }
 
-/// When a job may first run.
+/// An instant a job names: when it may first run, or when it expires.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum When {
     /// As soon as a worker is free.
@@ -173,6 +184,26 @@ pub enum When {
     At(Timestamp),
     /// Not before this long after the broker accepted it.
     After(Duration),
+}
+
+impl When {
+    /// The instant by a broker's clock; `None` for [`When::Now`].
+    #[must_use]
+    pub fn instant(self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Now => None,
+            Self::At(at) => Some(at),
+            Self::After(delay) => Some(now.plus(delay)),
+        }
+    }
+
+    fn is_within_a_year(self) -> bool {
+        match self {
+            Self::Now => true,
+            Self::At(at) => at <= Timestamp::now().plus(MAX_SCHEDULE_AHEAD),
+            Self::After(delay) => delay <= MAX_SCHEDULE_AHEAD,
+        }
+    }
 }
 
 /// How a job is to be treated; everything has a default.
@@ -186,6 +217,8 @@ pub struct Options {
     pub backoff: Option<Backoff>,
     /// The hard limit of one run, 1 ms to 24 h; default: the kind's.
     pub timeout: Option<Duration>,
+    /// Not started by then: it ends in failure, reason expired. [`When::Now`] means never.
+    pub expires: When,
     /// Names for people and searches: at most 16, key `[a-z0-9_-]{1,32}`, value at most 64 bytes.
     pub labels: BTreeMap<String, String>,
 }
@@ -215,6 +248,9 @@ impl Options {
                 "out_of_range",
                 format!("{} ms; 1 to 86400000 is allowed", timeout.as_millis()),
             ));
+        }
+        if !self.expires.is_within_a_year() {
+            wrong.push(Violation::new("/expires_at", "out_of_range", "at most a year ahead is allowed"));
         }
         if let Some(Err(message)) = self.backoff.as_ref().map(Backoff::check) {
             wrong.push(Violation::new("/backoff", "out_of_range", message));
@@ -314,15 +350,9 @@ impl NewJob {
                 format!("{} bytes; at most {MAX_ARGS_BYTES} are allowed: upload a blob", self.args.get().len());
             wrong.push(Violation::new("/args", "args_too_large", message));
         }
-        if let When::After(delay) = self.when
-            && delay > MAX_SCHEDULE_AHEAD
-        {
-            wrong.push(Violation::new("/delay_ms", "out_of_range", "at most a year ahead is allowed"));
-        }
-        if let When::At(at) = self.when
-            && at > Timestamp::now().plus(MAX_SCHEDULE_AHEAD)
-        {
-            wrong.push(Violation::new("/run_at", "out_of_range", "at most a year ahead is allowed"));
+        if !self.when.is_within_a_year() {
+            let path = if matches!(self.when, When::After(_)) { "/delay_ms" } else { "/run_at" };
+            wrong.push(Violation::new(path, "out_of_range", "at most a year ahead is allowed"));
         }
         wrong
     }
@@ -390,6 +420,10 @@ pub struct JobRecord {
     pub created_at: Timestamp,
     /// When it may run, while scheduled or retrying.
     pub run_at: Option<Timestamp>,
+    /// When it expires unless it was started.
+    pub expires_at: Option<Timestamp>,
+    /// True when it is running and its cancel was asked for.
+    pub cancel_requested: bool,
     /// When it was last claimed.
     pub started_at: Option<Timestamp>,
     /// When it became terminal.

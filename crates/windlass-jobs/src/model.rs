@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::command::{
-    Ack, Claim, Claimed, Counts, Enqueued, Exchange, Exchanged, Finish, KEEP_TERMINAL, MAX_EXCHANGE, MAX_PAGE, Page,
-    SLICE, Settle, is_poisoned, leaves_news, poisoned_error,
+    Ack, CANCELLED_ERROR, Cancel, Claim, Claimed, Counts, EXPIRED_ERROR, Enqueued, Exchange, Exchanged, Finish,
+    KEEP_TERMINAL, MAX_CONTROL, MAX_EXCHANGE, MAX_LOOKED_AT, MAX_PAGE, Page, SLICE, Settle, TIDY_SLICE, is_poisoned, leaves_news,
+    poisoned_error,
 };
 use crate::id::{JobId, Lease, Queue, Ulid};
-use crate::job::{DEFAULT_MAX_ATTEMPTS, JobRecord, NewJob, Progress, Reason, State, When};
+use crate::job::{DEFAULT_MAX_ATTEMPTS, JobRecord, NewJob, Options, Progress, Reason, State, When};
 use crate::outcome::RunError;
 use crate::time::Timestamp;
 
@@ -27,16 +28,34 @@ pub struct Model {
     leases: BTreeMap<Lease, Timestamp>,
     /// Front = newest.
     done: VecDeque<Ulid>,
-    /// Front = newest.
-    dead: VecDeque<Ulid>,
+    /// By the time of failure.
+    dead: BTreeSet<(Timestamp, Ulid)>,
+    parked: BTreeSet<Ulid>,
     idle: BTreeSet<String>,
     totals: Counts,
+    /// Since when there is data.
+    since: Option<Timestamp>,
+    /// No lease is ended before this.
+    reap_after: Timestamp,
+    /// When grace was last given.
+    graced_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
 struct Job {
     record: JobRecord,
     max_attempts: Option<u32>,
+    /// Epochs whose lease was ended, and whose worker has not proved alive since.
+    lost: BTreeSet<u32>,
+    /// When a worker first did not know its kind.
+    unknown_since: Option<Timestamp>,
+}
+
+/// More jobs would wait than the queue may hold; nothing was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full {
+    /// How many may wait.
+    pub max_waiting: u64,
 }
 
 impl Model {
@@ -57,16 +76,31 @@ impl Model {
             due: BTreeSet::new(),
             leases: BTreeMap::new(),
             done: VecDeque::new(),
-            dead: VecDeque::new(),
+            dead: BTreeSet::new(),
+            parked: BTreeSet::new(),
             idle: BTreeSet::new(),
             totals: Counts::default(),
+            since: None,
+            reap_after: Timestamp::default(),
+            graced_at: None,
         }
     }
 
     /// Accepts jobs, all or none. A known id changes nothing.
     ///
     /// Answers what became of each, in order, and the idle worker to wake, if any.
-    pub fn enqueue(&mut self, jobs: &[NewJob], now: Timestamp) -> (Vec<Enqueued>, Option<String>) {
+    ///
+    /// # Errors
+    /// [`Full`] when more would wait than [`Model::set_max_waiting`] allows; known ids count
+    /// for nothing.
+    pub fn enqueue(&mut self, jobs: &[NewJob], now: Timestamp) -> Result<(Vec<Enqueued>, Option<String>), Full> {
+        if let Some(max_waiting) = self.totals.max_waiting {
+            let fresh: BTreeSet<Ulid> =
+                jobs.iter().map(|job| job.ulid).filter(|id| !self.jobs.contains_key(id)).collect();
+            if !fresh.is_empty() && self.waiting_count() + len(fresh.len()) > max_waiting {
+                return Err(Full { max_waiting });
+            }
+        }
         let mut replies = Vec::with_capacity(jobs.len());
         let mut any = false;
         for job in jobs {
@@ -78,16 +112,11 @@ impl Model {
             replies.push(Enqueued { ulid: job.ulid, fresh });
         }
         let wake = if any { self.idle.pop_first() } else { None };
-        (replies, wake)
+        Ok((replies, wake))
     }
 
     fn accept(&mut self, job: &NewJob, now: Timestamp) {
-        let run_at = match job.when {
-            When::Now => None,
-            When::At(at) => Some(at),
-            When::After(delay) => Some(now.plus(delay)),
-        };
-        let run_at = run_at.filter(|at| *at > now);
+        let run_at = job.when.instant(now).filter(|at| *at > now);
         let record = JobRecord {
             id: JobId::new(job.ulid, self.queue.clone()),
             kind: job.kind.clone(),
@@ -98,9 +127,11 @@ impl Model {
             max_attempts: job.options.max_attempts.unwrap_or(DEFAULT_MAX_ATTEMPTS),
             epoch: 0,
             deliveries: 0,
-            options: job.options.clone(),
+            options: Options { expires: When::Now, ..job.options.clone() },
             created_at: now,
             run_at,
+            expires_at: job.options.expires.instant(now),
+            cancel_requested: false,
             started_at: None,
             finished_at: None,
             worker: None,
@@ -109,6 +140,7 @@ impl Model {
             skipped: false,
             error: None,
         };
+        self.since.get_or_insert(now);
         self.totals.enqueued_total += 1;
         match run_at {
             Some(at) => {
@@ -116,19 +148,21 @@ impl Model {
             }
             None => self.waiting[job.options.priority.index()].push_back(job.ulid),
         }
-        self.jobs.insert(job.ulid, Job { record, max_attempts: job.options.max_attempts });
+        let max_attempts = job.options.max_attempts;
+        self.jobs.insert(job.ulid, Job { record, max_attempts, lost: BTreeSet::new(), unknown_since: None });
     }
 
     /// Finishes, reaps, promotes and claims, in this order, in one step.
     ///
     /// Answers the reply and the idle worker to wake, if there is news for one ([`leaves_news`]).
     pub fn exchange(&mut self, exchange: &Exchange, now: Timestamp) -> (Exchanged, Option<String>) {
-        let mut reply = Exchanged { now, ..Exchanged::default() };
+        let mut reply = Exchanged { now, since: self.since, ..Exchanged::default() };
         let mut front = Vec::new();
         for finish in exchange.finishes.iter().take(MAX_EXCHANGE) {
             reply.acks.push(self.finish(finish, now, &mut front));
         }
         if let Some(claim) = &exchange.claim {
+            self.grant_grace(claim, now);
             self.reap(now, &mut front);
             self.give_back(front);
             self.promote(now);
@@ -138,17 +172,25 @@ impl Model {
         }
         self.trim();
         let waiting = self.waiting.iter().any(|list| !list.is_empty());
-        let news = leaves_news(exchange, &reply, waiting, !self.due.is_empty());
+        let news = !self.totals.paused && leaves_news(exchange, &reply, waiting, !self.due.is_empty());
         let wake = if news { self.idle.pop_first() } else { None };
         (reply, wake)
     }
 
     fn finish(&mut self, finish: &Finish, now: Timestamp, front: &mut Vec<Ulid>) -> Ack {
+        let ulid = finish.lease.ulid;
         if self.leases.remove(&finish.lease).is_none() {
+            self.prove_alive(finish.lease);
             return Ack::Stale;
         }
-        let ulid = finish.lease.ulid;
         let Some(job) = self.jobs.get_mut(&ulid) else { return Ack::Stale };
+        if finish.settle.runs_again() {
+            job.record.deliveries -= 1;
+            if job.record.cancel_requested {
+                self.end_cancelled(ulid, CANCELLED_ERROR, now);
+                return Ack::Taken;
+            }
+        }
         let record = &mut job.record;
         match &finish.settle {
             Settle::Success { result, skipped } => {
@@ -170,19 +212,30 @@ impl Model {
                 self.put_off(ulid, State::Retrying, *delay, now);
             }
             Settle::Snooze { delay } => self.put_off(ulid, State::Scheduled, *delay, now),
-            Settle::Cancelled { error } => {
-                record.state = State::Cancelled;
-                record.error = read_error(error);
-                record.finished_at = Some(now);
-                self.totals.cancelled_total += 1;
-                self.done.push_front(ulid);
-            }
-            Settle::Release => {
-                record.deliveries -= 1;
-                front.push(ulid);
+            Settle::Cancelled { error } => self.end_cancelled(ulid, error, now),
+            Settle::Release => front.push(ulid),
+            Settle::Unknown { delay, park_after } => {
+                let since = *job.unknown_since.get_or_insert(now);
+                if now.since(since) >= *park_after {
+                    record.state = State::Pending;
+                    record.progress = None;
+                    self.parked.insert(ulid);
+                } else {
+                    self.put_off(ulid, State::Scheduled, *delay, now);
+                }
             }
         }
         Ack::Taken
+    }
+
+    /// A worker whose lease was ended speaks: it was alive, so that delivery was no crash.
+    fn prove_alive(&mut self, lease: Lease) {
+        if let Some(job) = self.jobs.get_mut(&lease.ulid)
+            && !job.record.state.is_terminal()
+            && job.lost.remove(&lease.epoch)
+        {
+            job.record.deliveries = job.record.deliveries.saturating_sub(1);
+        }
     }
 
     fn bury(&mut self, ulid: Ulid, reason: Reason, error: &str, now: Timestamp) {
@@ -192,28 +245,52 @@ impl Model {
         job.record.error = read_error(error);
         job.record.finished_at = Some(now);
         self.totals.failure_total += 1;
-        self.dead.push_front(ulid);
+        self.dead.insert((now, ulid));
+    }
+
+    fn end_cancelled(&mut self, ulid: Ulid, error: &str, now: Timestamp) {
+        let Some(job) = self.jobs.get_mut(&ulid) else { return };
+        job.record.state = State::Cancelled;
+        job.record.cancel_requested = false;
+        job.record.run_at = None;
+        job.record.error = read_error(error);
+        job.record.finished_at = Some(now);
+        self.totals.cancelled_total += 1;
+        self.done.push_front(ulid);
     }
 
     fn put_off(&mut self, ulid: Ulid, state: State, delay: Duration, now: Timestamp) {
         let Some(job) = self.jobs.get_mut(&ulid) else { return };
         let run_at = now.plus(delay);
         job.record.state = state;
-        job.record.deliveries -= 1;
         job.record.run_at = Some(run_at);
         job.record.progress = None;
         self.due.insert((run_at, ulid));
     }
 
+    fn grant_grace(&mut self, claim: &Claim, now: Timestamp) {
+        let rested = self.graced_at.is_none_or(|at| now.since(at) >= claim.lease * 3);
+        if claim.grace && rested {
+            self.graced_at = Some(now);
+            self.reap_after = now.plus(claim.lease);
+        }
+    }
+
     fn reap(&mut self, now: Timestamp, front: &mut Vec<Ulid>) {
+        if now < self.reap_after {
+            return;
+        }
         let mut expired: Vec<(Timestamp, Lease)> =
             self.leases.iter().filter(|(_, until)| **until <= now).map(|(lease, until)| (*until, *lease)).collect();
         expired.sort_by_key(|(until, lease)| (*until, lease.to_string()));
         for (_, lease) in expired.into_iter().take(SLICE) {
             self.leases.remove(&lease);
             self.totals.expired_leases_total += 1;
-            let Some(job) = self.jobs.get(&lease.ulid) else { continue };
-            if is_poisoned(job.record.deliveries) {
+            let Some(job) = self.jobs.get_mut(&lease.ulid) else { continue };
+            job.lost.insert(lease.epoch);
+            if job.record.cancel_requested {
+                self.end_cancelled(lease.ulid, CANCELLED_ERROR, now);
+            } else if is_poisoned(job.record.deliveries) {
                 let worker = job.record.worker.clone().unwrap_or_default();
                 let error = poisoned_error(&worker, job.record.deliveries);
                 self.bury(lease.ulid, Reason::Poisoned, &error, now);
@@ -237,19 +314,30 @@ impl Model {
         for _ in 0..SLICE {
             let Some((at, ulid)) = self.due.first().copied().filter(|(at, _)| *at <= now) else { break };
             self.due.remove(&(at, ulid));
-            let Some(job) = self.jobs.get_mut(&ulid) else { continue };
-            job.record.state = State::Pending;
-            job.record.run_at = None;
-            self.waiting[job.record.options.priority.index()].push_back(ulid);
+            self.join_queue(ulid);
         }
+    }
+
+    /// Puts a job behind all that wait.
+    fn join_queue(&mut self, ulid: Ulid) {
+        let Some(job) = self.jobs.get_mut(&ulid) else { return };
+        job.record.state = State::Pending;
+        job.record.run_at = None;
+        self.waiting[job.record.options.priority.index()].push_back(ulid);
     }
 
     fn claim(&mut self, claim: &Claim, now: Timestamp, reply: &mut Exchanged) {
         let max = claim.max.min(MAX_EXCHANGE);
-        while reply.claimed.len() < max {
+        let mut looked_at = 0;
+        while !self.totals.paused && reply.claimed.len() < max && looked_at < MAX_LOOKED_AT {
             let Some(ulid) = self.waiting.iter_mut().find_map(VecDeque::pop_front) else { break };
+            looked_at += 1;
             let Some(job) = self.jobs.get_mut(&ulid) else { continue };
             let record = &mut job.record;
+            if record.expires_at.is_some_and(|at| at <= now) && record.epoch == 0 {
+                self.bury(ulid, Reason::Expired, EXPIRED_ERROR, now);
+                continue;
+            }
             record.state = State::Running;
             record.epoch += 1;
             record.deliveries += 1;
@@ -269,31 +357,65 @@ impl Model {
         }
         if reply.claimed.len() < max {
             self.idle.insert(claim.worker.clone());
-            reply.next_due = self.due.first().map(|(at, _)| *at);
+            let unseen = !self.totals.paused && self.waiting.iter().any(|list| !list.is_empty());
+            reply.next_due = if unseen { Some(now) } else { self.due.first().map(|(at, _)| *at) };
             reply.next_lease = self.leases.values().min().copied();
         }
     }
 
     fn trim(&mut self) {
-        for list in [&mut self.done, &mut self.dead] {
-            while list.len() > self.keep {
-                if let Some(ulid) = list.pop_back() {
-                    self.jobs.remove(&ulid);
-                }
+        while self.done.len() > self.keep {
+            if let Some(ulid) = self.done.pop_back() {
+                self.jobs.remove(&ulid);
+            }
+        }
+        while self.dead.len() > self.keep {
+            if let Some((_, ulid)) = self.dead.pop_first() {
+                self.jobs.remove(&ulid);
             }
         }
     }
 
+    /// Forgets terminal jobs past their time, the oldest [`TIDY_SLICE`] of each list at most;
+    /// answers how many.
+    pub fn tidy(&mut self, success: Duration, failure: Duration, now: Timestamp) -> usize {
+        let mut gone = Vec::new();
+        for ulid in self.done.iter().rev().take(TIDY_SLICE) {
+            let at = self.jobs.get(ulid).and_then(|job| job.record.finished_at);
+            if at.is_some_and(|at| now.since(at) < success) {
+                break;
+            }
+            gone.push(*ulid);
+        }
+        self.done.truncate(self.done.len() - gone.len());
+        let old = self.dead.iter().take(TIDY_SLICE).take_while(|(at, _)| now.since(*at) >= failure).copied();
+        for entry in old.collect::<Vec<_>>() {
+            self.dead.remove(&entry);
+            gone.push(entry.1);
+        }
+        for ulid in &gone {
+            self.jobs.remove(ulid);
+        }
+        gone.len()
+    }
+
     /// Moves the end of each held lease to `now + lease`; answers one ack per lease.
     pub fn renew(&mut self, leases: &[Lease], lease: Duration, now: Timestamp) -> Vec<Ack> {
-        let renew = |held: &Lease| match self.leases.get_mut(held) {
-            Some(until) => {
-                *until = now.plus(lease);
-                Ack::Taken
-            }
-            None => Ack::Stale,
-        };
-        leases.iter().map(renew).collect()
+        let mut acks = Vec::with_capacity(leases.len());
+        for held in leases {
+            acks.push(match self.leases.get_mut(held) {
+                Some(until) => {
+                    *until = now.plus(lease);
+                    let cancel = self.jobs.get(&held.ulid).is_some_and(|job| job.record.cancel_requested);
+                    if cancel { Ack::Cancel } else { Ack::Taken }
+                }
+                None => {
+                    self.prove_alive(*held);
+                    Ack::Stale
+                }
+            });
+        }
+        acks
     }
 
     /// Writes a running job's progress.
@@ -307,6 +429,96 @@ impl Model {
         }
     }
 
+    /// Cancels a job: at once where it waits, by its worker where it runs. In the latter case
+    /// the worker to tell is answered too.
+    pub fn cancel(&mut self, ulid: Ulid, now: Timestamp) -> (Cancel, Option<(String, Lease)>) {
+        let Some(job) = self.jobs.get_mut(&ulid) else { return (Cancel::Unknown, None) };
+        let record = &mut job.record;
+        match record.state {
+            State::Running => {
+                record.cancel_requested = true;
+                let lease = Lease { ulid, epoch: record.epoch };
+                return (Cancel::Requested, record.worker.clone().map(|worker| (worker, lease)));
+            }
+            State::Scheduled | State::Retrying => {
+                let at = record.run_at.unwrap_or_default();
+                self.due.remove(&(at, ulid));
+            }
+            State::Pending => {
+                self.parked.remove(&ulid);
+                self.waiting.iter_mut().for_each(|list| list.retain(|waiting| *waiting != ulid));
+            }
+            ended => return (Cancel::Ended(ended), None),
+        }
+        self.end_cancelled(ulid, CANCELLED_ERROR, now);
+        self.trim();
+        (Cancel::Done, None)
+    }
+
+    /// While paused nothing is claimed; everything else goes on. Answers the idle worker to wake
+    /// after a resume.
+    pub fn pause(&mut self, paused: bool) -> Option<String> {
+        self.totals.paused = paused;
+        let waiting = self.waiting.iter().any(|list| !list.is_empty());
+        if !paused && waiting { self.idle.pop_first() } else { None }
+    }
+
+    /// Bounds how many jobs may wait (pending, scheduled, retrying); `None`: any number.
+    pub fn set_max_waiting(&mut self, max: Option<u64>) {
+        self.totals.max_waiting = max;
+    }
+
+    /// Takes jobs out of the dead set and lets them start anew, behind all that wait, with all
+    /// their attempts. Answers for each whether it was there, and the idle worker to wake.
+    pub fn replay(&mut self, ulids: &[Ulid]) -> (Vec<bool>, Option<String>) {
+        let mut any = false;
+        let mut replay = |ulid: &Ulid| {
+            let Some(job) = self.jobs.get_mut(ulid).filter(|job| job.record.state == State::Failure) else {
+                return false;
+            };
+            let record = &mut job.record;
+            self.dead.remove(&(record.finished_at.unwrap_or_default(), *ulid));
+            (record.reason, record.finished_at, record.expires_at) = (None, None, None);
+            (record.failures, record.deliveries, record.progress) = (0, 0, None);
+            job.lost.clear();
+            job.unknown_since = None;
+            any = true;
+            self.join_queue(*ulid);
+            true
+        };
+        let replies = ulids.iter().take(MAX_CONTROL).map(&mut replay).collect();
+        let wake = if any { self.idle.pop_first() } else { None };
+        (replies, wake)
+    }
+
+    /// Forgets terminal jobs. Answers for each whether it was one.
+    pub fn delete(&mut self, ulids: &[Ulid]) -> Vec<bool> {
+        let mut delete = |ulid: &Ulid| {
+            let Some(job) = self.jobs.get(ulid).filter(|job| job.record.state.is_terminal()) else { return false };
+            self.dead.remove(&(job.record.finished_at.unwrap_or_default(), *ulid));
+            self.done.retain(|done| done != ulid);
+            self.jobs.remove(ulid);
+            true
+        };
+        ulids.iter().take(MAX_CONTROL).map(&mut delete).collect()
+    }
+
+    /// Offers parked jobs of these kinds again, oldest first, [`MAX_CONTROL`] at most; answers how
+    /// many, and the idle worker to wake.
+    pub fn unpark(&mut self, kinds: &[String]) -> (usize, Option<String>) {
+        let known = |ulid: &&Ulid| self.jobs.get(*ulid).is_some_and(|job| kinds.contains(&job.record.kind));
+        let back: Vec<Ulid> = self.parked.iter().filter(known).take(MAX_CONTROL).copied().collect();
+        for ulid in &back {
+            self.parked.remove(ulid);
+            if let Some(job) = self.jobs.get_mut(ulid) {
+                job.unknown_since = None;
+            }
+            self.join_queue(*ulid);
+        }
+        let wake = if back.is_empty() { None } else { self.idle.pop_first() };
+        (back.len(), wake)
+    }
+
     /// One job.
     #[must_use]
     pub fn get(&self, ulid: Ulid) -> Option<JobRecord> {
@@ -314,7 +526,7 @@ impl Model {
     }
 
     /// One page of the jobs in a state, from `cursor` (0 or [`Page::next`]). Successes and
-    /// cancelled jobs share one list, as do scheduled and retrying ones.
+    /// cancelled jobs share one list, as do scheduled and retrying ones; parked ones are in none.
     #[must_use]
     pub fn list(&self, state: State, cursor: u64, limit: usize) -> Page {
         let all: Vec<Ulid> = match state {
@@ -327,31 +539,37 @@ impl Model {
                 running.into_iter().map(|(_, _, ulid)| ulid).collect()
             }
             State::Success | State::Cancelled => self.done.iter().copied().collect(),
-            State::Failure => self.dead.iter().copied().collect(),
+            State::Failure => self.dead.iter().rev().map(|(_, ulid)| *ulid).collect(),
         };
         let start = usize::try_from(cursor).unwrap_or(usize::MAX).min(all.len());
-        let end = start.saturating_add(limit.min(MAX_PAGE)).min(all.len());
-        Page { ids: all[start..end].to_vec(), next: (end < all.len()).then(|| u64::try_from(end).unwrap_or(u64::MAX)) }
+        let end = start.saturating_add(limit.clamp(1, MAX_PAGE)).min(all.len());
+        Page { ids: all[start..end].to_vec(), next: (end < all.len()).then(|| len(end)) }
     }
 
     /// How many jobs stand where.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let len = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let retrying = self
-            .due
-            .iter()
-            .filter(|(_, ulid)| self.jobs.get(ulid).is_some_and(|j| j.record.state == State::Retrying))
-            .count();
+        let is_retrying =
+            |(_, ulid): &&(Timestamp, Ulid)| self.jobs.get(ulid).is_some_and(|j| j.record.state == State::Retrying);
+        let retrying = self.due.iter().filter(is_retrying).count();
         Counts {
             pending: self.waiting.iter().map(|list| len(list.len())).sum(),
             scheduled: len(self.due.len() - retrying),
             retrying: len(retrying),
             running: len(self.leases.len()),
             dead: len(self.dead.len()),
+            parked: len(self.parked.len()),
             ..self.totals
         }
     }
+
+    fn waiting_count(&self) -> u64 {
+        self.waiting.iter().map(|list| len(list.len())).sum::<u64>() + len(self.due.len())
+    }
+}
+
+fn len(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
 }
 
 fn read_error(text: &str) -> Option<RunError> {
@@ -367,7 +585,10 @@ mod tests {
     }
 
     fn claim(max: usize) -> Exchange {
-        Exchange { finishes: vec![], claim: Some(Claim { worker: "w".into(), max, lease: Duration::from_secs(30) }) }
+        Exchange {
+            finishes: vec![],
+            claim: Some(Claim { worker: "w".into(), max, lease: Duration::from_secs(30), grace: false }),
+        }
     }
 
     fn jobs(n: usize) -> Vec<NewJob> {
@@ -377,7 +598,7 @@ mod tests {
     #[test]
     fn a_stale_epoch_is_refused_alone() {
         let mut model = Model::new(queue());
-        model.enqueue(&jobs(2), Timestamp(0));
+        model.enqueue(&jobs(2), Timestamp(0)).unwrap();
         let (first, _) = model.exchange(&claim(2), Timestamp(0));
         // Both leases expire; both jobs are claimed again.
         let (second, _) = model.exchange(&claim(1), Timestamp(40_000));
@@ -391,14 +612,14 @@ mod tests {
     #[test]
     fn a_job_whose_lease_expires_three_times_is_poisoned() {
         let mut model = Model::new(queue());
-        model.enqueue(&jobs(1), Timestamp(0));
+        model.enqueue(&jobs(1), Timestamp(0)).unwrap();
         for run in 0..3 {
             let (reply, _) = model.exchange(&claim(1), Timestamp(run * 30_000));
             assert_eq!(reply.claimed.len(), 1);
         }
         let (reply, _) = model.exchange(&claim(1), Timestamp(90_000));
         assert!(reply.claimed.is_empty());
-        let record = model.get(model.dead[0]).unwrap();
+        let record = model.get(model.dead.first().unwrap().1).unwrap();
         assert_eq!((record.state, record.reason), (State::Failure, Some(Reason::Poisoned)));
     }
 
@@ -406,7 +627,7 @@ mod tests {
     fn a_release_costs_neither_attempt_nor_delivery_and_keeps_the_order() {
         let mut model = Model::new(queue());
         let all = jobs(4);
-        model.enqueue(&all, Timestamp(0));
+        model.enqueue(&all, Timestamp(0)).unwrap();
         for _ in 0..10 {
             let (reply, _) = model.exchange(&claim(3), Timestamp(0));
             let order: Vec<Ulid> = reply.claimed.iter().map(|c| c.lease.ulid).collect();

@@ -54,6 +54,12 @@ impl Error {
         self.source.as_ref().and_then(RedisError::code)
     }
 
+    /// What the server's error said behind its code.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        self.source.as_ref().and_then(RedisError::detail)
+    }
+
     /// True when the connection it came over can no longer be trusted.
     pub(crate) fn breaks_connection(&self) -> bool {
         match &self.source {

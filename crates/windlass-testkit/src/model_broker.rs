@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
-use windlass_broker::{Broker, Enqueue, Inspect, Leases, Result, Wake};
+use windlass_broker::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
 use windlass_jobs::command::{
-    Ack, Counts, Enqueued, Exchange, Exchanged, KEEP_TERMINAL, MAX_ENQUEUE, Page, WorkerInfo,
+    Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, KEEP_TERMINAL, MAX_CONTROL, MAX_ENQUEUE, Page, WorkerInfo,
 };
-use windlass_jobs::model::Model;
-use windlass_jobs::{Clock, JobId, JobRecord, Lease, NewJob, Progress, Queue, State, SystemClock};
+use windlass_jobs::model::{Full, Model};
+use windlass_jobs::{Clock, JobId, JobRecord, Lease, NewJob, Progress, Queue, State, SystemClock, Timestamp, Ulid};
 
-/// One [`Model`] per queue behind a lock, with workers and wake-ups. It never fails.
+/// One [`Model`] per queue behind a lock, with workers, wake-ups and watched jobs. It never
+/// fails, except when a queue is full.
 pub struct ModelBroker {
     clock: Arc<dyn Clock>,
     keep: usize,
@@ -25,6 +26,14 @@ struct Inner {
     queues: BTreeMap<Queue, Model>,
     workers: BTreeMap<String, WorkerInfo>,
     wakes: HashMap<String, mpsc::UnboundedSender<Wake>>,
+    watched: Vec<Watched>,
+}
+
+/// A job somebody watches, as it was when he was last told.
+struct Watched {
+    id: JobId,
+    sender: mpsc::UnboundedSender<()>,
+    seen: Option<JobRecord>,
 }
 
 impl Default for ModelBroker {
@@ -46,8 +55,30 @@ impl ModelBroker {
         Self { clock, keep, inner: Mutex::default() }
     }
 
+    /// Forgets everything, as a store does that lost its data.
+    pub fn lose_everything(&self) {
+        self.lock().queues.clear();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a verb on a queue's model, then wakes whom it named and tells who watches.
+    fn change<T>(&self, queue: &Queue, verb: impl FnOnce(&mut Model, Timestamp) -> (T, Option<String>)) -> T {
+        let mut inner = self.lock();
+        let now = self.clock.now();
+        let (reply, mut wake) = verb(inner.queue(queue, self.keep), now);
+        while let Some(worker) = wake {
+            // Nobody listens under that name: an exchange that asks for nothing pops the next idle worker.
+            wake = if inner.send(&worker, Wake::Queue(queue.clone())) {
+                None
+            } else {
+                inner.queue(queue, self.keep).exchange(&Exchange::default(), now).1
+            };
+        }
+        inner.tell_watchers(queue);
+        reply
     }
 }
 
@@ -56,30 +87,34 @@ impl Inner {
         self.queues.entry(queue.clone()).or_insert_with(|| Model::keeping(queue.clone(), keep))
     }
 
-    /// Wakes a worker; answers false when nobody listens under that name.
-    fn wake(&self, worker: &str, queue: &Queue) -> bool {
-        self.wakes.get(worker).is_some_and(|sender| sender.send(Wake::Queue(queue.clone())).is_ok())
+    /// Says something to a worker; answers false when nobody listens under that name.
+    fn send(&self, worker: &str, wake: Wake) -> bool {
+        self.wakes.get(worker).is_some_and(|sender| sender.send(wake).is_ok())
+    }
+
+    fn tell_watchers(&mut self, queue: &Queue) {
+        let Self { queues, watched, .. } = self;
+        let Some(model) = queues.get(queue) else { return };
+        watched.retain_mut(|watched| {
+            let record = if watched.id.queue == *queue { model.get(watched.id.ulid) } else { return true };
+            let is_same = record == watched.seen;
+            watched.seen = record;
+            if is_same { !watched.sender.is_closed() } else { watched.sender.send(()).is_ok() }
+        });
     }
 }
 
 #[async_trait]
 impl Enqueue for ModelBroker {
     async fn enqueue(&self, queue: &Queue, jobs: &[NewJob]) -> Result<Vec<Enqueued>> {
-        let mut inner = self.lock();
         let mut replies = Vec::with_capacity(jobs.len());
         for slice in jobs.chunks(MAX_ENQUEUE) {
-            let now = self.clock.now();
-            let model = inner.queue(queue, self.keep);
-            let (slice, mut wake) = model.enqueue(slice, now);
-            replies.extend(slice);
-            while let Some(worker) = wake {
-                // An exchange that asks for nothing pops the next idle worker.
-                wake = if inner.wake(&worker, queue) {
-                    None
-                } else {
-                    inner.queue(queue, self.keep).exchange(&Exchange::default(), now).1
-                };
-            }
+            let accepted = self.change(queue, |model, now| match model.enqueue(slice, now) {
+                Ok((replies, wake)) => (Ok(replies), wake),
+                Err(full) => (Err(full), None),
+            });
+            let full = |Full { max_waiting }| Error::QueueFull { queue: queue.clone(), max_waiting };
+            replies.extend(accepted.map_err(full)?);
         }
         Ok(replies)
     }
@@ -88,25 +123,28 @@ impl Enqueue for ModelBroker {
 #[async_trait]
 impl Leases for ModelBroker {
     async fn exchange(&self, queue: &Queue, exchange: &Exchange) -> Result<Exchanged> {
-        let mut inner = self.lock();
-        let now = self.clock.now();
-        let (reply, mut wake) = inner.queue(queue, self.keep).exchange(exchange, now);
-        while let Some(worker) = wake {
-            wake = if inner.wake(&worker, queue) {
-                None
-            } else {
-                inner.queue(queue, self.keep).exchange(&Exchange::default(), now).1
-            };
-        }
-        Ok(reply)
+        Ok(self.change(queue, |model, now| model.exchange(exchange, now)))
     }
 
     async fn renew(&self, queue: &Queue, leases: &[Lease], lease: Duration) -> Result<Vec<Ack>> {
-        Ok(self.lock().queue(queue, self.keep).renew(leases, lease, self.clock.now()))
+        Ok(self.change(queue, |model, now| (model.renew(leases, lease, now), None)))
     }
 
     async fn progress(&self, queue: &Queue, lease: Lease, progress: &Progress) -> Result<Ack> {
-        Ok(self.lock().queue(queue, self.keep).progress(lease, progress))
+        Ok(self.change(queue, |model, _| (model.progress(lease, progress), None)))
+    }
+
+    async fn tidy(&self, queue: &Queue, success: Duration, failure: Duration) -> Result<usize> {
+        Ok(self.change(queue, |model, now| (model.tidy(success, failure, now), None)))
+    }
+
+    async fn unpark(&self, queue: &Queue, kinds: &[String]) -> Result<usize> {
+        Ok(self.change(queue, |model, _| model.unpark(kinds)))
+    }
+
+    async fn canary(&self, worker: &str, token: &str) -> Result<()> {
+        self.lock().send(worker, Wake::Canary(token.to_owned()));
+        Ok(())
     }
 
     async fn announce(&self, worker: &WorkerInfo) -> Result<()> {
@@ -132,6 +170,37 @@ impl Leases for ModelBroker {
 }
 
 #[async_trait]
+impl Control for ModelBroker {
+    async fn cancel(&self, id: &JobId) -> Result<Cancel> {
+        let (reply, tell) = self.change(&id.queue, |model, now| (model.cancel(id.ulid, now), None));
+        if let Some((worker, lease)) = tell {
+            self.lock().send(&worker, Wake::Cancel(id.queue.clone(), lease));
+        }
+        Ok(reply)
+    }
+
+    async fn pause(&self, queue: &Queue, paused: bool) -> Result<()> {
+        self.change(queue, |model, _| ((), model.pause(paused)));
+        Ok(())
+    }
+
+    async fn set_max_waiting(&self, queue: &Queue, max: Option<u64>) -> Result<()> {
+        self.change(queue, |model, _| (model.set_max_waiting(max), None));
+        Ok(())
+    }
+
+    async fn replay(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
+        let slices = ulids.chunks(MAX_CONTROL);
+        Ok(slices.flat_map(|slice| self.change(queue, |model, _| model.replay(slice))).collect())
+    }
+
+    async fn delete(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
+        let slices = ulids.chunks(MAX_CONTROL);
+        Ok(slices.flat_map(|slice| self.change(queue, |model, _| (model.delete(slice), None))).collect())
+    }
+}
+
+#[async_trait]
 impl Inspect for ModelBroker {
     async fn get(&self, id: &JobId) -> Result<Option<JobRecord>> {
         Ok(self.lock().queues.get(&id.queue).and_then(|model| model.get(id.ulid)))
@@ -153,6 +222,14 @@ impl Inspect for ModelBroker {
         let now = self.clock.now();
         let is_there = |worker: &&WorkerInfo| now.since(worker.seen_at) <= WorkerInfo::GONE_AFTER;
         Ok(self.lock().workers.values().filter(is_there).cloned().collect())
+    }
+
+    async fn watch(&self, id: &JobId) -> mpsc::UnboundedReceiver<()> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut inner = self.lock();
+        let seen = inner.queues.get(&id.queue).and_then(|model| model.get(id.ulid));
+        inner.watched.push(Watched { id: id.clone(), sender, seen });
+        receiver
     }
 
     async fn ping(&self) -> Result<()> {

@@ -1,11 +1,13 @@
-//! The child's side of an isolated run: limits itself, reads one job, runs it, says how it
-//! ended, and is gone.
+//! The child's side of isolated runs: confines itself, then runs one job after the other, says
+//! how each ended, and is gone when the parent has no more.
 //!
-//! Called before any thread or runtime exists.
+//! Called before any thread or runtime exists. It reads its parent only between jobs, so a kill
+//! is the only way to stop a run.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -13,20 +15,28 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, Signal};
 use windlass_jobs::{Outcome, Progress};
 
-use crate::frame::{FromChild, MAX_FRAME_BYTES, ToChild, encode};
+use crate::frame::{FromChild, ToChild, Wear, encode, read_request};
 use crate::kind::RunContext;
 use crate::registry::Registry;
 use crate::run::panic_text;
+use crate::sandbox;
 
 /// Address space a child has beside what its kind asked for: the program itself, stacks, the
 /// allocator's slack. Measured on a debug build: 60 MiB for the program.
 const BASE_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+/// The most address space any job can have.
+const MAX_MEMORY_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 /// The largest file a child may write.
 const MAX_FILE_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// Files a child may have open.
+const MAX_FILES: u64 = 64;
+/// Processor time a job has beside its time on the clock, in seconds: it may use several
+/// processors for a moment, and the limit counts whole seconds.
+const CPU_SLACK_S: u64 = 2;
 /// How often progress is said at most.
 const SAY_EVERY: Duration = Duration::from_millis(50);
 
-/// Runs one job given on standard input and writes frames to standard output.
+/// Runs the jobs given on standard input and writes frames to standard output.
 ///
 /// Anything a handler prints goes to the error output. The process dies with its parent.
 #[must_use]
@@ -42,22 +52,65 @@ pub fn child_main(registry: &Registry) -> ExitCode {
 
 fn serve(registry: &Registry) -> std::io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    rustix::thread::set_no_new_privs(true)?;
-    let frames = take_stdout()?;
-    let request = read_request()?;
-    limit(&request)?;
+    close_inherited();
+    let mut requests = take_stdin()?;
+    let frames = Mutex::new((take_stdout()?, None));
+    // A machine that runs out of memory ends a child before its worker. Raising needs no right.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
+    // Opened while it can still be.
+    let mut status = File::open("/proc/self/status").ok();
+    limit(Resource::Fsize, MAX_FILE_BYTES)?;
+    limit(Resource::Nofile, MAX_FILES)?;
+    limit(Resource::Core, 0)?;
+    limit(Resource::As, MAX_MEMORY_BYTES)?;
+    let sandbox = sandbox::confine(Path::new("."));
+    write(&frames, &FromChild::Hello(sandbox))?;
+    while let Some(request) = read_request(&mut requests)? {
+        write(&frames, &FromChild::Begun)?;
+        limit_job(&request)?;
+        std::env::set_current_dir(&request.dir)?;
+        let (outcome, panicked) = run(registry, &request, &frames);
+        let wear = Wear { panicked, ..wear(status.as_mut()) };
+        match encode(&FromChild::Answer { outcome, wear }) {
+            Ok(bytes) => write_bytes(&frames, &bytes)?,
+            Err(bytes) => write(&frames, &FromChild::TooLarge { bytes })?,
+        }
+    }
+    Ok(())
+}
+
+fn run(registry: &Registry, request: &ToChild, frames: &Frames) -> (Outcome, bool) {
+    let now = Instant::now();
     let context = ChildContext {
-        frames: Mutex::new((frames, None)),
-        deadline: Instant::now() + Duration::from_millis(request.remaining_ms),
+        frames,
+        deadline: now + Duration::from_millis(request.remaining_ms),
+        soft: now + Duration::from_millis(request.soft_ms),
         attempt: request.attempt,
     };
     let run = AssertUnwindSafe(|| match registry.get(&request.kind) {
         Some(kind) => kind.run_isolated(&request.args, &request.dir, &context),
         None => Outcome::fatal("unknown_kind", format!("the child does not know kind {}", request.kind)),
     });
-    let outcome =
-        std::panic::catch_unwind(run).unwrap_or_else(|panic| Outcome::retry("panicked", panic_text(panic.as_ref())));
-    context.write(&FromChild::Outcome(outcome))
+    match std::panic::catch_unwind(run) {
+        Ok(outcome) => (outcome, false),
+        Err(panic) => (Outcome::retry("panicked", panic_text(panic.as_ref())), true),
+    }
+}
+
+/// Closes whatever the worker's own parent left open; ours are marked to close by themselves.
+fn close_inherited() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<i32> = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        let _ = nix::unistd::close(fd);
+    }
+}
+
+/// Keeps standard input for requests; handlers find it empty.
+fn take_stdin() -> std::io::Result<File> {
+    let requests = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(File::from(requests))
 }
 
 /// Keeps standard output for frames and sends what handlers print to the error output.
@@ -67,47 +120,71 @@ fn take_stdout() -> std::io::Result<File> {
     Ok(File::from(frames))
 }
 
-fn read_request() -> std::io::Result<ToChild> {
-    let mut stdin = std::io::stdin().lock();
-    let mut length = [0; 4];
-    stdin.read_exact(&mut length)?;
-    let length = u32::from_le_bytes(length) as usize;
-    if length > MAX_FRAME_BYTES {
-        return Err(std::io::Error::other("the request is too long"));
+/// Lowers the hard limit, and the soft one with it.
+fn limit(resource: Resource, value: u64) -> std::io::Result<()> {
+    let hard = rustix::process::getrlimit(resource).maximum.map_or(value, |hard| hard.min(value));
+    let limit = Rlimit { current: Some(hard), maximum: Some(hard) };
+    Ok(rustix::process::setrlimit(resource, limit)?)
+}
+
+/// Sets a soft limit, which the next job may raise again up to the hard one.
+fn limit_soft(resource: Resource, value: u64) -> std::io::Result<()> {
+    let maximum = rustix::process::getrlimit(resource).maximum;
+    let current = maximum.map_or(value, |hard| hard.min(value));
+    Ok(rustix::process::setrlimit(resource, Rlimit { current: Some(current), maximum })?)
+}
+
+fn limit_job(request: &ToChild) -> std::io::Result<()> {
+    let memory = BASE_MEMORY_BYTES.saturating_add(request.peak_memory_bytes.saturating_mul(2));
+    limit_soft(Resource::As, memory)?;
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let used_s = u64::try_from(used.tv_sec).unwrap_or(0);
+    limit_soft(Resource::Cpu, used_s + request.remaining_ms.div_ceil(1000) + CPU_SLACK_S)
+}
+
+/// What the kernel says about this process.
+fn wear(status: Option<&mut File>) -> Wear {
+    let mut text = String::new();
+    if let Some(status) = status {
+        let _ = status.rewind().and_then(|()| status.read_to_string(&mut text));
     }
-    let mut bytes = vec![0; length];
-    stdin.read_exact(&mut bytes)?;
-    Ok(serde_json::from_slice(&bytes)?)
+    wear_of(&text)
 }
 
-fn limit(request: &ToChild) -> std::io::Result<()> {
-    let set = |resource, limit: u64| {
-        rustix::process::setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
+/// Reads `/proc/self/status` (proc_pid_status(5)).
+fn wear_of(status: &str) -> Wear {
+    let number = |name: &str| -> Option<u64> {
+        let rest = status.lines().find_map(|line| line.strip_prefix(name))?;
+        rest.split_whitespace().next()?.parse().ok()
     };
-    set(Resource::As, BASE_MEMORY_BYTES.saturating_add(request.peak_memory_bytes.saturating_mul(2)))?;
-    set(Resource::Cpu, request.remaining_ms / 1000 + 2)?;
-    set(Resource::Fsize, MAX_FILE_BYTES)?;
-    set(Resource::Nofile, 64)?;
-    set(Resource::Core, 0)?;
-    Ok(())
+    Wear {
+        peak_rss_bytes: number("VmHWM:").unwrap_or(0) * 1024,
+        threads: number("Threads:").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        panicked: false,
+    }
 }
 
-struct ChildContext {
-    /// Where frames go, and when progress was last said.
-    frames: Mutex<(File, Option<Instant>)>,
+/// Where frames go, and when progress was last said.
+type Frames = Mutex<(File, Option<Instant>)>;
+
+fn write(frames: &Frames, frame: &FromChild) -> std::io::Result<()> {
+    let bytes = encode(frame).map_err(|length| std::io::Error::other(format!("a frame of {length} bytes")))?;
+    write_bytes(frames, &bytes)
+}
+
+fn write_bytes(frames: &Frames, bytes: &[u8]) -> std::io::Result<()> {
+    let mut frames = frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    frames.0.write_all(bytes)
+}
+
+struct ChildContext<'a> {
+    frames: &'a Frames,
     deadline: Instant,
+    soft: Instant,
     attempt: u32,
 }
 
-impl ChildContext {
-    fn write(&self, frame: &FromChild) -> std::io::Result<()> {
-        let bytes = encode(frame)?;
-        let mut frames = self.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        frames.0.write_all(&bytes)
-    }
-}
-
-impl RunContext for ChildContext {
+impl RunContext for ChildContext<'_> {
     fn progress(&self, percent: f32, message: &str) {
         {
             let mut frames = self.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -117,7 +194,7 @@ impl RunContext for ChildContext {
             frames.1 = Some(Instant::now());
         }
         // A parent that is gone takes this process with it.
-        let _ = self.write(&FromChild::Progress(Progress::new(percent, message)));
+        let _ = write(self.frames, &FromChild::Progress(Progress::new(percent, message)));
     }
 
     fn cancelled(&self) -> bool {
@@ -128,7 +205,23 @@ impl RunContext for ChildContext {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
+    fn over_soft_limit(&self) -> bool {
+        Instant::now() >= self.soft
+    }
+
     fn attempt(&self) -> u32 {
         self.attempt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_words_are_read() {
+        let status = "Name:\twindlass\nVmPeak:\t  99999 kB\nVmHWM:\t    2048 kB\nThreads:\t3\n";
+        assert_eq!(wear_of(status), Wear { peak_rss_bytes: 2 * 1024 * 1024, threads: 3, panicked: false });
+        assert_eq!(wear_of("nothing of it"), Wear::default());
     }
 }

@@ -11,6 +11,8 @@ pub(crate) enum Stop {
     Shutdown,
     /// The lease is someone else's: whatever comes out will be refused.
     LeaseLost,
+    /// The job was cancelled on request.
+    Cancelled,
 }
 
 /// The switch of one run.
@@ -25,6 +27,7 @@ impl Control {
         let code = match why {
             Stop::Shutdown => 1,
             Stop::LeaseLost => 2,
+            Stop::Cancelled => 3,
         };
         let _ = self.stop.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
         self.notify.notify_waiters();
@@ -34,7 +37,8 @@ impl Control {
         match self.stop.load(Ordering::SeqCst) {
             0 => None,
             1 => Some(Stop::Shutdown),
-            _ => Some(Stop::LeaseLost),
+            2 => Some(Stop::LeaseLost),
+            _ => Some(Stop::Cancelled),
         }
     }
 

@@ -1,174 +1,250 @@
-//! The parent's side of an isolated run: a child process of the same binary, spoken to in
-//! frames, killed when it is no longer wanted.
+//! The parent's side of an isolated run: one job told to a child, its frames heard out, its end
+//! explained.
 //!
-//! Whatever the child does – loop, abort, overflow its stack, eat memory – is one failed run.
+//! Whatever the child does – loop, abort, overflow its stack, eat memory, close its pipes – is one
+//! failed run.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::time::Instant;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use windlass_jobs::{Outcome, Progress, Reason, RunError, millis};
 
-use crate::frame::{FromChild, MAX_FRAME_BYTES, ToChild, encode};
+use crate::frame::{FromChild, ToChild, Wear, encode, read_frame};
 use crate::policy::Ended;
+use crate::pool::Pool;
+use crate::recycle::Recycle;
+use crate::sandbox::Sandbox;
 
-/// How much of what a child writes to its error output is kept, in bytes.
-const MAX_STDERR_BYTES: u64 = 16 * 1024;
+/// How much of what a child writes to its error output is kept, in bytes: the last of it.
+const MAX_STDERR_BYTES: usize = 16 * 1024;
+/// How long a child that closed its pipes has to be gone.
+const LAST_BREATH: Duration = Duration::from_millis(300);
 
-/// How child processes are started.
+/// How child processes are started and kept.
 #[derive(Debug, Clone)]
 pub struct Isolation {
-    /// The program: normally this one ([`std::env::current_exe`]).
+    /// The program: normally this one (`/proc/self/exe`, which an upgrade does not change).
     pub program: PathBuf,
     /// What makes it call [`crate::child_main`].
     pub args: Vec<OsString>,
     /// Where private directories are made; default: the system's temporary directory.
     pub scratch: PathBuf,
+    /// When a child is used again.
+    pub recycle: Recycle,
 }
 
-/// What a child is told.
+impl Isolation {
+    /// Defaults; children are started as `program args…`.
+    #[must_use]
+    pub fn new(program: PathBuf, args: &[&str]) -> Self {
+        Self {
+            program,
+            args: args.iter().map(Into::into).collect(),
+            scratch: std::env::temp_dir(),
+            recycle: Recycle::default(),
+        }
+    }
+
+    /// Starts one child, hears how well it is confined, and ends it.
+    ///
+    /// # Errors
+    /// Why children cannot be started.
+    pub async fn try_out(&self) -> std::io::Result<Sandbox> {
+        Pool::new(self.clone()).warm().await
+    }
+}
+
+/// What a child is told about a job.
 pub(crate) struct JobFacts<'a> {
     pub(crate) kind: &'a str,
     pub(crate) args: &'a Value,
-    pub(crate) dir: &'a Path,
     pub(crate) attempt: u32,
+    pub(crate) soft: Instant,
     pub(crate) deadline: Instant,
     pub(crate) peak_memory_bytes: u64,
 }
 
-impl Isolation {
-    /// A fresh directory with `in` and `out`, for this user only; gone when dropped.
-    pub(crate) fn private_dir(&self) -> std::io::Result<TempDir> {
-        let dir = tempfile::Builder::new().prefix("windlass-run-").tempdir_in(&self.scratch)?;
-        std::fs::create_dir(dir.path().join("in"))?;
-        std::fs::create_dir(dir.path().join("out"))?;
-        Ok(dir)
+impl JobFacts<'_> {
+    fn request(&self, dir: &Path) -> ToChild {
+        let now = Instant::now();
+        let ms = |at: Instant| u64::try_from(millis(at.saturating_duration_since(now))).unwrap_or(0);
+        ToChild {
+            kind: self.kind.to_owned(),
+            args: self.args.clone(),
+            dir: dir.to_owned(),
+            attempt: self.attempt,
+            remaining_ms: ms(self.deadline),
+            soft_ms: ms(self.soft),
+            peak_memory_bytes: self.peak_memory_bytes,
+        }
+    }
+}
+
+/// A child and the pipes to it.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    process: Child,
+    requests: ChildStdin,
+    frames: BufReader<ChildStdout>,
+    errors: ChildStderr,
+}
+
+/// What came of telling a child a job.
+#[derive(Debug)]
+pub(crate) enum Talk {
+    Answered {
+        outcome: Outcome,
+        wear: Wear,
+    },
+    /// It ended before it had read the job: nothing the job did.
+    NotBegun(Ended),
+    Failed(Ended),
+}
+
+impl Pipes {
+    pub(crate) fn of(mut process: Child) -> Option<Self> {
+        let (requests, frames, errors) = (process.stdin.take()?, process.stdout.take()?, process.stderr.take()?);
+        Some(Self { process, requests, frames: BufReader::new(frames), errors })
     }
 
-    /// Runs one job in a child of its own. Dropping the future kills the child.
-    pub(crate) async fn run(&self, facts: &JobFacts<'_>, say: impl Fn(Progress)) -> Result<Outcome, Ended> {
-        let mut child = self
-            .spawn(facts.dir)
-            .map_err(|e| failed("child_not_started", format!("{}: {e}", self.program.display())))?;
-        let request = ToChild {
-            kind: facts.kind.to_owned(),
-            args: facts.args.clone(),
-            dir: facts.dir.to_owned(),
-            attempt: facts.attempt,
-            remaining_ms: u64::try_from(millis(facts.deadline.saturating_duration_since(Instant::now()))).unwrap_or(0),
-            peak_memory_bytes: facts.peak_memory_bytes,
+    /// True unless it has ended by itself.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(None))
+    }
+
+    /// Kills it and waits until it is gone.
+    pub(crate) async fn end(mut self) {
+        let _ = self.process.kill().await;
+    }
+
+    /// Orders its end without waiting.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.process.start_kill();
+    }
+
+    /// Its first frame.
+    pub(crate) async fn hello(&mut self) -> std::io::Result<Sandbox> {
+        match read_frame(&mut self.frames).await {
+            Ok(Some(FromChild::Hello(sandbox))) => Ok(sandbox),
+            Ok(Some(_)) => Err(std::io::Error::other("the child does not say hello: is it this program?")),
+            Err(message) => Err(std::io::Error::other(message)),
+            Ok(None) => {
+                let mut said = Vec::new();
+                let _ = tokio::time::timeout(LAST_BREATH, listen(&mut self.errors, &mut said)).await;
+                Err(std::io::Error::other(format!("the child ended: {}", String::from_utf8_lossy(&said).trim())))
+            }
+        }
+    }
+
+    /// Tells it a job and hears it out. When this future is dropped, the child is of no more use.
+    pub(crate) async fn talk(
+        &mut self,
+        job: &JobFacts<'_>,
+        dir: &Path,
+        hello: impl Fn(Sandbox),
+        say: impl Fn(Progress),
+    ) -> Talk {
+        let Ok(bytes) = encode(&job.request(dir)) else {
+            return Talk::Failed(failed("args_too_large", "the args do not fit into a frame".to_owned()));
         };
-        let talk = talk(&mut child, &request, say).await;
-        match talk {
-            Ok((Some(outcome), _)) => {
-                let _ = child.wait().await;
-                Ok(outcome)
+        // A child that died early tells why by its status; the broken pipe is no news.
+        let _ = self.requests.write_all(&bytes).await;
+        let mut said = Vec::new();
+        let mut begun = false;
+        let heard = {
+            let hear = hear(&mut self.frames, &mut begun, hello, say);
+            tokio::select! {
+                biased;
+                heard = hear => heard,
+                // Read all the while, so that the child never waits for a reader.
+                never = drain(&mut self.errors, &mut said) => match never {},
             }
-            Ok((None, stderr)) => {
-                let status = child.wait().await.map_err(|e| failed("child_lost", e.to_string()))?;
-                Err(died(status, &stderr))
+        };
+        match heard {
+            Ok(Some(FromChild::Answer { outcome, wear })) => Talk::Answered { outcome, wear },
+            Ok(Some(FromChild::TooLarge { bytes })) => Talk::Failed(too_large(bytes)),
+            Ok(_) => {
+                let ended = self.last_words(&mut said).await;
+                if begun { Talk::Failed(ended) } else { Talk::NotBegun(ended) }
             }
-            Err(message) => {
-                let _ = child.kill().await;
-                Err(failed("child_protocol", message))
-            }
+            Err(message) => Talk::Failed(crashed("child_protocol", format!("it does not keep to the frames: {message}"))),
         }
     }
 
-    fn spawn(&self, dir: &Path) -> std::io::Result<Child> {
-        Command::new(&self.program)
-            .args(&self.args)
-            .env_clear()
-            .env("TMPDIR", dir)
-            .current_dir(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
+    /// Why a child that gave no answer says no more.
+    async fn last_words(&mut self, said: &mut Vec<u8>) -> Ended {
+        let Ok(Ok(status)) = tokio::time::timeout(LAST_BREATH, self.process.wait()).await else {
+            return crashed("child_protocol", "it closed its pipes and stayed".to_owned());
+        };
+        let _ = tokio::time::timeout(LAST_BREATH, listen(&mut self.errors, said)).await;
+        died(status, &String::from_utf8_lossy(said))
     }
 }
 
-/// Sends the job, hears the frames out; the outcome if there was one, and the error output.
-async fn talk(
-    child: &mut Child,
-    request: &ToChild,
+/// Hears frames until the last one of a job; `None` when the child says no more.
+async fn hear(
+    from: &mut (impl AsyncRead + Unpin),
+    begun: &mut bool,
+    hello: impl Fn(Sandbox),
     say: impl Fn(Progress),
-) -> Result<(Option<Outcome>, String), String> {
-    let (Some(mut stdin), Some(mut stdout), Some(stderr)) =
-        (child.stdin.take(), child.stdout.take(), child.stderr.take())
-    else {
-        return Err("its pipes are not there".to_owned());
-    };
-    let bytes = encode(request).map_err(|e| e.to_string())?;
-    let send = async {
-        // A child that died early says why on its error output; the broken pipe is no news.
-        let _ = stdin.write_all(&bytes).await;
-        drop(stdin);
-    };
-    let read_errors = async {
-        let mut text = Vec::new();
-        let mut stderr = stderr;
-        let _ = (&mut stderr).take(MAX_STDERR_BYTES).read_to_end(&mut text).await;
-        // Whatever follows is thrown away, so that the child never waits for a reader.
-        let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
-        String::from_utf8_lossy(&text).into_owned()
-    };
-    let hear = async {
-        let mut outcome = None;
-        while let Some(frame) = read_frame(&mut stdout).await? {
-            match frame {
-                FromChild::Progress(progress) => say(progress),
-                FromChild::Outcome(o) => outcome = Some(o),
-            }
+) -> Result<Option<FromChild>, String> {
+    loop {
+        match read_frame(from).await? {
+            Some(FromChild::Hello(sandbox)) => hello(sandbox),
+            Some(FromChild::Begun) => *begun = true,
+            Some(FromChild::Progress(progress)) => say(progress),
+            last => return Ok(last),
         }
-        Ok::<_, String>(outcome)
-    };
-    let ((), stderr, outcome) = tokio::join!(send, read_errors, hear);
-    Ok((outcome?, stderr))
-}
-
-async fn read_frame(from: &mut (impl AsyncReadExt + Unpin)) -> Result<Option<FromChild>, String> {
-    let mut length = [0; 4];
-    match from.read_exact(&mut length).await {
-        Ok(_) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(e) => return Err(e.to_string()),
-    }
-    let length = u32::from_le_bytes(length) as usize;
-    if length > MAX_FRAME_BYTES {
-        return Err(format!("a frame of {length} bytes; at most {MAX_FRAME_BYTES} are allowed"));
-    }
-    let mut bytes = vec![0; length];
-    match from.read_exact(&mut bytes).await {
-        Ok(_) => serde_json::from_slice(&bytes).map(Some).map_err(|e| e.to_string()),
-        // Killed in the middle of a frame: its exit status tells why.
-        Err(_) => Ok(None),
     }
 }
 
-fn failed(code: &str, message: String) -> Ended {
+/// Reads to the end and keeps the last [`MAX_STDERR_BYTES`].
+async fn listen(from: &mut ChildStderr, said: &mut Vec<u8>) {
+    let mut part = [0; 4096];
+    while let Ok(n @ 1..) = from.read(&mut part).await {
+        said.extend_from_slice(&part[..n]);
+        let over = said.len().saturating_sub(MAX_STDERR_BYTES);
+        said.drain(..over);
+    }
+}
+
+/// [`listen`], and then nothing for ever.
+async fn drain(from: &mut ChildStderr, said: &mut Vec<u8>) -> std::convert::Infallible {
+    listen(from, said).await;
+    std::future::pending().await
+}
+
+pub(crate) fn failed(code: &str, message: String) -> Ended {
     Ended::Failed { reason: Reason::Error, error: RunError::new(code, message), after: None }
 }
 
-/// Why a child that gave no outcome died.
+fn crashed(code: &str, message: String) -> Ended {
+    Ended::Failed { reason: Reason::Crashed, error: RunError::new(code, message), after: None }
+}
+
+fn too_large(bytes: usize) -> Ended {
+    let message = format!("the answer has {bytes} bytes: use an artifact");
+    Ended::Fatal { reason: Reason::ResultTooLarge, error: RunError::new("result_too_large", message) }
+}
+
+/// Why a child that gave no answer died.
 fn died(status: ExitStatus, stderr: &str) -> Ended {
     let last = stderr.trim().lines().last().unwrap_or_default();
     let said = if last.is_empty() { String::new() } else { format!(": {last}") };
-    let (reason, code, what) = if stderr.contains("memory allocation of") {
-        (Reason::Oom, "oom", "it asked for more memory than it may have".to_owned())
-    } else {
-        match status.signal() {
-            Some(24) => (Reason::Timeout, "timeout", "it used up its processor time".to_owned()),
-            Some(signal) => (Reason::Crashed, "crashed", format!("killed by {}", signal_name(signal))),
-            None => (Reason::Crashed, "crashed", format!("ended with {status}")),
+    let (reason, code, what) = match status.signal() {
+        // What Rust's allocator says before it aborts.
+        Some(6) if stderr.contains("memory allocation of") => {
+            (Reason::Oom, "oom", "it asked for more memory than it may have".to_owned())
         }
+        Some(24) => (Reason::Timeout, "timeout", "it used up its processor time".to_owned()),
+        Some(signal) => (Reason::Crashed, "crashed", format!("killed by {}", signal_name(signal))),
+        None => (Reason::Crashed, "crashed", format!("ended with {status}")),
     };
     Ended::Failed { reason, error: RunError::new(code, format!("{what}{said}")), after: None }
 }
@@ -181,12 +257,34 @@ fn signal_name(signal: i32) -> String {
         6 => "SIGABRT",
         7 => "SIGBUS",
         8 => "SIGFPE",
-        9 => "SIGKILL",
+        9 => "SIGKILL (by someone, or because the machine ran out of memory)",
         11 => "SIGSEGV",
         15 => "SIGTERM",
-        25 => "SIGXFSZ",
-        31 => "SIGSYS",
+        25 => "SIGXFSZ (a file over its limit of 2 GiB)",
+        31 => "SIGSYS (a system call that no handler may make)",
         _ => return format!("signal {signal}"),
     };
     name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_without_an_answer_has_its_reason() {
+        let check = |raw: i32, stderr: &str, expected: Reason, part: &str| {
+            let Ended::Failed { reason, error, .. } = died(ExitStatus::from_raw(raw), stderr) else { panic!() };
+            assert_eq!(reason, expected, "{error}");
+            assert!(error.message.contains(part), "{error}");
+        };
+        check(6, "memory allocation of 64 bytes failed\n", Reason::Oom, "more memory");
+        check(6, "thread main has overflowed its stack\n", Reason::Crashed, "SIGABRT: thread main");
+        check(11, "memory allocation of: a handler printed it", Reason::Crashed, "SIGSEGV");
+        check(24, "", Reason::Timeout, "processor time");
+        check(25, "", Reason::Crashed, "SIGXFSZ");
+        check(31, "", Reason::Crashed, "SIGSYS");
+        check(9, "", Reason::Crashed, "SIGKILL");
+        check(256, "", Reason::Crashed, "exit status: 1");
+    }
 }

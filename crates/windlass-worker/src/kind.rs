@@ -28,6 +28,9 @@ pub struct KindSpec {
     pub max_attempts: u32,
     /// After this the run is ended: a child is killed, a future dropped.
     pub timeout: Duration,
+    /// After this the run is told that it takes long ([`RunContext::over_soft_limit`]) and a
+    /// warning is logged. `None`: 80 % of the timeout.
+    pub soft_timeout: Option<Duration>,
     /// How long an equal job is answered from the result cache; `None`: never.
     pub cache_ttl: Option<Duration>,
     /// One line for people.
@@ -52,6 +55,7 @@ impl KindSpec {
             queue: "default",
             max_attempts: Self::MAX_ATTEMPTS,
             timeout: Self::TIMEOUT,
+            soft_timeout: None,
             cache_ttl: None,
             about,
         }
@@ -76,12 +80,22 @@ pub trait RunContext: Send + Sync {
     fn cancelled(&self) -> bool;
     /// What is left until the hard limit.
     fn remaining(&self) -> Duration;
+    /// True once the soft limit has passed ([`KindSpec::soft_timeout`]): finish soon, with less
+    /// if need be. The worker has logged a warning.
+    fn over_soft_limit(&self) -> bool {
+        false
+    }
     /// Which run this is, from 1.
     fn attempt(&self) -> u32;
 }
 
-/// A kind whose `run` is synchronous and happens in a child process of its own: for
-/// everything that parses a user's bytes or burns CPU.
+/// A kind whose `run` is synchronous and happens in a child process: for everything that parses
+/// a user's bytes or burns CPU.
+///
+/// A child runs one job at a time and then the next one's, so `run` keeps nothing of a job in
+/// statics. It can open no file but those in its private directory (and the time zones), no
+/// socket, and start no process; threads are allowed when they end with the run. Cancelling a
+/// job kills its child, as does its timeout.
 ///
 /// The child sees only the files laid into its private directory: every blob of
 /// [`Inputs::blobs`] as `in/<digest>`. What `run` wants kept it writes below `out/` and

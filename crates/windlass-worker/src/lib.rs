@@ -7,24 +7,32 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod canary;
 mod child;
 mod control;
 mod frame;
 mod isolate;
 mod kind;
 mod policy;
+mod pool;
 mod pump;
+mod recycle;
 mod registry;
 mod result;
 mod run;
+mod sandbox;
 mod source;
+mod syscalls;
+mod watchdog;
 mod worker;
 
 pub use child::child_main;
 pub use isolate::Isolation;
 pub use kind::{InlineKind, Inputs, IsolatedKind, KindSpec, RunContext, decode_args};
+pub use recycle::Recycle;
 pub use registry::{Executor, Registry};
 pub use result::{StoredArtifact, StoredResult};
+pub use sandbox::Sandbox;
 pub use worker::{Error, Worker, WorkerOptions};
 
 /// A number in 0.0–1.0, to spread waits.

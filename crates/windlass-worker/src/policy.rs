@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use windlass_jobs::command::Settle;
+use windlass_jobs::command::{PARK_AFTER, Settle};
 use windlass_jobs::{Backoff, MAX_RESULT_BYTES, Reason, RunError};
 
 /// The longest error text kept with a job, in bytes.
 const MAX_ERROR_BYTES: usize = 16 * 1024;
+
+/// How long a job of a kind this worker does not know is left to others.
+const UNKNOWN_KIND_WAIT: Duration = Duration::from_secs(5);
 
 /// How a run ended, as the worker sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +26,8 @@ pub(crate) enum Ended {
     Cancelled(String),
     /// The worker stops, or lost the lease: given back.
     GivenBack,
+    /// This worker does not know the kind.
+    UnknownKind,
 }
 
 /// What the job's own words say about failing.
@@ -55,6 +60,7 @@ pub(crate) fn settle(ended: Ended, attempts: &Attempts, random: f64) -> Settle {
         Ended::Snooze(delay) => Settle::Snooze { delay: delay.min(Backoff::MAX_DELAY) },
         Ended::Cancelled(reason) => Settle::Cancelled { error: error_text(&RunError::new("cancelled", reason)) },
         Ended::GivenBack => Settle::Release,
+        Ended::UnknownKind => Settle::Unknown { delay: UNKNOWN_KIND_WAIT, park_after: PARK_AFTER },
     }
 }
 

@@ -17,9 +17,13 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use windlass_broker::{SharedBroker, Wake};
-use windlass_jobs::command::{Ack, Claim, Claimed, Exchange, Exchanged, Finish, MAX_EXCHANGE, Settle, WorkerInfo};
-use windlass_jobs::{Lease, Progress, Queue};
+use windlass_jobs::command::{
+    Ack, Claim, Claimed, Exchange, Exchanged, Finish, KEEP_FAILURE_FOR, KEEP_SUCCESS_FOR, MAX_EXCHANGE, Settle, TIDY_SLICE,
+    WorkerInfo,
+};
+use windlass_jobs::{Lease, Progress, Queue, Timestamp};
 
+use crate::canary::Canary;
 use crate::control::{Control, Stop};
 
 /// Exchanges in flight at once.
@@ -32,6 +36,8 @@ const COMPANY: Duration = Duration::from_millis(1);
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
 /// How often one queue is asked without a reason, in turn.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often terminal jobs past their time are forgotten.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// How often progress is written at most.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// How long a run that was told to stop has to say so before its job is released for it.
@@ -88,6 +94,13 @@ struct Lane {
     /// Not before this after an error.
     retry_at: Option<Instant>,
     failures: u32,
+    /// Since when the queue has data, as it last said, and when that was.
+    since: Option<Timestamp>,
+    heard_at: Timestamp,
+    /// When terminal jobs are next forgotten.
+    tidy_at: Instant,
+    /// Parked jobs of the worker's kinds may be left.
+    unpark: bool,
 }
 
 struct Running {
@@ -113,6 +126,14 @@ enum Reply {
         what: &'static str,
         result: windlass_broker::Result<()>,
     },
+    Tidied {
+        lane: usize,
+        result: windlass_broker::Result<usize>,
+    },
+    Unparked {
+        lane: usize,
+        result: windlass_broker::Result<usize>,
+    },
 }
 
 pub(crate) struct Pump {
@@ -130,7 +151,7 @@ pub(crate) struct Pump {
     cursor: usize,
     sweep: usize,
     ends: Ends,
-    healthy: watch::Sender<bool>,
+    canary: Canary,
 }
 
 /// The stations of a stop.
@@ -144,12 +165,30 @@ struct Ends {
     give_up_at: Option<Instant>,
 }
 
+impl Lane {
+    /// A queue whose data is gone, or younger than it was, has lost it: FLUSHALL, a restart
+    /// without persistence, a failover to a replica that had nothing.
+    fn notice_loss(&mut self, now: Timestamp, since: Option<Timestamp>) {
+        // Replies of calls that were under way together may come in any order.
+        if now < self.heard_at {
+            return;
+        }
+        self.heard_at = now;
+        if let Some(before) = self.since
+            && since.is_none_or(|since| since > before)
+        {
+            tracing::error!(queue = %self.queue, %before, event = "queue_data_lost", "the queue has lost its data");
+        }
+        self.since = since;
+    }
+}
+
 impl Pump {
     pub(crate) fn new(
         broker: SharedBroker,
         options: PumpOptions,
         jobs: mpsc::UnboundedSender<Vec<Job>>,
-        healthy: watch::Sender<bool>,
+        canary: Canary,
     ) -> Self {
         let lane = |queue: &Queue| Lane {
             queue: queue.clone(),
@@ -161,6 +200,10 @@ impl Pump {
             timer: None,
             retry_at: None,
             failures: 0,
+            since: None,
+            heard_at: Timestamp::default(),
+            tidy_at: Instant::now() + TIDY_EVERY,
+            unpark: true,
         };
         Self {
             broker,
@@ -175,7 +218,7 @@ impl Pump {
             cursor: 0,
             sweep: 0,
             ends: Ends::default(),
-            healthy,
+            canary,
         }
     }
 
@@ -190,6 +233,7 @@ impl Pump {
         let mut announce = ticker(ANNOUNCE_EVERY);
         let mut sweep = ticker(SWEEP_EVERY);
         let mut write_progress = ticker(PROGRESS_EVERY);
+        let mut canary = ticker(Canary::EVERY);
         let mut received = Vec::with_capacity(256);
         loop {
             self.issue();
@@ -208,9 +252,10 @@ impl Pump {
                 }
                 Some(wake) = wakes.recv() => self.wake(wake),
                 Ok(()) = orders.changed() => self.order(*orders.borrow_and_update()),
-                _ = renew.tick() => self.renew(),
+                _ = renew.tick() => self.renew(self.options.lease / 4),
                 _ = announce.tick() => self.announce(),
                 _ = sweep.tick() => self.sweep(),
+                _ = canary.tick() => self.send_canary(),
                 _ = write_progress.tick(), if !self.progress.is_empty() => self.write_progress(),
                 () = sleep => self.timers(),
             }
@@ -271,6 +316,7 @@ impl Pump {
             worker: self.options.info.name.clone(),
             max: want,
             lease: self.options.lease,
+            grace: lane.failures > 0,
         });
         lane.pass_on = false;
         self.reserved += want;
@@ -296,8 +342,10 @@ impl Pump {
             Reply::Renewed { leases, result } => match result {
                 Ok(acks) => {
                     for (lease, ack) in leases.iter().zip(acks) {
-                        if ack == Ack::Stale {
-                            self.lose(*lease);
+                        match ack {
+                            Ack::Taken => {}
+                            Ack::Stale => self.lose(*lease),
+                            Ack::Cancel => self.cancel(*lease),
                         }
                     }
                 }
@@ -308,6 +356,18 @@ impl Pump {
                     tracing::debug!(error = %chain(&error), "{what} not written");
                 }
             }
+            Reply::Tidied { lane, result } => {
+                let more = result.is_ok_and(|forgotten| forgotten >= TIDY_SLICE);
+                self.lanes[lane].tidy_at = Instant::now() + if more { COMPANY } else { TIDY_EVERY };
+            }
+            Reply::Unparked { lane, result } => match result {
+                Ok(0) => {}
+                Ok(back) => {
+                    tracing::info!(queue = %self.lanes[lane].queue, back, "parked jobs are offered again");
+                    self.lanes[lane].unpark = true;
+                }
+                Err(_) => self.lanes[lane].unpark = true,
+            },
         }
     }
 
@@ -331,7 +391,8 @@ impl Pump {
             // A little late rather than a little early: an early question finds nothing.
             lane.timer = next.map(|at| now + at.since(exchanged.now) + COMPANY);
         }
-        self.healthy.send_if_modified(|healthy| !std::mem::replace(healthy, true));
+        lane.notice_loss(exchanged.now, exchanged.since);
+        self.canary.came_back();
         self.start(index, exchanged.claimed, now);
     }
 
@@ -368,7 +429,6 @@ impl Pump {
         }
         lane.failures = lane.failures.saturating_add(1);
         lane.retry_at = Some(Instant::now() + retry_wait(lane.failures));
-        self.healthy.send_if_modified(|healthy| std::mem::replace(healthy, false));
     }
 
     fn take_report(&mut self, report: Report) {
@@ -403,12 +463,36 @@ impl Pump {
         }
     }
 
+    fn cancel(&mut self, lease: Lease) {
+        if let Some(running) = self.running.get(&lease) {
+            tracing::info!(job = %lease.ulid, queue = %self.lanes[running.queue].queue, "cancelled on request: the run is stopped");
+            running.control.stop(Stop::Cancelled);
+        }
+    }
+
     fn wake(&mut self, wake: Wake) {
+        match &wake {
+            Wake::Canary(token) => {
+                if self.canary.hears(token)
+                    && let Some(lane) = self.lanes.get_mut(self.sweep)
+                {
+                    // The second half of the round: a reply to a claim, of whatever size.
+                    lane.hot = true;
+                    lane.pass_on = true;
+                }
+                return;
+            }
+            Wake::Cancel(_, lease) => return self.cancel(*lease),
+            // A cancel may have been missed: renewals tell.
+            Wake::All => self.renew(Duration::ZERO),
+            Wake::Queue(_) => {}
+        }
         let full = self.free() == 0;
         for lane in &mut self.lanes {
             let meant = match &wake {
                 Wake::All => true,
                 Wake::Queue(queue) => *queue == lane.queue,
+                Wake::Cancel(..) | Wake::Canary(_) => false,
             };
             if meant {
                 lane.hot = true;
@@ -426,8 +510,8 @@ impl Pump {
         self.ends.stop_at = Some(stop_at);
     }
 
-    fn renew(&mut self) {
-        let young = self.options.lease / 4;
+    /// Renews the leases of runs older than `young`.
+    fn renew(&mut self, young: Duration) {
         for index in 0..self.lanes.len() {
             let held = self.running.iter().filter(|(_, r)| r.queue == index && !r.lost && r.since.elapsed() > young);
             let leases: Vec<Lease> = held.map(|(lease, _)| *lease).collect();
@@ -451,11 +535,36 @@ impl Pump {
             .push(Box::pin(async move { Reply::Said { what: "announcement", result: broker.announce(&info).await } }));
     }
 
+    fn send_canary(&mut self) {
+        let token = self.canary.next();
+        let (broker, name) = (Arc::clone(&self.broker), self.options.info.name.clone());
+        let send = async move { Reply::Said { what: "canary", result: broker.canary(&name, &token).await } };
+        self.calls.push(Box::pin(send));
+    }
+
+    /// One call for one queue, in turn: forgetting what is old, offering what is parked, or
+    /// asking it without a reason. So an idle worker's calls do not grow with its queues.
     fn sweep(&mut self) {
-        if let Some(lane) = self.lanes.get_mut(self.sweep) {
+        let index = self.sweep;
+        self.sweep = (self.sweep + 1) % self.lanes.len().max(1);
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let now = Instant::now();
+        let (broker, queue) = (Arc::clone(&self.broker), lane.queue.clone());
+        if std::mem::take(&mut lane.unpark) {
+            let kinds = self.options.info.kinds.clone();
+            self.calls.push(Box::pin(async move {
+                let result = broker.unpark(&queue, &kinds).await;
+                Reply::Unparked { lane: index, result }
+            }));
+        } else if lane.tidy_at <= now {
+            lane.tidy_at = now + TIDY_EVERY;
+            self.calls.push(Box::pin(async move {
+                let result = broker.tidy(&queue, KEEP_SUCCESS_FOR, KEEP_FAILURE_FOR).await;
+                Reply::Tidied { lane: index, result }
+            }));
+        } else {
             lane.hot = true;
         }
-        self.sweep = (self.sweep + 1) % self.lanes.len().max(1);
     }
 
     fn write_progress(&mut self) {

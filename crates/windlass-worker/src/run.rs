@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::path::{Component, Path};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -15,26 +16,26 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tower::Service;
 use windlass_jobs::command::{Claimed, Finish, decode_options, effective_max_attempts};
-use windlass_jobs::{ArtifactFile, Done, Lease, Options, Outcome, Progress, Queue, Reason, RunError};
+use windlass_jobs::{ArtifactFile, Done, Options, Outcome, Progress, Queue, Reason, RunError};
 use windlass_store::{Digest, Services};
 
 use crate::cache;
-use crate::control::{Control, Stop};
-use crate::isolate::{Isolation, JobFacts};
+use crate::control::Stop;
+use crate::isolate::JobFacts;
 use crate::kind::{KindSpec, RunContext};
 use crate::policy::{Attempts, Ended, settle};
+use crate::pool::Pool;
 use crate::pump::{Job, Report};
 use crate::registry::{AnyKind, Executor, Registry, refused};
 use crate::result::{StoredArtifact, StoredResult};
-
-/// How long a job of a kind this worker does not know is left to others.
-const UNKNOWN_KIND_WAIT: Duration = Duration::from_secs(5);
+use crate::watchdog::Watchdog;
 
 /// What every run needs.
 pub(crate) struct Runner {
     pub(crate) registry: Registry,
     pub(crate) services: Services,
-    pub(crate) isolation: Isolation,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) watchdog: Arc<Watchdog>,
     pub(crate) queues: Vec<Queue>,
     pub(crate) reports: mpsc::UnboundedSender<Report>,
 }
@@ -67,12 +68,20 @@ struct Run<'a> {
     job: &'a Job,
     kind: &'a dyn AnyKind,
     options: &'a Options,
+    soft: Instant,
     deadline: Instant,
+    /// How far it said it is: the bits of an `f32`.
+    percent: AtomicU32,
 }
 
 impl Run<'_> {
     fn spec(&self) -> &KindSpec {
         self.kind.spec()
+    }
+
+    fn say(&self, reports: &mpsc::UnboundedSender<Report>, progress: Progress) {
+        self.percent.store(progress.percent.to_bits(), Ordering::Relaxed);
+        let _ = reports.send(Report::Progress { queue: self.job.queue, lease: self.job.claimed.lease, progress });
     }
 }
 
@@ -104,10 +113,18 @@ impl Runner {
         }
         let Some(kind) = self.registry.get(&claimed.kind) else {
             tracing::warn!(kind = %claimed.kind, queue = %self.queues[job.queue], "unknown kind: left to other workers for 5 s");
-            return (Ended::Snooze(UNKNOWN_KIND_WAIT), attempts);
+            return (Ended::UnknownKind, attempts);
         };
         let limit = options.timeout.unwrap_or(kind.spec().timeout);
-        let run = Run { job, kind: kind.as_ref(), options: &options, deadline: Instant::now() + limit };
+        let now = Instant::now();
+        let run = Run {
+            job,
+            kind: kind.as_ref(),
+            options: &options,
+            soft: now + soft_limit(limit, kind.spec().soft_timeout),
+            deadline: now + limit,
+            percent: AtomicU32::new(0),
+        };
         let ended = match kind.executor() {
             Executor::Inline => self.inline(&run).await,
             Executor::Isolated => self.isolated(&run).await,
@@ -125,28 +142,49 @@ impl Runner {
     }
 
     async fn inline(&self, run: &Run<'_>) -> Ended {
-        let context = InlineContext {
-            lease: run.job.claimed.lease,
-            queue: run.job.queue,
-            attempt: run.job.claimed.failures + 1,
-            deadline: run.deadline,
-            control: Arc::clone(&run.job.control),
-            reports: self.reports.clone(),
-        };
+        let context = InlineContext { run, reports: &self.reports };
         let handler = run.kind.run_inline(&run.job.claimed.args, &context);
-        tokio::select! {
-            biased;
-            outcome = handler => match outcome {
-                Outcome::Done(done) if !done.artifacts.is_empty() => {
-                    ended_of(Outcome::fatal("no_directory", "a kind that runs inside the worker has no directory for artifacts"))
-                }
-                Outcome::Done(Done { value: Value::Null, skipped, .. }) => Ended::Done { result: None, skipped },
-                Outcome::Done(done) => done_with(&StoredResult { value: done.value, ..StoredResult::default() }, done.skipped),
-                other => ended_of(other),
-            },
-            stop = run.job.control.stopped() => stopped(stop),
-            () = tokio::time::sleep_until(run.deadline.into()) => timed_out(run),
+        let handler = self.watchdog.watch(run.spec().name, run.job.claimed.lease, handler);
+        match self.within_limits(run, handler).await {
+            Err(ended) => ended,
+            Ok(Outcome::Done(done)) if !done.artifacts.is_empty() => ended_of(Outcome::fatal(
+                "no_directory",
+                "a kind that runs inside the worker has no directory for artifacts",
+            )),
+            Ok(Outcome::Done(Done { value: Value::Null, skipped, .. })) => Ended::Done { result: None, skipped },
+            Ok(Outcome::Done(done)) => {
+                done_with(&StoredResult { value: done.value, ..StoredResult::default() }, done.skipped)
+            }
+            Ok(other) => ended_of(other),
         }
+    }
+
+    /// Waits for a run's work, warns when its soft limit passes, and gives it up at the hard one
+    /// or when it should stop: what is dropped then ends with it.
+    async fn within_limits<T>(&self, run: &Run<'_>, work: impl Future<Output = T>) -> Result<T, Ended> {
+        let mut work = std::pin::pin!(work);
+        let mut warned = false;
+        loop {
+            tokio::select! {
+                biased;
+                out = &mut work => return Ok(out),
+                stop = run.job.control.stopped() => return Err(stopped(stop)),
+                () = tokio::time::sleep_until(run.deadline.into()) => return Err(timed_out(run)),
+                () = tokio::time::sleep_until(run.soft.into()), if !warned => {
+                    warned = true;
+                    self.warn_slow(run);
+                }
+            }
+        }
+    }
+
+    fn warn_slow(&self, run: &Run<'_>) {
+        let claimed = &run.job.claimed;
+        let left_ms = run.deadline.saturating_duration_since(Instant::now()).as_millis();
+        let queue = &self.queues[run.job.queue];
+        tracing::warn!(job = %claimed.lease.ulid, %queue, kind = %claimed.kind, left_ms, "run over its soft limit");
+        let percent = f32::from_bits(run.percent.load(Ordering::Relaxed));
+        run.say(&self.reports, Progress::new(percent, "over the soft time limit"));
     }
 
     async fn isolated(&self, run: &Run<'_>) -> Ended {
@@ -181,32 +219,36 @@ impl Runner {
     /// Lays the inputs, runs the child, keeps the artifacts. The directory goes in every case.
     async fn isolated_miss(&self, run: &Run<'_>, args: &Value) -> Result<(StoredResult, bool), Ended> {
         let inputs = run.kind.inputs(args);
-        let dir = self.isolation.private_dir().map_err(|e| storage("private directory", &e))?;
+        let mut seat = self.pool.seat().await?;
+        let dir = seat.dir();
         for blob in &inputs.blobs {
-            self.lay(blob, dir.path()).await?;
+            if let Err(ended) = self.lay(blob, &dir).await {
+                seat.leave().await;
+                return Err(ended);
+            }
         }
         let facts = JobFacts {
             kind: run.spec().name,
             args,
-            dir: dir.path(),
             attempt: run.job.claimed.failures + 1,
+            soft: run.soft,
             deadline: run.deadline,
             peak_memory_bytes: inputs.peak_memory_bytes,
         };
-        let (queue, lease) = (run.job.queue, run.job.claimed.lease);
-        let say = |progress: Progress| {
-            let _ = self.reports.send(Report::Progress { queue, lease, progress });
+        let say = |progress: Progress| run.say(&self.reports, progress);
+        let outcome = self.within_limits(run, seat.run(&facts, say)).await??;
+        let kept = match outcome {
+            Outcome::Done(done) => self.keep_all(done, &seat.dir()).await,
+            other => Err(ended_of(other)),
         };
-        let outcome = tokio::select! {
-            biased;
-            outcome = self.isolation.run(&facts, say) => outcome?,
-            stop = run.job.control.stopped() => return Err(stopped(stop)),
-            () = tokio::time::sleep_until(run.deadline.into()) => return Err(timed_out(run)),
-        };
-        let Outcome::Done(done) = outcome else { return Err(ended_of(outcome)) };
+        seat.leave().await;
+        kept
+    }
+
+    async fn keep_all(&self, done: Done, dir: &Path) -> Result<(StoredResult, bool), Ended> {
         let mut stored = StoredResult { value: done.value, artifacts: Vec::new(), cached: false };
         for artifact in &done.artifacts {
-            stored.artifacts.push(self.keep(artifact, dir.path()).await?);
+            stored.artifacts.push(self.keep(artifact, dir).await?);
         }
         Ok((stored, done.skipped))
     }
@@ -223,10 +265,8 @@ impl Runner {
 
     /// Stores a file the child wrote; only a plain file below the directory is taken.
     async fn keep(&self, artifact: &ArtifactFile, dir: &Path) -> Result<StoredArtifact, Ended> {
-        let below = artifact.path.components().all(|c| matches!(c, Component::Normal(_)));
         let path = dir.join(&artifact.path);
-        let plain = below && tokio::fs::symlink_metadata(&path).await.is_ok_and(|facts| facts.is_file());
-        if !plain {
+        if !is_plain_below(dir, &artifact.path).await {
             return Err(fatal("artifact_missing", format!("{} is not a file of the run", artifact.path.display())));
         }
         let (digest, bytes) = self.services.artifacts.put_file(&path).await.map_err(|e| match e {
@@ -249,6 +289,26 @@ impl Runner {
             _ => tracing::debug!(job = %claimed.lease.ulid, %queue, kind = %claimed.kind, "run ended"),
         }
     }
+}
+
+/// Whether a path names a file in a directory without a way out of it: no `..`, no link on the way.
+async fn is_plain_below(dir: &Path, path: &Path) -> bool {
+    let mut at = dir.to_owned();
+    let mut facts = None;
+    for part in path.components() {
+        let Component::Normal(name) = part else { return false };
+        at.push(name);
+        facts = match tokio::fs::symlink_metadata(&at).await {
+            Ok(facts) if facts.is_file() || facts.is_dir() => Some(facts),
+            _ => return false,
+        };
+    }
+    facts.is_some_and(|facts| facts.is_file())
+}
+
+/// The kind's own soft limit, else 80 % of the hard one; never after it.
+fn soft_limit(hard: Duration, of_kind: Option<Duration>) -> Duration {
+    of_kind.map_or(hard / 5 * 4, |soft| soft.min(hard))
 }
 
 fn ended_of(outcome: Outcome) -> Ended {
@@ -286,6 +346,7 @@ fn stopped(stop: Stop) -> Ended {
     match stop {
         // The fence refuses whatever a run without a lease would say.
         Stop::Shutdown | Stop::LeaseLost => Ended::GivenBack,
+        Stop::Cancelled => Ended::Cancelled("cancelled on request".to_owned()),
     }
 }
 
@@ -303,27 +364,61 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// What an inline run may say and ask.
-struct InlineContext {
-    lease: Lease,
-    queue: usize,
-    attempt: u32,
-    deadline: Instant,
-    control: Arc<Control>,
-    reports: mpsc::UnboundedSender<Report>,
+struct InlineContext<'a> {
+    run: &'a Run<'a>,
+    reports: &'a mpsc::UnboundedSender<Report>,
 }
 
-impl RunContext for InlineContext {
+impl RunContext for InlineContext<'_> {
     fn progress(&self, percent: f32, message: &str) {
-        let progress = Progress::new(percent, message);
-        let _ = self.reports.send(Report::Progress { queue: self.queue, lease: self.lease, progress });
+        self.run.say(self.reports, Progress::new(percent, message));
     }
     fn cancelled(&self) -> bool {
-        self.control.why().is_some()
+        self.run.job.control.why().is_some()
     }
     fn remaining(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+        self.run.deadline.saturating_duration_since(Instant::now())
+    }
+    fn over_soft_limit(&self) -> bool {
+        Instant::now() >= self.run.soft
     }
     fn attempt(&self) -> u32 {
-        self.attempt
+        self.run.job.claimed.failures + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soft_limit_comes_before_the_hard_one() {
+        let s = Duration::from_secs;
+        assert_eq!(soft_limit(s(300), None), s(240));
+        assert_eq!(soft_limit(s(300), Some(s(10))), s(10));
+        assert_eq!(soft_limit(s(300), Some(s(400))), s(300));
+    }
+
+    #[tokio::test]
+    async fn only_plain_files_below_the_directory_are_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        std::fs::create_dir_all(at("job/out")).unwrap();
+        std::fs::write(at("job/out/a"), "a").unwrap();
+        std::fs::write(at("secret"), "s").unwrap();
+        std::os::unix::fs::symlink(at("secret"), at("job/out/link")).unwrap();
+        std::os::unix::fs::symlink(dir.path(), at("job/out/up")).unwrap();
+        for (path, expected) in [
+            ("out/a", true),
+            ("out", false),
+            ("", false),
+            ("out/b", false),
+            ("../secret", false),
+            ("out/link", false),
+            ("out/up/secret", false),
+            ("/etc/passwd", false),
+        ] {
+            assert_eq!(is_plain_below(&at("job"), Path::new(path)).await, expected, "{path}");
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! A worker: the pump's thread, the apalis worker that runs handlers, and how both stop.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +12,14 @@ use windlass_jobs::command::WorkerInfo;
 use windlass_jobs::{Queue, Timestamp, new_ulid};
 use windlass_store::Services;
 
+use crate::canary::Canary;
 use crate::isolate::Isolation;
+use crate::pool::Pool;
 use crate::pump::{Pump, PumpOptions, StopOrder};
-use crate::registry::Registry;
+use crate::registry::{Executor, Registry};
 use crate::run::{RunService, Runner};
 use crate::source::Source;
+use crate::watchdog::Watchdog;
 
 /// How a worker works.
 #[derive(Debug, Clone)]
@@ -39,19 +41,11 @@ impl WorkerOptions {
     /// How long a drain waits for running jobs by default.
     pub const GRACE: Duration = Duration::from_secs(25);
 
-    /// Defaults for these queues; children are started as `program args…`.
+    /// Defaults for these queues.
     #[must_use]
-    pub fn new(queues: Vec<Queue>, program: PathBuf, args: &[&str]) -> Self {
-        Self {
-            queues,
-            slots: 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            lease: Self::LEASE,
-            isolation: Isolation {
-                program,
-                args: args.iter().map(Into::into).collect(),
-                scratch: std::env::temp_dir(),
-            },
-        }
+    pub fn new(queues: Vec<Queue>, isolation: Isolation) -> Self {
+        let slots = 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { queues, slots, lease: Self::LEASE, isolation }
     }
 }
 
@@ -68,8 +62,8 @@ pub enum Error {
         /// What is allowed.
         allowed: &'static str,
     },
-    /// The pump's thread could not be started.
-    #[error("the pump's thread")]
+    /// One of the worker's own threads could not be started.
+    #[error("a thread of the worker")]
     Thread(#[source] std::io::Error),
     /// The pump or the apalis worker ended although nobody asked for it.
     #[error("the worker ended unasked: {0}")]
@@ -81,7 +75,7 @@ pub enum Error {
 pub struct Worker {
     name: String,
     orders: watch::Sender<StopOrder>,
-    healthy: watch::Receiver<bool>,
+    canary: Canary,
     pump_ended: Option<oneshot::Receiver<()>>,
     handlers: Option<JoinHandle<Result<(), WorkerError>>>,
 }
@@ -103,23 +97,28 @@ impl Worker {
         let (jobs, claimed) = mpsc::unbounded_channel();
         let (reports, reported) = mpsc::unbounded_channel();
         let (orders, ordered) = watch::channel(StopOrder::Run);
-        let (healthy_sender, healthy) = watch::channel(false);
+        let canary = Canary::new();
         let (pump_ends, pump_ended) = oneshot::channel();
 
         let pump_options =
             PumpOptions { info, queues: options.queues.clone(), slots: options.slots, lease: options.lease };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
-        let pump = Pump::new(broker, pump_options, jobs, healthy_sender);
+        let pump = Pump::new(broker, pump_options, jobs, canary.clone());
         let run = move || {
             runtime.block_on(pump.run(reported, ordered));
             let _ = pump_ends.send(());
         };
         std::thread::Builder::new().name("windlass-pump".into()).spawn(run).map_err(Error::Thread)?;
 
+        let pool = Pool::new(options.isolation);
+        if registry.specs().any(|spec| registry.executor(spec.name) == Some(Executor::Isolated)) {
+            tokio::spawn(try_child(Arc::clone(&pool)));
+        }
         let runner = Runner {
             registry,
             services,
-            isolation: options.isolation,
+            pool,
+            watchdog: Watchdog::start().map_err(Error::Thread)?,
             queues: options.queues,
             reports: reports.clone(),
         };
@@ -130,7 +129,7 @@ impl Worker {
         // Boxed here: inside an async block the compiler loses sight of the future's lifetime.
         let run: BoxFuture<'static, Result<(), WorkerError>> = Box::pin(worker.run());
         let handlers = tokio::spawn(run);
-        Ok(Self { name, orders, healthy, pump_ended: Some(pump_ended), handlers: Some(handlers) })
+        Ok(Self { name, orders, canary, pump_ended: Some(pump_ended), handlers: Some(handlers) })
     }
 
     /// Its name: host, process and a random part.
@@ -139,11 +138,16 @@ impl Worker {
         &self.name
     }
 
-    /// Whether the last exchange with the broker worked.
+    /// How long ago the worker last proved that it can fetch: its canary went through its own
+    /// wake-up path and a claim was answered. At most 5 s and a little when all is well; over
+    /// [`Worker::NOT_READY_AFTER`] it is cut off.
     #[must_use]
-    pub fn healthy(&self) -> watch::Receiver<bool> {
-        self.healthy.clone()
+    pub fn canary_age(&self) -> Duration {
+        self.canary.age()
     }
+
+    /// A worker whose canary is older than this takes no jobs.
+    pub const NOT_READY_AFTER: Duration = Duration::from_secs(15);
 
     /// Claims nothing more; jobs still running after `grace` are given back. A second call
     /// may shorten the grace.
@@ -185,6 +189,14 @@ impl Worker {
     }
 }
 
+/// Says at the start rather than at the first job what is wrong with children. The one that was
+/// started waits for that job.
+async fn try_child(pool: Arc<Pool>) {
+    if let Err(error) = pool.warm().await {
+        tracing::warn!(%error, "no child can be started: jobs that need one will fail");
+    }
+}
+
 fn pump_result(ended: Result<(), oneshot::error::RecvError>) -> Result<(), Error> {
     ended.map_err(|_| Error::EndedUnasked("the pump's thread panicked".to_owned()))
 }
@@ -196,6 +208,9 @@ fn check(options: &WorkerOptions) -> Result<(), Error> {
     }
     if !(1..=10_000).contains(&options.slots) {
         return fail("slots", options.slots.to_string(), "1 to 10000");
+    }
+    if options.isolation.recycle.after_jobs == 0 {
+        return fail("recycle.after_jobs", "0".to_owned(), "1 or more");
     }
     if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&options.lease) {
         return fail("lease", format!("{} ms", options.lease.as_millis()), "100 ms to 1 h");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use windlass_jobs::{JobId, Priority, Queue};
+use windlass_jobs::{JobId, Priority, Queue, Reason};
 
 /// Windlass: background jobs done reliably – PDFs, charts, checks – with one binary.
 ///
@@ -41,10 +41,37 @@ pub(crate) enum Command {
     Enqueue(Box<Enqueue>),
     /// Show one job.
     Task(Task),
+    /// Cancel a job, waiting or running.
+    Cancel {
+        /// The job's id.
+        id: JobId,
+    },
+    /// Let workers claim nothing more of a queue.
+    Pause {
+        /// The queue.
+        queue: Queue,
+    },
+    /// Let workers claim a paused queue's jobs again.
+    Resume {
+        /// The queue.
+        queue: Queue,
+    },
+    /// Bound how many jobs of a queue may wait.
+    Limit {
+        /// The queue.
+        queue: Queue,
+        /// At most this many; without it, any number.
+        #[arg(long, value_name = "N")]
+        max_waiting: Option<u64>,
+    },
+    /// Failed jobs: list them, let them start anew, forget them.
+    Dead(Dead),
     /// Show every queue: what waits, runs, is done, has failed.
     Queues,
     /// Show the kinds of job this binary can do.
     Kinds,
+    /// Look whether everything a worker needs is there and works; code 1 when not.
+    Doctor,
     /// Measure.
     Bench(Bench),
 }
@@ -112,6 +139,9 @@ pub(crate) struct Enqueue {
     /// Not before this long from now: 500ms, 10s, 5m, 2h.
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub(crate) delay: Option<Duration>,
+    /// Not started this long from now: it ends in failure, reason expired.
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub(crate) expires: Option<Duration>,
     /// Runs at most, the first included [default: the kind's].
     #[arg(long, value_name = "N")]
     pub(crate) max_attempts: Option<u32>,
@@ -140,6 +170,54 @@ pub(crate) struct Task {
     /// Write the job's files into this folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// `windlass dead`.
+#[derive(Debug, Args)]
+pub(crate) struct Dead {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: DeadVerb,
+}
+
+/// What can be done with failed jobs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadVerb {
+    /// Show a queue's failed jobs, newest first.
+    List {
+        /// The queue.
+        queue: Queue,
+        /// At most this many.
+        #[arg(long, default_value_t = 20, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=500))]
+        limit: usize,
+    },
+    /// Let failed jobs start anew, with all their attempts.
+    Replay(Which),
+    /// Forget failed jobs.
+    Delete(Which),
+}
+
+/// Which failed jobs are meant: ids, or a queue and a filter.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// These jobs.
+    #[arg(conflicts_with_all = ["queue", "kind", "reason", "labels", "all"])]
+    pub(crate) ids: Vec<JobId>,
+    /// Those of this queue that fit the filter; done by a job, in slices.
+    #[arg(long)]
+    pub(crate) queue: Option<Queue>,
+    /// Only this kind.
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// Only this reason: error, timeout, crashed, oom, poisoned, expired, decode, result_too_large.
+    #[arg(long)]
+    pub(crate) reason: Option<Reason>,
+    /// Only with this label, key=value; may be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Every failed job of the queue.
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 /// `windlass bench`.

@@ -6,10 +6,12 @@
 mod cli;
 mod commands;
 mod kinds;
+mod log;
 mod panic;
 mod probe;
 mod runtime;
 mod settings;
+mod system;
 mod telemetry;
 
 use std::process::ExitCode;
@@ -20,7 +22,7 @@ const CHILD_ARG: &str = "__child";
 fn main() -> ExitCode {
     // Before any thread or runtime exists: the child limits its one thread, and itself.
     if std::env::args_os().nth(1).is_some_and(|arg| arg == CHILD_ARG) {
-        return windlass_worker::child_main(&kinds::registry());
+        return windlass_worker::child_main(&kinds::registry(None));
     }
     let cli = cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -34,5 +36,6 @@ fn main() -> ExitCode {
     };
     // Whatever still runs has been drained or given back by now.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    log::flush();
     code
 }

@@ -3,19 +3,22 @@
 //! An operator sees with them how a queue, its workers and its alarms behave before real work
 //! depends on it.
 
+mod crash;
+
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use windlass_jobs::{Done, Outcome, Violation};
 use windlass_worker::{InlineKind, Inputs, IsolatedKind, KindSpec, Registry, RunContext};
 
 const QUEUE: &str = "probe";
 
 pub(crate) fn register(registry: &mut Registry) {
-    registry.inline(Noop).inline(Sleep).inline(Fail).isolated(Crash);
+    registry.inline(Noop).inline(Sleep).inline(Fail).inline(Block).isolated(IsolatedNoop).isolated(crash::Crash);
 }
 
 /// `probe.noop`: any args, no result.
@@ -114,70 +117,47 @@ impl InlineKind for Fail {
     }
 }
 
-/// `probe.crash`: `{"how": "panic" | "abort" | "overflow" | "memory" | "loop" | "garbage"}`, in a child.
-struct Crash;
+/// `probe.block`: `{"ms": 0–60,000}`; holds a thread of the runtime, as no inline kind should.
+struct Block;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CrashArgs {
-    how: CrashHow,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum CrashHow {
-    Panic,
-    Abort,
-    Overflow,
-    Memory,
-    Loop,
-    Garbage,
-}
-
-impl IsolatedKind for Crash {
-    type Args = CrashArgs;
+#[async_trait]
+impl InlineKind for Block {
+    type Args = SleepArgs;
 
     fn spec(&self) -> KindSpec {
-        let timeout = Duration::from_secs(30);
-        KindSpec { queue: QUEUE, timeout, ..KindSpec::new("probe.crash", "crashes its child process as args.how says") }
+        KindSpec { queue: QUEUE, ..KindSpec::new("probe.block", "blocks a thread of the worker for args.ms") }
     }
-    fn check(&self, _: &CrashArgs) -> Vec<Violation> {
-        Vec::new()
-    }
-    fn inputs(&self, _: &CrashArgs) -> Inputs {
-        Inputs { blobs: Vec::new(), peak_memory_bytes: 64 * 1024 * 1024 }
-    }
-    #[expect(clippy::print_stdout, reason = "shows that what a handler prints does not disturb the frames")]
-    fn run(&self, args: CrashArgs, _: &Path, ctx: &dyn RunContext) -> Outcome {
-        ctx.progress(10.0, "about to crash");
-        match args.how {
-            CrashHow::Panic => panic!("panics as asked"),
-            CrashHow::Abort => std::process::abort(),
-            CrashHow::Overflow => {
-                let depth = overflow(0);
-                Outcome::Done(Done { value: Value::from(depth), ..Done::default() })
-            }
-            CrashHow::Memory => {
-                let mut all = Vec::new();
-                loop {
-                    all.push(vec![1_u8; 64 * 1024 * 1024]);
-                    std::hint::black_box(&all);
-                }
-            }
-            CrashHow::Loop => loop {
-                std::hint::black_box(());
-            },
-            CrashHow::Garbage => {
-                println!("this is no frame");
-                Outcome::Done(Done { value: json!({ "printed": true }), ..Done::default() })
-            }
+    fn check(&self, args: &SleepArgs) -> Vec<Violation> {
+        match args.ms {
+            0..=60_000 => Vec::new(),
+            ms => vec![Violation::new("/ms", "out_of_range", format!("{ms}; 0 to 60000 is allowed"))],
         }
+    }
+    async fn run(&self, args: SleepArgs, _: &dyn RunContext) -> Outcome {
+        std::thread::sleep(Duration::from_millis(args.ms));
+        Outcome::Done(Done { value: json!({ "blocked_ms": args.ms }), ..Done::default() })
     }
 }
 
-/// Never ends; what it answers keeps the compiler from making a loop of it.
-#[expect(unconditional_recursion, reason = "that is what it is for")]
-fn overflow(depth: u64) -> u64 {
-    let frame = std::hint::black_box([depth; 512]);
-    overflow(depth + 1) + frame[511]
+/// `probe.isolated_noop`: any args; answers how often its child has run it.
+struct IsolatedNoop;
+
+impl IsolatedKind for IsolatedNoop {
+    type Args = serde::de::IgnoredAny;
+
+    fn spec(&self) -> KindSpec {
+        KindSpec { queue: QUEUE, ..KindSpec::new("probe.isolated_noop", "does nothing, in a child process") }
+    }
+    fn check(&self, _: &Self::Args) -> Vec<Violation> {
+        Vec::new()
+    }
+    fn inputs(&self, _: &Self::Args) -> Inputs {
+        Inputs::default()
+    }
+    fn run(&self, _: Self::Args, _: &Path, _: &dyn RunContext) -> Outcome {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let runs = RUNS.fetch_add(1, Ordering::Relaxed) + 1;
+        let value = json!({ "child": std::process::id(), "runs_of_child": runs });
+        Outcome::Done(Done { value, ..Done::default() })
+    }
 }

@@ -9,7 +9,7 @@ use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
 use windlass_jobs::Queue;
 use windlass_redis::Link;
 use windlass_store::{FileArtifacts, FileResults, RedisArtifacts, RedisResults, Services};
-use windlass_worker::{Registry, Worker, WorkerOptions};
+use windlass_worker::{Isolation, Registry, Worker, WorkerOptions};
 
 use crate::settings::Settings;
 
@@ -17,6 +17,10 @@ use crate::settings::Settings;
 #[derive(Clone)]
 pub(crate) struct Stores {
     pub(crate) broker: SharedBroker,
+    /// The same queue for a worker's pump. On Redis over a connection that nothing else uses: a
+    /// connection is driven by the runtime that made it, and a handler that blocks that runtime
+    /// must not keep the pump's thread from renewing leases.
+    pub(crate) pump: SharedBroker,
     pub(crate) services: Services,
     /// Where they are, for people.
     pub(crate) place: String,
@@ -40,7 +44,8 @@ impl Stores {
             results: Arc::new(RedisResults::new(link.clone(), prefix)),
         };
         let broker = Arc::new(RedisBroker::new(link, prefix));
-        Ok(Self { broker, services, place: options.shown().to_owned(), embedded: false })
+        let pump = Arc::new(RedisBroker::new(Link::new(options.clone())?, prefix));
+        Ok(Self { broker, pump, services, place: options.shown().to_owned(), embedded: false })
     }
 
     /// A SQLite file and folders below the data directory.
@@ -52,7 +57,8 @@ impl Stores {
             .with_context(|| format!("the embedded queue {}", file.display()))?;
         let services =
             Services { artifacts: Arc::new(FileArtifacts::new(dir)), results: Arc::new(FileResults::new(dir)) };
-        Ok(Self { broker: Arc::new(broker), services, place: file.display().to_string(), embedded: true })
+        let broker: SharedBroker = Arc::new(broker);
+        Ok(Self { pump: Arc::clone(&broker), broker, services, place: file.display().to_string(), embedded: true })
     }
 
     /// Starts a worker of this process; its children are this program.
@@ -63,14 +69,19 @@ impl Stores {
         queues: Vec<Queue>,
         slots: Option<usize>,
     ) -> anyhow::Result<Worker> {
-        let program = std::env::current_exe().context("the path of this program")?;
-        let mut options = WorkerOptions::new(queues, program, &[crate::CHILD_ARG]);
+        let mut options = WorkerOptions::new(queues, isolation(settings));
         options.lease = settings.lease;
         if let Some(slots) = slots.or(settings.slots) {
             options.slots = slots;
         }
-        Worker::start(registry, Arc::clone(&self.broker), self.services.clone(), options).context("worker")
+        Worker::start(registry, Arc::clone(&self.pump), self.services.clone(), options).context("worker")
     }
+}
+
+/// How the children of this process are started: they are this program.
+pub(crate) fn isolation(settings: &Settings) -> Isolation {
+    let recycle = settings.recycle.clone();
+    Isolation { recycle, ..Isolation::new(settings.child_program.clone(), &[crate::CHILD_ARG]) }
 }
 
 /// The queues to serve: asked for, else from the settings, else those of all kinds.

@@ -45,6 +45,11 @@ pub(crate) struct Settings {
     pub(crate) lease: Duration,
     /// How long a drain waits for running jobs. `WINDLASS_GRACE_SECONDS`, 0–3,600, default 25.
     pub(crate) grace: Duration,
+    /// The program that children run. `WINDLASS_CHILD_PROGRAM`, default this one.
+    pub(crate) child_program: PathBuf,
+    /// When a child is used again. `WINDLASS_CHILD_JOBS` (1–1,000,000, default 100) and
+    /// `WINDLASS_CHILD_MEMORY_MIB` (1–1,048,576, default 256).
+    pub(crate) recycle: windlass_worker::Recycle,
     /// What is logged, as a filter of the tracing crate. `WINDLASS_LOG`, default `info`.
     pub(crate) log: String,
     /// How it is logged: `text` or `json`. `WINDLASS_LOG_FORMAT`, default `text`.
@@ -81,6 +86,9 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_SLOTS", "slots"),
     ("WINDLASS_LEASE_MS", "lease_ms"),
     ("WINDLASS_GRACE_SECONDS", "grace_seconds"),
+    ("WINDLASS_CHILD_PROGRAM", "child_program"),
+    ("WINDLASS_CHILD_JOBS", "child_jobs"),
+    ("WINDLASS_CHILD_MEMORY_MIB", "child_memory_mib"),
     ("WINDLASS_LOG", "log"),
     ("WINDLASS_LOG_FORMAT", "log_format"),
     ("REDIS_URL", "redis_url"),
@@ -211,10 +219,27 @@ impl Settings {
             slots: found.parse("WINDLASS_SLOTS", "1 to 10000", |n| (1..=10_000).contains(n))?,
             lease: lease_ms.map_or(windlass_worker::WorkerOptions::LEASE, Duration::from_millis),
             grace: grace_s.map_or(windlass_worker::WorkerOptions::GRACE, Duration::from_secs),
+            child_program: found.text("WINDLASS_CHILD_PROGRAM").unwrap_or(THIS_PROGRAM).into(),
+            recycle: recycle(&found)?,
             log: found.text("WINDLASS_LOG").unwrap_or("info").to_owned(),
             log_format: found.parse("WINDLASS_LOG_FORMAT", "text or json", |_| true)?.unwrap_or(LogFormat::Text),
         })
     }
+}
+
+/// What runs here and now, even when the file was replaced by an upgrade meanwhile: proc(5).
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+fn recycle(found: &Found) -> anyhow::Result<windlass_worker::Recycle> {
+    let mut recycle = windlass_worker::Recycle::default();
+    if let Some(n) = found.parse("WINDLASS_CHILD_JOBS", "1 to 1000000", |n| (1..=1_000_000).contains(n))? {
+        recycle.after_jobs = n;
+    }
+    let mib = |n: &u64| (1..=1_048_576).contains(n);
+    if let Some(mib) = found.parse("WINDLASS_CHILD_MEMORY_MIB", "1 to 1048576", mib)? {
+        recycle.above_rss_bytes = mib * 1024 * 1024;
+    }
+    Ok(recycle)
 }
 
 fn listen(found: &Found) -> anyhow::Result<SocketAddr> {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::log;
 use crate::settings::{LogFormat, Settings};
 
 /// The process ended because of an error.
@@ -22,7 +23,7 @@ pub(crate) fn start(settings: &Settings) -> anyhow::Result<()> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(log::lines())
         .with_ansi(std::io::stderr().is_terminal());
     match settings.log_format {
         LogFormat::Text => builder.with_target(false).init(),
@@ -35,6 +36,7 @@ pub(crate) fn start(settings: &Settings) -> anyhow::Result<()> {
 #[expect(clippy::print_stdout, reason = "the last line of --json is the command's answer")]
 pub(crate) fn fail(error: &anyhow::Error, json: bool) -> ExitCode {
     let text = format!("{error:#}");
+    log::flush();
     if json {
         println!("{}", serde_json::json!({ "error": text }));
     } else {

@@ -132,7 +132,7 @@ async fn a_queue_that_is_away_or_full_is_told_without_its_inside() {
     let job = json!({ "kind": "test.echo", "args": { "text": "hi" } });
     bench.broker.full.store(true, Ordering::SeqCst);
     let answer = bench.post(&job).await;
-    assert_eq!((answer.status, answer.code().as_str()), (StatusCode::SERVICE_UNAVAILABLE, "queue_full"));
+    assert_eq!((answer.status, answer.code().as_str()), (StatusCode::SERVICE_UNAVAILABLE, "store_full"));
     bench.broker.away.store(true, Ordering::SeqCst);
     let answer = bench.post(&job).await;
     assert_eq!(answer.code(), "queue_unavailable");

@@ -18,11 +18,11 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 use windlass_api::{Api, ApiOptions, router};
-use windlass_broker::{Broker, Enqueue, Error, Inspect, Leases, Result, Wake};
+use windlass_broker::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
 use windlass_jobs::command::{
-    Ack, Claim, Claimed, Counts, Enqueued, Exchange, Exchanged, Finish, Page, Settle, WorkerInfo,
+    Ack, Cancel, Claim, Claimed, Counts, Enqueued, Exchange, Exchanged, Finish, Page, Settle, WorkerInfo,
 };
-use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Outcome, Progress, Queue, State, Violation};
+use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Outcome, Progress, Queue, State, Ulid, Violation};
 use windlass_store::{FileArtifacts, FileResults, Services};
 use windlass_testkit::ModelBroker;
 use windlass_worker::{InlineKind, Inputs, IsolatedKind, KindSpec, Registry, RunContext, StoredArtifact, StoredResult};
@@ -68,6 +68,15 @@ impl Leases for Plugged {
     async fn progress(&self, queue: &Queue, lease: Lease, progress: &Progress) -> Result<Ack> {
         self.model.progress(queue, lease, progress).await
     }
+    async fn tidy(&self, queue: &Queue, success: Duration, failure: Duration) -> Result<usize> {
+        self.model.tidy(queue, success, failure).await
+    }
+    async fn unpark(&self, queue: &Queue, kinds: &[String]) -> Result<usize> {
+        self.model.unpark(queue, kinds).await
+    }
+    async fn canary(&self, worker: &str, token: &str) -> Result<()> {
+        self.model.canary(worker, token).await
+    }
     async fn announce(&self, worker: &WorkerInfo) -> Result<()> {
         self.model.announce(worker).await
     }
@@ -101,8 +110,35 @@ impl Inspect for Plugged {
         self.reach("workers")?;
         self.model.workers().await
     }
+    async fn watch(&self, id: &JobId) -> mpsc::UnboundedReceiver<()> {
+        self.model.watch(id).await
+    }
     async fn ping(&self) -> Result<()> {
         self.reach("ping")
+    }
+}
+
+#[async_trait]
+impl Control for Plugged {
+    async fn cancel(&self, id: &JobId) -> Result<Cancel> {
+        self.reach("cancel")?;
+        self.model.cancel(id).await
+    }
+    async fn pause(&self, queue: &Queue, paused: bool) -> Result<()> {
+        self.reach("pause")?;
+        self.model.pause(queue, paused).await
+    }
+    async fn set_max_waiting(&self, queue: &Queue, max: Option<u64>) -> Result<()> {
+        self.reach("set max waiting")?;
+        self.model.set_max_waiting(queue, max).await
+    }
+    async fn replay(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
+        self.reach("replay")?;
+        self.model.replay(queue, ulids).await
+    }
+    async fn delete(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
+        self.reach("delete")?;
+        self.model.delete(queue, ulids).await
     }
 }
 
@@ -280,7 +316,7 @@ impl Bench {
 
     /// Claims the next job of a queue, as a worker would.
     pub(crate) async fn claim(&self, queue: &str) -> Claimed {
-        let claim = Claim { worker: "w1".into(), max: 1, lease: Duration::from_secs(30) };
+        let claim = Claim { worker: "w1".into(), max: 1, lease: Duration::from_secs(30), grace: false };
         let exchange = Exchange { finishes: vec![], claim: Some(claim) };
         let reply = self.broker.exchange(&Queue::new(queue).unwrap(), &exchange).await.unwrap();
         reply.claimed.into_iter().next().expect("a job waits")

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use windlass_jobs::command::{Ack, Claimed, Counts, Enqueued, Exchanged, Page, WorkerInfo};
+use windlass_jobs::command::{Ack, Cancel, Claimed, Counts, Enqueued, Exchanged, Page, WorkerInfo};
 use windlass_jobs::{
-    DEFAULT_MAX_ATTEMPTS, JobId, JobRecord, Lease, NewJob, Options, Priority, Progress, Reason, RunError, State,
+    DEFAULT_MAX_ATTEMPTS, JobId, JobRecord, Lease, NewJob, Options, Priority, Progress, Queue, Reason, RunError, State,
     Timestamp, Ulid,
 };
 use windlass_redis::Value;
 
-use crate::{Error, Result};
+use crate::{Error, Result, Wake};
 
 fn unexpected(operation: &'static str, detail: impl Into<String>) -> Error {
     Error::Unexpected { operation, detail: detail.into() }
@@ -61,11 +61,56 @@ fn millis_text(text: &str) -> Option<Timestamp> {
     text.parse::<i64>().ok().or_else(|| text.parse::<f64>().ok().map(|f| f as i64)).map(Timestamp)
 }
 
+const fn ack(byte: &u8) -> Ack {
+    match *byte {
+        b'1' => Ack::Taken,
+        b'2' => Ack::Cancel,
+        _ => Ack::Stale,
+    }
+}
+
+/// `1` and `0`, one per id.
+pub(super) fn flags(operation: &'static str, value: &Value) -> Result<Vec<bool>> {
+    Ok(acks(operation, value)?.into_iter().map(|ack| ack == Ack::Taken).collect())
+}
+
+pub(super) fn cancel(value: Value) -> Result<Cancel> {
+    match text(value).as_str() {
+        "done" => Ok(Cancel::Done),
+        "requested" => Ok(Cancel::Requested),
+        "unknown" => Ok(Cancel::Unknown),
+        state => state.parse().map(Cancel::Ended).map_err(|e| unexpected("cancel", e)),
+    }
+}
+
+/// A message on a worker's channel; see [`super::keys`].
+pub(super) fn wake(text: &str) -> Wake {
+    let words: Vec<&str> = text.split(':').collect();
+    match words[..] {
+        ["k", token] => Wake::Canary(token.to_owned()),
+        ["c", queue, ulid, epoch] => match (Queue::new(queue), Ulid::from_string(ulid), epoch.parse()) {
+            (Ok(queue), Ok(ulid), Ok(epoch)) => Wake::Cancel(queue, Lease { ulid, epoch }),
+            _ => Wake::All,
+        },
+        [queue] => Queue::new(queue).map_or(Wake::All, Wake::Queue),
+        _ => Wake::All,
+    }
+}
+
+/// How many came back, and the last id looked at.
+pub(super) fn unparked(value: Value) -> Result<(usize, String)> {
+    let mut values = array("unpark", value)?.into_iter();
+    let (back, last) = (values.next().unwrap_or(Value::Nil), values.next().unwrap_or(Value::Nil));
+    Ok((number::<u32>(&back) as usize, text(last)))
+}
+
+pub(super) fn tidied(value: &Value) -> usize {
+    number::<u32>(value) as usize
+}
+
 pub(super) fn acks(operation: &'static str, value: &Value) -> Result<Vec<Ack>> {
     match value {
-        Value::BulkString(bytes) => {
-            Ok(bytes.iter().map(|b| if *b == b'1' { Ack::Taken } else { Ack::Stale }).collect())
-        }
+        Value::BulkString(bytes) => Ok(bytes.iter().map(ack).collect()),
         other => Err(unexpected(operation, format!("{other:?} where acks were expected"))),
     }
 }
@@ -88,7 +133,7 @@ pub(super) fn exchanged(value: Value) -> Result<Exchanged> {
     let mut next = || values.next().unwrap_or(Value::Nil);
     let now = instant(&next()).ok_or_else(|| unexpected("exchange", "no time"))?;
     let acks = acks("exchange", &next())?;
-    let (next_due, next_lease) = (instant(&next()), instant(&next()));
+    let (next_due, next_lease, since) = (instant(&next()), instant(&next()), instant(&next()));
     let rest: Vec<Value> = values.collect();
     let mut claimed = Vec::with_capacity(rest.len() / CLAIM_WIDTH);
     let mut rest = rest.into_iter();
@@ -109,7 +154,7 @@ pub(super) fn exchanged(value: Value) -> Result<Exchanged> {
             options: text(options),
         });
     }
-    Ok(Exchanged { now, acks, claimed, next_due, next_lease })
+    Ok(Exchanged { now, acks, claimed, next_due, next_lease, since })
 }
 
 pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
@@ -155,6 +200,8 @@ pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
         options,
         created_at: at("created_at").unwrap_or_default(),
         run_at: at("run_at"),
+        expires_at: at("expires_at"),
+        cancel_requested: get("cancel").is_some(),
         started_at,
         finished_at: at("finished_at"),
         worker,
@@ -180,6 +227,8 @@ fn damaged(id: &JobId) -> JobRecord {
         options: Options::default(),
         created_at: Timestamp::default(),
         run_at: None,
+        expires_at: None,
+        cancel_requested: false,
         started_at: None,
         finished_at: None,
         worker: None,
@@ -221,29 +270,32 @@ fn join_in_place(fields: &mut BTreeMap<String, Vec<u8>>) {
 pub(super) fn page(value: Value, cursor: u64) -> Result<Page> {
     let mut values = array("list", value)?.into_iter();
     let total: u64 = number(&values.next().unwrap_or(Value::Nil));
-    let read: Vec<String> = values.map(text).collect();
-    let end = cursor + u64::try_from(read.len()).unwrap_or(u64::MAX);
-    let ids = read.iter().filter_map(|t| Ulid::from_string(t.get(..26)?).ok()).collect();
-    Ok(Page { ids, next: (end < total && !read.is_empty()).then_some(end) })
+    let read: u64 = number(&values.next().unwrap_or(Value::Nil));
+    let end = cursor + read;
+    let ids = values.map(text).filter_map(|t| Ulid::from_string(t.get(..26)?).ok()).collect();
+    Ok(Page { ids, next: (end < total && read > 0).then_some(end) })
 }
 
 pub(super) fn counts(value: Value) -> Result<Counts> {
     let values = array("counts", value)?;
     let at = |i: usize| values.get(i).map_or(0, number::<u64>);
     let due = at(1);
-    let retrying = at(10).min(due);
+    let retrying = at(13).min(due);
     Ok(Counts {
         pending: at(0),
         scheduled: due - retrying,
         retrying,
         running: at(2),
         dead: at(3),
-        enqueued_total: at(4),
-        success_total: at(5),
-        failure_total: at(6),
-        cancelled_total: at(7),
-        retried_total: at(8),
-        expired_leases_total: at(9),
+        parked: at(4),
+        paused: at(5) == 1,
+        max_waiting: values.get(6).filter(|v| **v != Value::Nil).map(number),
+        enqueued_total: at(7),
+        success_total: at(8),
+        failure_total: at(9),
+        cancelled_total: at(10),
+        retried_total: at(11),
+        expired_leases_total: at(12),
     })
 }
 

@@ -24,11 +24,8 @@ pub(super) fn enqueue(call: &mut Cmd, wake_prefix: &str, jobs: &[NewJob]) {
 fn enqueue_one(call: &mut Cmd, job: &NewJob) {
     let mut id = [0; 26];
     call.arg(&*job.ulid.array_to_str(&mut id)).arg(job.options.priority.index());
-    match job.when {
-        When::Now => call.arg(""),
-        When::After(delay) => call.arg(format!("+{}", millis(delay))),
-        When::At(at) => call.arg(at.0),
-    };
+    add_instant(call, job.when);
+    add_instant(call, job.options.expires);
     let args = job.args.get();
     let inline = (1..=INLINE_ARGS_BYTES).contains(&args.len());
     call.arg(if inline { "" } else { args });
@@ -58,6 +55,15 @@ fn enqueue_one(call: &mut Cmd, job: &NewJob) {
     }
 }
 
+/// `''` never, `+ms` after the server's now, `ms` that instant.
+fn add_instant(call: &mut Cmd, when: When) {
+    match when {
+        When::Now => call.arg(""),
+        When::After(delay) => call.arg(format!("+{}", millis(delay))),
+        When::At(at) => call.arg(at.0),
+    };
+}
+
 fn add_pieces(call: &mut Cmd, field: &str, text: &str) {
     for (index, piece) in pieces(text.as_bytes()).enumerate() {
         if index == 0 {
@@ -71,8 +77,10 @@ fn add_pieces(call: &mut Cmd, field: &str, text: &str) {
 pub(super) fn exchange(call: &mut Cmd, wake_prefix: &str, keep: usize, exchange: &Exchange) {
     call.arg(wake_prefix);
     match &exchange.claim {
-        Some(claim) => call.arg(&claim.worker).arg(claim.max.min(MAX_EXCHANGE)).arg(millis(claim.lease)),
-        None => call.arg("").arg(0).arg(0),
+        Some(claim) => {
+            call.arg(&claim.worker).arg(claim.max.min(MAX_EXCHANGE)).arg(millis(claim.lease)).arg(u8::from(claim.grace))
+        }
+        None => call.arg("").arg(0).arg(0).arg(0),
     };
     let finishes = &exchange.finishes[..exchange.finishes.len().min(MAX_EXCHANGE)];
     call.arg(MAX_DELIVERIES).arg(keep).arg(finishes.len());
@@ -92,5 +100,6 @@ fn add_finish(call: &mut Cmd, finish: &Finish) {
         Settle::Snooze { delay } => call.arg("z").arg(millis(*delay)),
         Settle::Cancelled { error } => call.arg("c").arg(error),
         Settle::Release => call.arg("b"),
+        Settle::Unknown { delay, park_after } => call.arg("u").arg(millis(*delay)).arg(millis(*park_after)),
     };
 }

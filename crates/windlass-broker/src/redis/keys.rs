@@ -10,26 +10,43 @@
 //! | `p0` `p1` `p2` | list | waiting by priority; the right end is next to run |
 //! | `due` | sorted set, ms | scheduled and retrying jobs by the time they may run |
 //! | `lease` | sorted set, ms | `<ulid>:<epoch>` by the end of the lease: the fence |
-//! | `done` `dead` | list | terminal ids, newest first, trimmed by count |
+//! | `done` | list | ids of successes and cancelled jobs, newest first, trimmed by count and age |
+//! | `dead` | sorted set, ms | failed jobs by the time of failure, trimmed by count and age |
+//! | `parked` | sorted set, all 0 | jobs whose kind no worker knows, by id |
 //! | `idle` | set | workers that found nothing and wait for a wake-up |
-//! | `stat` | hash | counters |
-//! | `meta` | hash | `paused`, `format`; the key every script of the queue is called on |
+//! | `watch` | set | ids somebody has open; left when the job ends |
+//! | `stat` | hash | counters; `retrying` and `ghosts` (cancelled ids still in `p0`–`p2`) are levels |
+//! | `meta` | hash | `format`, `since`, `paused`, `max_waiting`, `reap_after`, `graced_at`, `deleted`; the key every script of the queue is called on |
+//!
+//! `idle`, `watch`, `stat` and `meta` have no cap of their own: their members are workers, open
+//! event streams and fixed fields. The channel `watched` of the queue says which watched job
+//! has changed.
 //!
 //! Outside the queues: `wl:{reg}:queues` (set of names), `wl:{reg}:workers` (hash, name → JSON),
-//! `wl:{reg}:seen` (sorted set, ms, by name), and the channel `wl:wake:<worker>`.
+//! `wl:{reg}:seen` (sorted set, ms, by name), and the channel `wl:wake:<worker>`, which carries
+//! `<queue>` (ask again), `c:<queue>:<ulid>:<epoch>` (cancel this run) and `k:<token>` (canary).
 //!
 //! Fields of `j:`: `kind`, `created_at` (ms), `args` `args.1` … (pieces of 64 bytes), `state`,
 //! `priority` (0 or 2), `max_attempts`, `opts` `opts.1` (short form), `attempt` (failed runs),
 //! `run` (`epoch deliveries started_ms worker`), `run_at` (ms), `finished_at` (ms), `progress`
-//! (`percent message`), `reason`, `skipped`, and the caller's labels as `l.<key>`.
+//! (`percent message`), `reason`, `skipped`, `expires_at` (ms), `cancel` (asked for), `lost`
+//! (epochs whose lease was ended, `,1,2,`), `unknown_since` (ms), and the caller's labels as
+//! `l.<key>`.
+//!
+//! `meta.format` is [`FORMAT`]. A process refuses a queue of a newer format; it reads its own
+//! and the one before, and writes the older while both run.
 
 use windlass_jobs::Queue;
+
+/// The number of the layout described here.
+pub const FORMAT: u32 = 1;
 
 /// The Lua lines that name the queue's keys from the one key a script is called on. Every
 /// script of the queue starts with them.
 pub(super) const LUA_NAMES: &str = r"
 local P = string.sub(KEYS[1], 1, -5)
 local J, DUE, LEASE, DONE, DEAD, IDLE, STAT = P..'j:', P..'due', P..'lease', P..'done', P..'dead', P..'idle', P..'stat'
+local PARKED, WATCH = P..'parked', P..'watch'
 local WAIT = {[0] = P..'p0', P..'p1', P..'p2'}
 ";
 
@@ -47,6 +64,16 @@ impl Keys {
     /// Hash; the key on which every script of a queue is called.
     pub(super) fn meta(&self, queue: &Queue) -> String {
         format!("{}:{{{queue}}}:meta", self.prefix)
+    }
+
+    /// Channel on which watched jobs are named when they change.
+    pub(super) fn watched(&self, queue: &Queue) -> String {
+        format!("{}:{{{queue}}}:watched", self.prefix)
+    }
+
+    /// Set of watched ids.
+    pub(super) fn watch(&self, queue: &Queue) -> String {
+        format!("{}:{{{queue}}}:watch", self.prefix)
     }
 
     /// Set of queue names.

@@ -7,6 +7,7 @@
 mod decode;
 mod encode;
 pub mod keys;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -14,12 +15,15 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
-use windlass_jobs::command::{Ack, Counts, Enqueued, Exchange, Exchanged, MAX_ENQUEUE, Page, WorkerInfo};
-use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Progress, Queue, State};
+use windlass_jobs::command::{
+    Ack, CANCELLED_ERROR, Cancel, Counts, EXPIRED_ERROR, Enqueued, Exchange, Exchanged, MAX_CONTROL, MAX_ENQUEUE, Page, WorkerInfo,
+};
+use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Progress, Queue, State, Ulid, millis};
 use windlass_redis::{Class, Cmd, Link, Message, Script, Value};
 
-use crate::{Broker, Enqueue, Error, Inspect, Leases, Result, Wake};
+use crate::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
 use keys::Keys;
+use watch::Watches;
 
 /// What the names of the queue's keys start with, unless the setting `queue_prefix` says otherwise.
 pub const DEFAULT_PREFIX: &str = "wl";
@@ -33,6 +37,7 @@ pub struct RedisBroker {
     scripts: Scripts,
     /// When each queue was last put on the list of queues.
     listed: Mutex<HashMap<Queue, Instant>>,
+    watches: Watches,
 }
 
 #[derive(Debug)]
@@ -45,21 +50,31 @@ struct Scripts {
     list: Script,
     counts: Script,
     workers: Script,
+    cancel: Script,
+    control: Script,
 }
 
 impl Scripts {
     fn new() -> Self {
-        let of = |parts: &[&str]| Script::new([&[keys::LUA_NAMES], parts].concat().concat());
+        let of = |parts: &[&str]| {
+            let text = [&[keys::LUA_NAMES], parts].concat().concat();
+            let text = text.replace("@FORMAT@", &keys::FORMAT.to_string());
+            Script::new(text.replace("@CANCELLED@", CANCELLED_ERROR).replace("@EXPIRED@", EXPIRED_ERROR))
+        };
         let wake = include_str!("lua/wake.lua");
+        let ending = include_str!("lua/ending.lua");
+        let alive = include_str!("lua/alive.lua");
         Self {
             enqueue: of(&[wake, include_str!("lua/enqueue.lua")]),
-            exchange: of(&[wake, include_str!("lua/exchange.lua")]),
-            renew: of(&[include_str!("lua/renew.lua")]),
-            progress: of(&[include_str!("lua/progress.lua")]),
+            exchange: of(&[wake, ending, alive, include_str!("lua/exchange.lua")]),
+            renew: of(&[alive, include_str!("lua/renew.lua")]),
+            progress: of(&[wake, include_str!("lua/progress.lua")]),
             get: of(&[include_str!("lua/get.lua")]),
             list: of(&[include_str!("lua/list.lua")]),
             counts: of(&[include_str!("lua/counts.lua")]),
             workers: Script::new(include_str!("lua/workers.lua")),
+            cancel: of(&[wake, ending, include_str!("lua/cancel.lua")]),
+            control: of(&[wake, ending, include_str!("lua/control.lua")]),
         }
     }
 }
@@ -80,27 +95,52 @@ impl RedisBroker {
     /// The same, keeping only `keep` successes and `keep` failures per queue.
     #[must_use]
     pub fn keeping(link: Link, prefix: &str, keep: usize) -> Self {
-        Self { link, keys: Keys::new(prefix), keep, scripts: Scripts::new(), listed: Mutex::default() }
+        Self { link, keys: Keys::new(prefix), keep, scripts: Scripts::new(), listed: Mutex::default(), watches: Watches::default() }
     }
 
     async fn run(&self, operation: &'static str, script: &Script, call: &Cmd) -> Result<Value> {
         script.run(&self.link, call).await.map_err(|e| broker_error(operation, e))
     }
 
-    /// Puts a queue on the list of queues, now and then.
-    async fn list_queue(&self, queue: &Queue) -> Result<()> {
-        {
+    /// Puts queues on the list of queues, now and then, in one call.
+    async fn list_queues(&self, queues: &[Queue]) -> Result<()> {
+        let unlisted: Vec<&Queue> = {
             let listed = self.listed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if listed.get(queue).is_some_and(|at| at.elapsed() < Self::LIST_EVERY) {
-                return Ok(());
-            }
+            let is_listed = |queue: &Queue| listed.get(queue).is_some_and(|at| at.elapsed() < Self::LIST_EVERY);
+            queues.iter().filter(|queue| !is_listed(queue)).collect()
+        };
+        if unlisted.is_empty() {
+            return Ok(());
         }
         let mut call = windlass_redis::cmd("SADD");
-        call.arg(self.keys.queues()).arg(queue.as_str());
-        self.link.call(&call).await.map_err(|e| broker_error("enqueue", e))?;
+        call.arg(self.keys.queues());
+        for queue in &unlisted {
+            call.arg(queue.as_str());
+        }
+        self.link.call(&call).await.map_err(|e| broker_error("list queues", e))?;
         let mut listed = self.listed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        listed.insert(queue.clone(), Instant::now());
+        listed.extend(unlisted.into_iter().map(|queue| (queue.clone(), Instant::now())));
         Ok(())
+    }
+}
+
+impl RedisBroker {
+    fn control_call(&self, queue: &Queue, verb: &str) -> Cmd {
+        let mut call = self.scripts.control.on(&self.keys.meta(queue));
+        call.arg(self.keys.wake_prefix()).arg(verb);
+        call
+    }
+
+    async fn control_ids(&self, verb: &'static str, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
+        let mut replies = Vec::with_capacity(ulids.len());
+        for slice in ulids.chunks(MAX_CONTROL) {
+            let mut call = self.control_call(queue, verb);
+            for ulid in slice {
+                call.arg(ulid.to_string());
+            }
+            replies.extend(decode::flags(verb, &self.run(verb, &self.scripts.control, &call).await?)?);
+        }
+        Ok(replies)
     }
 }
 
@@ -125,12 +165,18 @@ fn source_chain(error: &dyn std::error::Error) -> String {
 #[async_trait]
 impl Enqueue for RedisBroker {
     async fn enqueue(&self, queue: &Queue, jobs: &[NewJob]) -> Result<Vec<Enqueued>> {
-        self.list_queue(queue).await?;
+        self.list_queues(std::slice::from_ref(queue)).await?;
         let mut replies = Vec::with_capacity(jobs.len());
         for slice in jobs.chunks(MAX_ENQUEUE) {
             let mut call = self.scripts.enqueue.on(&self.keys.meta(queue));
             encode::enqueue(&mut call, &self.keys.wake_prefix(), slice);
-            let reply = self.run("enqueue", &self.scripts.enqueue, &call).await?;
+            let reply = self.scripts.enqueue.run(&self.link, &call).await.map_err(|e| match e.code() {
+                Some("QUEUEFULL") => Error::QueueFull {
+                    queue: queue.clone(),
+                    max_waiting: e.detail().and_then(|text| text.trim().parse().ok()).unwrap_or_default(),
+                },
+                _ => broker_error("enqueue", e),
+            })?;
             decode::enqueued(&reply, slice, &mut replies)?;
         }
         Ok(replies)
@@ -167,16 +213,38 @@ impl Leases for RedisBroker {
         Ok(if reply == Value::Int(1) { Ack::Taken } else { Ack::Stale })
     }
 
+    async fn tidy(&self, queue: &Queue, success: Duration, failure: Duration) -> Result<usize> {
+        let mut call = self.control_call(queue, "tidy");
+        call.arg(millis(success)).arg(millis(failure));
+        Ok(decode::tidied(&self.run("tidy", &self.scripts.control, &call).await?))
+    }
+
+    async fn unpark(&self, queue: &Queue, kinds: &[String]) -> Result<usize> {
+        let mut after = String::new();
+        loop {
+            let mut call = self.control_call(queue, "unpark");
+            call.arg(&after).arg(kinds);
+            let (back, last) = decode::unparked(self.run("unpark", &self.scripts.control, &call).await?)?;
+            if back > 0 || last.is_empty() {
+                return Ok(back);
+            }
+            after = last;
+        }
+    }
+
+    async fn canary(&self, worker: &str, token: &str) -> Result<()> {
+        let mut call = windlass_redis::cmd("PUBLISH");
+        call.arg(self.keys.wake(worker)).arg(format!("k:{token}"));
+        self.link.call(&call).await.map(|_| ()).map_err(|e| broker_error("canary", e))
+    }
+
     async fn announce(&self, worker: &WorkerInfo) -> Result<()> {
         let json = serde_json::to_string(worker)
             .map_err(|e| Error::Unexpected { operation: "announce", detail: e.to_string() })?;
         let mut call = self.scripts.workers.on(&self.keys.workers());
         call.arg(&worker.name).arg(json);
         self.run("announce", &self.scripts.workers, &call).await?;
-        for queue in &worker.queues {
-            self.list_queue(queue).await?;
-        }
-        Ok(())
+        self.list_queues(&worker.queues).await
     }
 
     async fn retire(&self, worker: &str) -> Result<()> {
@@ -192,7 +260,7 @@ impl Leases for RedisBroker {
             while let Some(message) = messages.recv().await {
                 let wake = match message {
                     Message::Subscribed => Wake::All,
-                    Message::Text(name) => Queue::new(&name).map_or(Wake::All, Wake::Queue),
+                    Message::Text(text) => decode::wake(&text),
                 };
                 if sender.send(wake).is_err() {
                     return;
@@ -242,8 +310,41 @@ impl Inspect for RedisBroker {
         decode::workers(reply)
     }
 
+    async fn watch(&self, id: &JobId) -> mpsc::UnboundedReceiver<()> {
+        self.watches.watch(&self.link, &self.keys, id)
+    }
+
     async fn ping(&self) -> Result<()> {
         self.link.ping().await.map_err(|e| broker_error("ping", e))
+    }
+}
+
+#[async_trait]
+impl Control for RedisBroker {
+    async fn cancel(&self, id: &JobId) -> Result<Cancel> {
+        let mut call = self.scripts.cancel.on(&self.keys.meta(&id.queue));
+        call.arg(self.keys.wake_prefix()).arg(id.ulid.to_string()).arg(self.keep);
+        decode::cancel(self.run("cancel", &self.scripts.cancel, &call).await?)
+    }
+
+    async fn pause(&self, queue: &Queue, paused: bool) -> Result<()> {
+        let mut call = self.control_call(queue, "pause");
+        call.arg(u8::from(paused));
+        self.run("pause", &self.scripts.control, &call).await.map(|_| ())
+    }
+
+    async fn set_max_waiting(&self, queue: &Queue, max: Option<u64>) -> Result<()> {
+        let mut call = self.control_call(queue, "max_waiting");
+        call.arg(max.map(|max| max.to_string()).unwrap_or_default());
+        self.run("set max waiting", &self.scripts.control, &call).await.map(|_| ())
+    }
+
+    async fn replay(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
+        self.control_ids("replay", queue, ulids).await
+    }
+
+    async fn delete(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
+        self.control_ids("delete", queue, ulids).await
     }
 }
 

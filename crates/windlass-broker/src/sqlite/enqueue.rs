@@ -6,10 +6,10 @@ use std::sync::LazyLock;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use windlass_jobs::command::Enqueued;
-use windlass_jobs::{NewJob, Queue, State, Timestamp, Ulid, When};
+use windlass_jobs::model::Full;
+use windlass_jobs::{NewJob, Queue, State, Timestamp, Ulid};
 
 use super::batch::Batched;
-use super::connection::Tx;
 use super::fault::failed;
 use super::ledger::{Ledger, offset};
 use super::schema::place;
@@ -20,14 +20,14 @@ use crate::Result;
 pub(super) const INLINE_ARGS_BYTES: usize = 2 * 1024;
 
 /// Parameters: queue, now; per job ulid, state, priority, place, position, max_attempts, kind,
-/// options, labels, args. A row per job that is answered costs as much as its insert, so that none is:
+/// options, labels, args, expires_at. A row per job that is answered costs as much as its insert, so that none is:
 /// see [`insert`].
 static INSERT: LazyLock<Batched> = LazyLock::new(|| {
     Batched::new(
         "INSERT INTO job (queue, created_at, ulid, state, priority, place, position, max_attempts, kind, options, \
-             labels, args)
+             labels, args, expires_at)
          SELECT head.queue, head.now, new.* FROM (SELECT ? AS queue, ? AS now) AS head CROSS JOIN (VALUES ",
-        "(?,?,?,?,?,?,?,?,?,?)",
+        "(?,?,?,?,?,?,?,?,?,?,?)",
         ") AS new WHERE true ON CONFLICT (queue, ulid) DO NOTHING",
     )
 });
@@ -42,9 +42,16 @@ struct Placed<'a> {
 
 /// Accepts one slice of jobs, all or none; see
 /// [`Model::enqueue`](windlass_jobs::model::Model::enqueue).
-pub(super) async fn enqueue(tx: &mut Tx<'_>, queue: &Queue, jobs: &[NewJob], now: Timestamp) -> Result<Vec<Enqueued>> {
-    let conn = tx.conn();
+pub(super) async fn enqueue(
+    conn: &mut SqliteConnection,
+    queue: &Queue,
+    jobs: &[NewJob],
+    now: Timestamp,
+) -> Result<std::result::Result<Vec<Enqueued>, Full>> {
     let mut ledger = Ledger::open(conn, queue, "enqueue").await?;
+    if let Some(full) = check_room(conn, &ledger, jobs).await? {
+        return Ok(Err(full));
+    }
     let first = ledger.take_tail(jobs.len());
     let rows: Vec<Placed<'_>> = jobs.iter().enumerate().map(|(i, job)| lay(job, first + offset(i), now)).collect();
     let mut fresh = HashSet::with_capacity(jobs.len());
@@ -69,19 +76,43 @@ pub(super) async fn enqueue(tx: &mut Tx<'_>, queue: &Queue, jobs: &[NewJob], now
         replies.push(Enqueued { ulid, fresh });
     }
     if replies.iter().any(|reply| reply.fresh) {
+        ledger.since.get_or_insert(now);
         ledger.store(conn, "enqueue").await?;
     }
-    Ok(replies)
+    Ok(Ok(replies))
+}
+
+/// Parameters: queue; per job ulid. Answers how many are known.
+static KNOWN: LazyLock<Batched> = LazyLock::new(|| {
+    Batched::new(
+        "SELECT count(*) FROM job WHERE queue = ? AND ulid IN (VALUES ",
+        "(?)",
+        ")",
+    )
+});
+
+/// Says so when more jobs would wait than may.
+async fn check_room(conn: &mut SqliteConnection, ledger: &Ledger, jobs: &[NewJob]) -> Result<Option<Full>> {
+    let Some(max_waiting) = ledger.counts.max_waiting else { return Ok(None) };
+    if ledger.waiting() + jobs.len() as u64 <= max_waiting {
+        return Ok(None);
+    }
+    let ulids: Vec<Ulid> = jobs.iter().map(|job| job.ulid).collect::<HashSet<_>>().into_iter().collect();
+    let mut fresh = ulids.len() as u64;
+    for (sql, piece) in KNOWN.pieces(&ulids) {
+        let mut query = sqlx::query_scalar::<_, i64>(sql).bind(ledger.id);
+        for ulid in piece {
+            query = query.bind(ulid.to_bytes().to_vec());
+        }
+        let known = query.fetch_one(&mut *conn).await.map_err(failed("enqueue"))?;
+        fresh -= u64::try_from(known).unwrap_or(0);
+    }
+    Ok((fresh > 0 && ledger.waiting() + fresh > max_waiting).then_some(Full { max_waiting }))
 }
 
 /// Where a job goes, if it is new.
 fn lay(job: &NewJob, tail: i64, now: Timestamp) -> Placed<'_> {
-    let run_at = match job.when {
-        When::Now => None,
-        When::At(at) => Some(at),
-        When::After(delay) => Some(now.plus(delay)),
-    };
-    match run_at.filter(|at| *at > now) {
+    match job.when.instant(now).filter(|at| *at > now) {
         Some(at) => Placed { job, state: State::Scheduled, place: place::DUE, position: at.0 },
         None => Placed { job, state: State::Pending, place: priority(job), position: tail },
     }
@@ -114,7 +145,8 @@ async fn insert(
             .bind(job.kind.as_str())
             .bind(options.to_short())
             .bind((!options.labels.is_empty()).then(|| labels_text(&options.labels)))
-            .bind((args.len() <= INLINE_ARGS_BYTES).then_some(args));
+            .bind((args.len() <= INLINE_ARGS_BYTES).then_some(args))
+            .bind(options.expires.instant(now).map(|at| at.0));
     }
     let done = query.execute(&mut *conn).await.map_err(failed("enqueue"))?;
     let inserted = done.rows_affected();

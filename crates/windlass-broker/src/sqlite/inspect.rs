@@ -20,7 +20,7 @@ pub(super) async fn get(conn: &mut SqliteConnection, id: &JobId) -> Result<Optio
     let row = sqlx::query(
         "SELECT kind, coalesce(job.args, large_args.args), state, reason, failures, max_attempts, epoch, deliveries,
              priority, options, labels, created_at, place, position, started_at, finished_at, worker, progress, result,
-             skipped, error
+             skipped, error, expires_at, cancel_requested
          FROM job JOIN queue ON queue.id = job.queue LEFT JOIN large_args ON large_args.job = job.id
          WHERE queue.name = ? AND job.ulid = ?",
     );
@@ -51,6 +51,8 @@ fn read_record(row: &SqliteRow, id: &JobId) -> JobRecord {
         options: read_options(row, max_attempts),
         created_at: instant(11).unwrap_or_default(),
         run_at: instant(13).filter(|_| number(12) == Some(place::DUE)),
+        expires_at: instant(21),
+        cancel_requested: number(22) == Some(1),
         started_at: instant(14),
         finished_at: instant(15),
         worker: read_text(row, 16),
@@ -99,7 +101,7 @@ pub(super) async fn list(
         "SELECT ulid FROM job WHERE queue = (SELECT id FROM queue WHERE name = ?) AND place BETWEEN ? AND ?
          ORDER BY place, position, ulid LIMIT ? OFFSET ?"
     };
-    let limit = limit.min(MAX_PAGE);
+    let limit = limit.clamp(1, MAX_PAGE);
     let rows = sqlx::query(sql)
         .bind(queue.as_str())
         .bind(from)

@@ -4,22 +4,24 @@ use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
-use windlass_jobs::command::Counts;
-use windlass_jobs::{Queue, Timestamp};
+use windlass_jobs::command::{Claim, Counts};
+use windlass_jobs::{Queue, State, Timestamp};
 
 use super::fault::failed;
-use super::schema::place;
-use crate::Result;
+use super::schema::{FORMAT, place};
+use crate::{Error, Result};
 
 /// The columns of [`Ledger`], in order, after the id.
-const COLUMNS: &str = "head, tail, ended, done, pending, scheduled, retrying, running, dead, enqueued_total, \
-     success_total, failure_total, cancelled_total, retried_total, expired_leases_total";
+const COLUMNS: &str = "head, tail, done_tail, done, pending, scheduled, retrying, running, dead, parked, enqueued_total, \
+     success_total, failure_total, cancelled_total, retried_total, expired_leases_total, paused, max_waiting, since, \
+     reap_after, graced_at";
 
 static LOAD: LazyLock<String> = LazyLock::new(|| {
     let first = |place| format!("(SELECT min(position) FROM job WHERE queue = queue.id AND place = {place})");
     let (due, lease) = (first(place::DUE), first(place::LEASED));
     // `queue.id` needs its table's name: inside the subquery `queue` is the job's column.
-    format!("SELECT id, {COLUMNS}, {due}, {lease} FROM queue WHERE name = ?")
+    let format = "(SELECT value FROM meta WHERE key = 'format')";
+    format!("SELECT id, {COLUMNS}, {due}, {lease}, {format} FROM queue WHERE name = ?")
 });
 
 static STORE: LazyLock<String> = LazyLock::new(|| {
@@ -35,11 +37,17 @@ pub(super) struct Ledger {
     head: i64,
     /// The position of the next job at the end.
     tail: i64,
-    /// The position of the next terminal job.
-    ended: i64,
+    /// The position of the next job in the list of successes and cancelled ones.
+    done_tail: i64,
     /// How many lie in the list of successes and cancelled ones.
     pub(super) done: u64,
     pub(super) counts: Counts,
+    /// When the first job came.
+    pub(super) since: Option<Timestamp>,
+    /// No lease is ended before this.
+    reap_after: Option<Timestamp>,
+    /// When grace was last given.
+    graced_at: Option<Timestamp>,
     /// When the first due job is due, as of loading.
     pub(super) first_due: Option<Timestamp>,
     /// When the first lease ends, as of loading.
@@ -54,7 +62,11 @@ impl Ledger {
         operation: &'static str,
     ) -> Result<Option<Self>> {
         let row = sqlx::query(LOAD.as_str()).bind(queue.as_str()).fetch_optional(conn).await;
-        Ok(row.map_err(failed(operation))?.as_ref().map(Self::read))
+        let Some(row) = row.map_err(failed(operation))? else { return Ok(None) };
+        match row.get_unchecked::<Option<i64>, _>(24) {
+            Some(FORMAT) => Ok(Some(Self::read(&row))),
+            found => Err(upgraded(operation, found)),
+        }
     }
 
     /// The queue's row, made if there is none.
@@ -75,7 +87,7 @@ impl Ledger {
             id: number(0),
             head: number(1),
             tail: number(2),
-            ended: number(3),
+            done_tail: number(3),
             done: count(4),
             counts: Counts {
                 pending: count(5),
@@ -83,15 +95,21 @@ impl Ledger {
                 retrying: count(7),
                 running: count(8),
                 dead: count(9),
-                enqueued_total: count(10),
-                success_total: count(11),
-                failure_total: count(12),
-                cancelled_total: count(13),
-                retried_total: count(14),
-                expired_leases_total: count(15),
+                parked: count(10),
+                enqueued_total: count(11),
+                success_total: count(12),
+                failure_total: count(13),
+                cancelled_total: count(14),
+                retried_total: count(15),
+                expired_leases_total: count(16),
+                paused: number(17) != 0,
+                max_waiting: instant(18).and_then(|n| u64::try_from(n.0).ok()),
             },
-            first_due: instant(16),
-            first_lease: instant(17),
+            since: instant(19),
+            reap_after: instant(20),
+            graced_at: instant(21),
+            first_due: instant(22),
+            first_lease: instant(23),
         }
     }
 
@@ -104,6 +122,7 @@ impl Ledger {
             c.retrying,
             c.running,
             c.dead,
+            c.parked,
             c.enqueued_total,
             c.success_total,
             c.failure_total,
@@ -111,9 +130,13 @@ impl Ledger {
             c.retried_total,
             c.expired_leases_total,
         ];
-        let mut query = sqlx::query(STORE.as_str()).bind(self.head).bind(self.tail).bind(self.ended);
+        let mut query = sqlx::query(STORE.as_str()).bind(self.head).bind(self.tail).bind(self.done_tail);
         for count in counts {
             query = query.bind(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        query = query.bind(c.paused).bind(c.max_waiting.map(|n| i64::try_from(n).unwrap_or(i64::MAX)));
+        for at in [self.since, self.reap_after, self.graced_at] {
+            query = query.bind(at.map(|at| at.0));
         }
         query.bind(self.id).execute(conn).await.map_err(failed(operation))?;
         Ok(())
@@ -131,11 +154,58 @@ impl Ledger {
         self.tail - offset(n)
     }
 
-    /// Takes `n` positions after all terminal jobs; answers the first of them.
-    pub(super) fn take_ended(&mut self, n: usize) -> i64 {
-        self.ended += offset(n);
-        self.ended - offset(n)
+    /// Takes `n` positions after all successes and cancelled jobs; answers the first of them.
+    pub(super) fn take_done(&mut self, n: usize) -> i64 {
+        self.done_tail += offset(n);
+        self.done_tail - offset(n)
     }
+
+    /// How many jobs wait, for a worker or for their time.
+    pub(super) const fn waiting(&self) -> u64 {
+        self.counts.pending + self.counts.scheduled + self.counts.retrying
+    }
+
+    /// True when this claim's wish for grace is heard.
+    pub(super) fn is_graced(&self, claim: &Claim, now: Timestamp) -> bool {
+        claim.grace && self.graced_at.is_none_or(|at| now.since(at) >= claim.lease * 3)
+    }
+
+    pub(super) fn grant_grace(&mut self, claim: &Claim, now: Timestamp) {
+        if self.is_graced(claim, now) {
+            (self.graced_at, self.reap_after) = (Some(now), Some(now.plus(claim.lease)));
+        }
+    }
+
+    /// True when leases are over that may be ended.
+    pub(super) fn is_reap_due(&self, now: Timestamp) -> bool {
+        self.first_lease.is_some_and(|at| at <= now) && self.reap_after.is_none_or(|at| at <= now)
+    }
+
+    /// Counts a job that became terminal.
+    pub(super) const fn count_ended(&mut self, state: State) {
+        let counts = &mut self.counts;
+        match state {
+            State::Failure => {
+                counts.failure_total += 1;
+                counts.dead += 1;
+            }
+            State::Cancelled => {
+                counts.cancelled_total += 1;
+                self.done += 1;
+            }
+            _ => {
+                counts.success_total += 1;
+                self.done += 1;
+            }
+        }
+    }
+}
+
+/// A newer process upgraded the file while this one ran.
+fn upgraded(operation: &'static str, found: Option<i64>) -> Error {
+    let found = found.map_or_else(|| "none".to_owned(), |n| n.to_string());
+    let detail = format!("the file's format is now {found}, this version knows {FORMAT}: restart with the newer one");
+    Error::Unexpected { operation, detail }
 }
 
 /// A place in a batch as a distance between positions.

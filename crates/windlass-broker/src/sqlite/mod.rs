@@ -8,9 +8,19 @@
 //! *Promise*: with [`Synchronous::Normal`] an accepted job survives the end of the process,
 //! however it ends; with [`Synchronous::Full`] a loss of power too. Files on a network file
 //! system are not supported: SQLite's locks do not hold there.
+//!
+//! *Upgrades*: the file carries the number of its format. The first process that opens an older
+//! file upgrades it in one transaction, while others wait; a newer one is refused. Processes of
+//! the older version that still run then get [`Unexpected`](crate::Error::Unexpected) from every
+//! enqueue, exchange and control call, naming both formats (one of format 1 gets SQLite's own
+//! words, `no such column: ended`), and write nothing until they are restarted with the newer
+//! version: one file is shared by processes of one version at a time. Runs they had in hand end
+//! with their leases and are claimed again.
 
 mod batch;
+mod claim;
 mod connection;
+mod control;
 mod enqueue;
 mod exchange;
 mod fault;
@@ -20,26 +30,33 @@ mod ledger;
 mod schema;
 mod settle;
 mod wake;
+mod watch;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tokio::sync::{Mutex, MutexGuard, mpsc};
+use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
 use windlass_jobs::command::{
-    Ack, Counts, Enqueued, Exchange, Exchanged, KEEP_TERMINAL, MAX_ENQUEUE, Page, WorkerInfo,
+    Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, KEEP_TERMINAL, MAX_CONTROL, MAX_ENQUEUE, Page, WorkerInfo,
 };
-use windlass_jobs::{Clock, JobId, JobRecord, Lease, NewJob, Progress, Queue, State, SystemClock};
+use windlass_jobs::model::Full;
+use windlass_jobs::{Clock, JobId, JobRecord, Lease, NewJob, Progress, Queue, State, SystemClock, Ulid};
 
-use crate::{Broker, Enqueue, Inspect, Leases, Result, Wake};
+use crate::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
 use connection::Connection;
 use ledger::Ledger;
 use wake::Wakes;
+use watch::{Look, Watched};
 
 /// How often the file is asked whether another process wrote.
 const WATCH_EVERY: Duration = Duration::from_millis(20);
+/// Of the watcher's time, looking at watched jobs takes at most one part in so many, up to this rest.
+const LOOK_SHARE: u32 = 5;
+const LONGEST_REST: Duration = Duration::from_millis(60);
 /// Connections for reading; a file only.
 const READERS: usize = 2;
 
@@ -100,6 +117,9 @@ struct Inner {
     readers: Vec<Mutex<Connection>>,
     next_reader: AtomicUsize,
     wakes: Wakes,
+    watched: Watched,
+    /// Watched jobs may have changed.
+    look: Arc<Notify>,
     options: SqliteOptions,
 }
 
@@ -127,6 +147,8 @@ impl SqliteBroker {
             readers,
             next_reader: AtomicUsize::new(0),
             wakes: Wakes::default(),
+            watched: Watched::default(),
+            look: Arc::default(),
             options,
         })))
     }
@@ -135,16 +157,77 @@ impl SqliteBroker {
         let mut writer = self.0.writer.lock().await;
         let mut tx = writer.begin("enqueue").await?;
         let now = self.0.options.clock.now();
-        let replies = enqueue::enqueue(&mut tx, queue, jobs, now).await?;
+        let replies = enqueue::enqueue(tx.conn(), queue, jobs, now).await?;
         tx.commit("enqueue").await?;
+        let full = |Full { max_waiting }| Error::QueueFull { queue: queue.clone(), max_waiting };
+        let replies = replies.map_err(full)?;
         if replies.iter().any(|reply| reply.fresh) {
             self.0.wakes.wake_one(queue);
+            self.0.changed();
         }
         Ok(replies)
     }
 }
 
 impl Inner {
+    /// Jobs may have changed: whoever watches one is told. Costs nothing when nobody does.
+    fn changed(&self) {
+        if self.watched.any() {
+            self.look.notify_one();
+        }
+    }
+
+    fn keep(&self) -> u64 {
+        u64::try_from(self.options.keep).unwrap_or(u64::MAX)
+    }
+
+    /// Wakes an idle worker if the reply of a verb says so.
+    fn wake_if<T>(&self, queue: &Queue, reply: Result<T>, is_news: impl FnOnce(&T) -> bool) -> Result<T> {
+        if reply.as_ref().is_ok_and(is_news) {
+            self.wakes.wake_one(queue);
+        }
+        reply
+    }
+
+    async fn hear_cancels(&self) {
+        // After an error the next change brings them, or the worker's next renewal.
+        if let Ok(requested) = self.read_requested().await {
+            self.wakes.cancel(requested);
+        }
+    }
+
+    async fn read_requested(&self) -> Result<Vec<(String, Queue, Lease)>> {
+        let mut reader = self.reader().await;
+        let requested = control::requested(reader.ready("watch").await?).await;
+        if requested.is_err() {
+            reader.doubt();
+        }
+        requested
+    }
+
+    async fn look_at_watched(&self) {
+        for (queue, ulids) in self.watched.list() {
+            self.look_at(&queue, &ulids).await;
+        }
+    }
+
+    async fn look_at(&self, queue: &Queue, ulids: &[Ulid]) {
+        match self.look(queue, ulids).await {
+            Ok(looks) => self.watched.tell(queue, looks),
+            // Looked at again soon.
+            Err(_) => self.look.notify_one(),
+        }
+    }
+
+    async fn look(&self, queue: &Queue, ulids: &[Ulid]) -> Result<HashMap<Ulid, Look>> {
+        let mut reader = self.reader().await;
+        let looks = watch::look(reader.ready("watch").await?, queue, ulids).await;
+        if looks.is_err() {
+            reader.doubt();
+        }
+        looks
+    }
+
     /// A connection for reading, in turn.
     async fn reader(&self) -> MutexGuard<'_, Connection> {
         match self.readers.len() {
@@ -173,6 +256,7 @@ macro_rules! write {
         let mut tx = writer.begin($operation).await?;
         let result = $call(tx.conn() $(, $arg)*).await?;
         tx.commit($operation).await?;
+        $broker.0.changed();
         Ok(result)
     }};
 }
@@ -201,9 +285,9 @@ impl Leases for SqliteBroker {
                 let mut tx = writer.begin("exchange").await?;
                 // Read again: the lock may have been waited for.
                 let now = inner.options.clock.now();
-                let keep = u64::try_from(inner.options.keep).unwrap_or(u64::MAX);
-                let outcome = exchange::exchange(tx.conn(), queue, exchange, now, keep).await?;
+                let outcome = exchange::exchange(tx.conn(), queue, exchange, now, inner.keep()).await?;
                 tx.commit("exchange").await?;
+                inner.changed();
                 outcome
             }
             Err(e) => {
@@ -232,6 +316,20 @@ impl Leases for SqliteBroker {
         write!(self, "progress", held::progress, queue, lease, progress)
     }
 
+    async fn tidy(&self, queue: &Queue, success: Duration, failure: Duration) -> Result<usize> {
+        write!(self, "tidy", control::tidy, queue, success, failure, self.0.options.clock.now())
+    }
+
+    async fn unpark(&self, queue: &Queue, kinds: &[String]) -> Result<usize> {
+        let back: Result<usize> = write!(self, "unpark", control::unpark, queue, kinds);
+        self.0.wake_if(queue, back, |back| *back > 0)
+    }
+
+    async fn canary(&self, worker: &str, token: &str) -> Result<()> {
+        self.0.wakes.send(worker, Wake::Canary(token.to_owned()));
+        Ok(())
+    }
+
     async fn announce(&self, worker: &WorkerInfo) -> Result<()> {
         write!(self, "announce", inspect::announce, worker, self.0.options.clock.now())
     }
@@ -244,28 +342,89 @@ impl Leases for SqliteBroker {
     async fn wakes(&self, worker: &str) -> mpsc::UnboundedReceiver<Wake> {
         let receiver = self.0.wakes.register(worker);
         if !self.0.readers.is_empty() {
-            // Known before this returns, so that whatever is written from now on is noticed.
-            let known = self.0.writer.lock().await.version().await.ok();
-            let inner = Arc::downgrade(&self.0);
-            self.0.wakes.watch(|| tokio::spawn(watch(inner, known)));
+            self.start_watcher().await;
         }
         receiver
     }
 }
 
-/// Wakes the idle workers of this process when another one has written. It asks the writer's
-/// connection, the only one that does not count this process's own commits.
-async fn watch(inner: Weak<Inner>, mut known: Option<(u64, i64)>) {
+#[async_trait]
+impl Control for SqliteBroker {
+    async fn cancel(&self, id: &JobId) -> Result<Cancel> {
+        let clock = &self.0.options.clock;
+        let result: Result<_> = write!(self, "cancel", control::cancel, id, clock.now(), self.0.keep());
+        let (reply, tell) = result?;
+        if let Some((worker, lease)) = tell {
+            self.0.wakes.send(&worker, Wake::Cancel(id.queue.clone(), lease));
+        }
+        Ok(reply)
+    }
+
+    async fn pause(&self, queue: &Queue, paused: bool) -> Result<()> {
+        let waits: Result<bool> = write!(self, "pause", control::pause, queue, paused);
+        self.0.wake_if(queue, waits, |waits| *waits).map(drop)
+    }
+
+    async fn set_max_waiting(&self, queue: &Queue, max: Option<u64>) -> Result<()> {
+        write!(self, "set_max_waiting", control::set_max_waiting, queue, max)
+    }
+
+    async fn replay(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
+        let mut replies = Vec::with_capacity(ulids.len());
+        for slice in ulids.chunks(MAX_CONTROL) {
+            let slice: Result<Vec<bool>> = write!(self, "replay", control::replay, queue, slice);
+            replies.extend(self.0.wake_if(queue, slice, |slice| slice.contains(&true))?);
+        }
+        Ok(replies)
+    }
+
+    async fn delete(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
+        let mut replies = Vec::with_capacity(ulids.len());
+        for slice in ulids.chunks(MAX_CONTROL) {
+            let slice: Result<Vec<bool>> = write!(self, "delete", control::delete, queue, slice);
+            replies.extend(slice?);
+        }
+        Ok(replies)
+    }
+}
+
+impl SqliteBroker {
+    /// Starts the watcher unless it runs. What is written after this returns is noticed.
+    async fn start_watcher(&self) {
+        let known = match self.0.readers.len() {
+            0 => None,
+            _ => self.0.writer.lock().await.version().await.ok(),
+        };
+        let (inner, look) = (Arc::downgrade(&self.0), Arc::clone(&self.0.look));
+        self.0.wakes.watch(|| tokio::spawn(watch_file(inner, look, known)));
+    }
+}
+
+/// Tells this process what others did: idle workers that there may be jobs, workers that a run
+/// is to be stopped, watchers that their job changed; the last of what this one did too.
+async fn watch_file(inner: Weak<Inner>, look: Arc<Notify>, mut known: Option<(u64, i64)>) {
     loop {
-        tokio::time::sleep(WATCH_EVERY).await;
+        let mut is_new = tokio::time::timeout(WATCH_EVERY, look.notified()).await.is_ok();
         let Some(inner) = inner.upgrade() else { return };
-        if !inner.wakes.is_listened() {
+        if !inner.wakes.is_listened(|| inner.watched.any()) {
             return;
         }
-        let found = inner.writer.lock().await.version().await.ok();
-        if found != known {
-            known = found;
-            inner.wakes.wake_all();
+        if !inner.readers.is_empty() {
+            // The writer's connection is the only one that does not count this process's own commits.
+            let found = inner.writer.lock().await.version().await.ok();
+            if found != known {
+                known = found;
+                is_new = true;
+                inner.wakes.wake_all();
+                inner.hear_cancels().await;
+            }
+        }
+        if is_new && inner.watched.any() {
+            let begun = Instant::now();
+            inner.look_at_watched().await;
+            let rest = begun.elapsed().saturating_mul(LOOK_SHARE).min(LONGEST_REST);
+            drop(inner);
+            tokio::time::sleep(rest).await;
         }
     }
 }
@@ -291,6 +450,14 @@ impl Inspect for SqliteBroker {
 
     async fn workers(&self) -> Result<Vec<WorkerInfo>> {
         read!(self, "workers", inspect::workers, self.0.options.clock.now())
+    }
+
+    async fn watch(&self, id: &JobId) -> mpsc::UnboundedReceiver<()> {
+        let receiver = self.0.watched.add(id);
+        self.start_watcher().await;
+        // What it looks like now, so that the first change is one.
+        self.0.look_at(&id.queue, &[id.ulid]).await;
+        receiver
     }
 
     async fn ping(&self) -> Result<()> {

@@ -6,8 +6,8 @@ use super::connection::Tx;
 use super::fault::failed;
 use crate::{Error, Result};
 
-/// The format this version writes. It reads no other.
-pub(super) const FORMAT: i64 = 1;
+/// The format this version reads and writes. An older file is upgraded when it is opened.
+pub(super) const FORMAT: i64 = 2;
 
 /// Where a job lies. Together with its position this is the whole of its queue: every list
 /// of [`Model`](windlass_jobs::model::Model) is one place in the index `job_place`.
@@ -20,8 +20,10 @@ pub(super) mod place {
     pub(in crate::sqlite) const LEASED: i64 = 4;
     /// Succeeded or cancelled; positions rise from oldest to newest.
     pub(in crate::sqlite) const DONE: i64 = 5;
-    /// The dead set; positions rise from oldest to newest.
+    /// The dead set; the position is the time of failure in ms.
     pub(in crate::sqlite) const DEAD: i64 = 6;
+    /// Of a kind that no worker knows; the position is 0, so that the order is that of ulids.
+    pub(in crate::sqlite) const PARKED: i64 = 7;
 }
 
 const META: &str =
@@ -29,13 +31,13 @@ const META: &str =
 
 /// Args over [`INLINE_ARGS_BYTES`](super::enqueue::INLINE_ARGS_BYTES) lie beside the job, so
 /// that a claim or a finish never rewrites them.
-const TABLES: [&str; 5] = [
+const TABLES: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS queue (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         head INTEGER NOT NULL DEFAULT 0,
         tail INTEGER NOT NULL DEFAULT 0,
-        ended INTEGER NOT NULL DEFAULT 0,
+        done_tail INTEGER NOT NULL DEFAULT 0,
         done INTEGER NOT NULL DEFAULT 0,
         pending INTEGER NOT NULL DEFAULT 0,
         scheduled INTEGER NOT NULL DEFAULT 0,
@@ -47,7 +49,13 @@ const TABLES: [&str; 5] = [
         failure_total INTEGER NOT NULL DEFAULT 0,
         cancelled_total INTEGER NOT NULL DEFAULT 0,
         retried_total INTEGER NOT NULL DEFAULT 0,
-        expired_leases_total INTEGER NOT NULL DEFAULT 0
+        expired_leases_total INTEGER NOT NULL DEFAULT 0,
+        parked INTEGER NOT NULL DEFAULT 0,
+        paused INTEGER NOT NULL DEFAULT 0,
+        max_waiting INTEGER,
+        since INTEGER,
+        reap_after INTEGER,
+        graced_at INTEGER
     ) STRICT",
     "CREATE TABLE IF NOT EXISTS job (
         id INTEGER PRIMARY KEY,
@@ -73,7 +81,11 @@ const TABLES: [&str; 5] = [
         labels TEXT,
         error TEXT,
         args TEXT,
-        result TEXT
+        result TEXT,
+        expires_at INTEGER,
+        cancel_requested INTEGER NOT NULL DEFAULT 0,
+        unknown_since INTEGER,
+        lost TEXT
     ) STRICT",
     "CREATE UNIQUE INDEX IF NOT EXISTS job_ulid ON job (queue, ulid)",
     "CREATE INDEX IF NOT EXISTS job_place ON job (queue, place, position, ulid)",
@@ -81,6 +93,34 @@ const TABLES: [&str; 5] = [
         job INTEGER PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
         args TEXT NOT NULL
     ) STRICT",
+    CANCEL_REQUESTS,
+];
+
+/// Running jobs whose cancel was asked for, so that other processes find them without an index
+/// on `job`. A row whose job ended means nothing and is removed with the next request.
+const CANCEL_REQUESTS: &str = "CREATE TABLE IF NOT EXISTS cancel_request (job INTEGER PRIMARY KEY) STRICT";
+
+/// From format 1 to 2. The column `ended` gets another name because it lost a meaning: a
+/// process of format 1 that still runs would put failures in a wrong order, and is refused by
+/// SQLite (`no such column: ended`) instead.
+const FROM_1_TO_2: [&str; 15] = [
+    "ALTER TABLE queue RENAME COLUMN ended TO done_tail",
+    "ALTER TABLE queue ADD COLUMN parked INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE queue ADD COLUMN paused INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE queue ADD COLUMN max_waiting INTEGER",
+    "ALTER TABLE queue ADD COLUMN since INTEGER",
+    "ALTER TABLE queue ADD COLUMN reap_after INTEGER",
+    "ALTER TABLE queue ADD COLUMN graced_at INTEGER",
+    "ALTER TABLE job ADD COLUMN expires_at INTEGER",
+    "ALTER TABLE job ADD COLUMN cancel_requested INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE job ADD COLUMN unknown_since INTEGER",
+    "ALTER TABLE job ADD COLUMN lost TEXT",
+    CANCEL_REQUESTS,
+    "UPDATE job SET position = coalesce(finished_at, 0) WHERE place = 6",
+    // The first job may be gone: the oldest that is there, or else the epoch, is as good.
+    "UPDATE queue SET since = coalesce((SELECT min(created_at) FROM job WHERE job.queue = queue.id), 0)
+     WHERE enqueued_total > 0",
+    "UPDATE meta SET value = 2 WHERE key = 'format'",
 ];
 
 const WORKERS: &str = "CREATE TABLE IF NOT EXISTS worker (
@@ -89,22 +129,33 @@ const WORKERS: &str = "CREATE TABLE IF NOT EXISTS worker (
         info TEXT NOT NULL
     ) STRICT, WITHOUT ROWID";
 
-/// Makes what is missing; refuses a file of another format, or one that is no queue.
+/// Makes what is missing, upgrades an older file; refuses a newer one, or one that is no queue.
 pub(super) async fn prepare(tx: &mut Tx<'_>, file: &str) -> Result<()> {
     let conn = tx.conn();
     match format(conn).await? {
         Some(FORMAT) => return Ok(()),
+        Some(1) => {
+            tracing::info!(file, from = 1, to = FORMAT, "upgrading the queue's file");
+            return run(conn, &FROM_1_TO_2).await;
+        }
         Some(found) => {
             let detail = format!("{file} has format {found}, this version knows {FORMAT}: a newer windlass wrote it");
             return Err(Error::Unexpected { operation: "open", detail });
         }
         None => {}
     }
-    for sql in [META].into_iter().chain(TABLES).chain([WORKERS]) {
-        sqlx::query(sql).execute(&mut *conn).await.map_err(failed("open"))?;
-    }
+    run(conn, &[META]).await?;
+    run(conn, &TABLES).await?;
+    run(conn, &[WORKERS]).await?;
     let insert = sqlx::query("INSERT INTO meta (key, value) VALUES ('format', ?)").bind(FORMAT);
     insert.execute(&mut *conn).await.map_err(failed("open"))?;
+    Ok(())
+}
+
+async fn run(conn: &mut SqliteConnection, statements: &[&'static str]) -> Result<()> {
+    for sql in statements {
+        sqlx::query(*sql).execute(&mut *conn).await.map_err(failed("open"))?;
+    }
     Ok(())
 }
 

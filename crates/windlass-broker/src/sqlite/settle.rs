@@ -1,18 +1,19 @@
 //! Taking back what became of claimed jobs: one statement for plain successes, one for the
 //! rest of a batch.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
-use windlass_jobs::command::{Ack, Finish, Settle};
-use windlass_jobs::{Lease, State, Timestamp};
+use windlass_jobs::command::{Ack, CANCELLED_ERROR, Finish, Settle};
+use windlass_jobs::{Lease, State, Timestamp, Ulid};
 
 use super::batch::Batched;
 use super::enqueue::read_ulid;
 use super::exchange::firsts;
 use super::fault::failed;
+use super::held::prove_alive;
 use super::ledger::{Ledger, offset};
 use super::schema::place;
 use crate::Result;
@@ -43,33 +44,70 @@ static SUCCEEDED: LazyLock<String> = LazyLock::new(|| {
     format!("SELECT ulid, epoch FROM job WHERE queue = ? AND place = {} AND position BETWEEN ? AND ?", place::DONE)
 });
 
-/// Parameters: queue; per job ulid, epoch, state, place (null: its priority's), position,
-/// finished_at, returned (1 takes the delivery and the progress back), failures, skipped,
-/// reason, error, result. A null leaves the column alone.
-static SETTLE: LazyLock<Batched> = LazyLock::new(|| {
+/// Parameters: queue; per job ulid, epoch. Answers ulid and epoch of those held, and what
+/// decides where they go.
+static HELD: LazyLock<Batched> = LazyLock::new(|| {
     Batched::new(
-        "UPDATE job SET state = held.column3, place = coalesce(held.column4, priority), position = held.column5,
-             finished_at = held.column6, deliveries = deliveries - held.column7,
-             progress = CASE held.column7 WHEN 1 THEN NULL ELSE progress END,
-             failures = coalesce(held.column8, failures), skipped = held.column9, reason = held.column10,
-             error = coalesce(held.column11, error), result = held.column12
-         FROM (SELECT ? AS queue) AS head, (VALUES ",
-        "(?,?,?,?,?,?,?,?,?,?,?,?)",
+        "SELECT job.ulid, job.epoch, job.cancel_requested, job.unknown_since
+         FROM (SELECT ? AS queue) AS head CROSS JOIN (VALUES ",
+        "(?,?)",
         &format!(
-            ") AS held WHERE job.queue = head.queue AND job.ulid = held.column1 AND job.epoch = held.column2
-                 AND job.place = {} RETURNING ulid, epoch",
+            ") AS held CROSS JOIN job ON job.queue = head.queue AND job.ulid = held.column1
+                 AND job.epoch = held.column2 AND job.place = {}",
             place::LEASED
         ),
     )
 });
 
-/// A finish with where its job goes.
-struct Move<'a> {
+/// Parameters: queue; per job ulid, state, place (null: its priority's), position, finished_at,
+/// returned (1 takes the delivery back), off (1 clears the progress), cancelled (1 clears the
+/// request), failures, skipped, reason, error, result, unknown_since. A null in failures, error
+/// or unknown_since leaves the column alone.
+static SETTLE: LazyLock<Batched> = LazyLock::new(|| {
+    Batched::new(
+        "UPDATE job SET state = held.column2, place = coalesce(held.column3, priority), position = held.column4,
+             finished_at = held.column5, deliveries = deliveries - held.column6,
+             progress = CASE held.column7 WHEN 1 THEN NULL ELSE progress END,
+             cancel_requested = CASE held.column8 WHEN 1 THEN 0 ELSE cancel_requested END,
+             failures = coalesce(held.column9, failures), skipped = held.column10, reason = held.column11,
+             error = coalesce(held.column12, error), result = held.column13,
+             unknown_since = coalesce(held.column14, unknown_since)
+         FROM (SELECT ? AS queue) AS head, (VALUES ",
+        "(?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        ") AS held WHERE job.queue = head.queue AND job.ulid = held.column1",
+    )
+});
+
+/// A finish with where its job may go.
+#[derive(Clone, Copy)]
+struct Placed<'a> {
     finish: &'a Finish,
+    /// Its place among those released, if it is.
+    front: i64,
+    /// Its place among successes and cancelled jobs, if it comes to lie there.
+    done: i64,
+}
+
+/// What decides where a held job goes.
+struct Held {
+    cancel_requested: bool,
+    unknown_since: Option<Timestamp>,
+}
+
+/// Where a held job goes.
+struct Move<'a> {
+    lease: Lease,
     state: State,
     /// `None`: back to the list of its priority.
     place: Option<i64>,
     position: i64,
+    failures: Option<u32>,
+    skipped: bool,
+    reason: Option<&'static str>,
+    error: Option<&'a str>,
+    result: Option<&'a str>,
+    unknown_since: Option<Timestamp>,
+    runs_again: bool,
 }
 
 /// Takes finishes; one ack each, in order. A lease named twice is taken once.
@@ -79,60 +117,130 @@ pub(super) async fn settle(
     finishes: &[Finish],
     now: Timestamp,
 ) -> Result<Vec<Ack>> {
-    let first = firsts(finishes.iter().map(|finish| finish.lease));
-    let moves = lay(ledger, finishes, &first, now);
-    let (plain, rest): (Vec<_>, Vec<_>) =
-        moves.into_iter().partition(|m| matches!(m.finish.settle, Settle::Success { skipped: false, .. }));
-    let mut held = HashSet::with_capacity(finishes.len());
+    let (plain, rest) = lay(ledger, finishes);
+    // Where each held job went.
+    let mut ends: HashMap<Lease, State> = HashMap::with_capacity(finishes.len());
     for (sql, piece) in SUCCEED.pieces(&plain) {
-        succeed(conn, sql, piece, ledger.id, now, &mut held).await?;
+        succeed(conn, sql, piece, ledger.id, now, &mut ends).await?;
     }
-    for (sql, piece) in SETTLE.pieces(&rest) {
-        move_on(conn, sql, piece, ledger.id, now, &mut held).await?;
+    count_succeeded(ledger, ends.len() as u64);
+    let mut moves = Vec::with_capacity(rest.len());
+    for (sql, piece) in HELD.pieces(&rest) {
+        let held = read_held(conn, sql, piece, ledger.id).await?;
+        moves.extend(piece.iter().filter_map(|placed| Some(decide(*placed, held.get(&placed.finish.lease)?, now))));
+    }
+    for (sql, piece) in SETTLE.pieces(&moves) {
+        move_on(conn, sql, piece, ledger.id, now).await?;
+    }
+    for m in &moves {
+        count(ledger, m);
+        ends.insert(m.lease, m.state);
     }
     let mut acks = Vec::with_capacity(finishes.len());
-    for (finish, first) in finishes.iter().zip(first) {
-        let taken = first && held.contains(&finish.lease);
-        if taken {
-            count(ledger, &finish.settle, now);
-        }
+    let mut first = firsts(finishes.iter().map(|finish| finish.lease)).into_iter();
+    for finish in finishes {
+        let taken = first.next() == Some(true) && ends.contains_key(&finish.lease);
         acks.push(if taken { Ack::Taken } else { Ack::Stale });
     }
+    hear_stale(conn, ledger.id, finishes, &acks, &ends).await?;
     Ok(acks)
 }
 
-/// Where each job goes if its lease is held. Positions of those that are refused stay unused.
-fn lay<'a>(ledger: &mut Ledger, finishes: &'a [Finish], first: &[bool], now: Timestamp) -> Vec<Move<'a>> {
-    let released = finishes.iter().filter(|finish| finish.settle == Settle::Release).count();
-    let (mut front, ended) = (ledger.take_front(released), ledger.take_ended(finishes.len()));
-    let mut moves = Vec::with_capacity(finishes.len());
-    for (i, finish) in finishes.iter().enumerate() {
-        let terminal = ended + offset(i);
-        let (state, place, position) = match finish.settle {
-            Settle::Success { .. } => (State::Success, Some(place::DONE), terminal),
-            Settle::Failure { .. } => (State::Failure, Some(place::DEAD), terminal),
-            Settle::Cancelled { .. } => (State::Cancelled, Some(place::DONE), terminal),
-            Settle::Retry { delay, .. } => (State::Retrying, Some(place::DUE), now.plus(delay).0),
-            Settle::Snooze { delay } => (State::Scheduled, Some(place::DUE), now.plus(delay).0),
-            Settle::Release => {
-                front += 1;
-                (State::Pending, None, front - 1)
-            }
-        };
-        if first[i] {
-            moves.push(Move { finish, state, place, position });
+/// Gives each finish its places, and tells plain successes from the rest. Positions of those
+/// that are refused or go elsewhere stay unused.
+fn lay<'a>(ledger: &mut Ledger, finishes: &'a [Finish]) -> (Vec<Placed<'a>>, Vec<Placed<'a>>) {
+    let is_release = |finish: &&Finish| finish.settle == Settle::Release;
+    let mut front = ledger.take_front(finishes.iter().filter(is_release).count());
+    let done = ledger.take_done(finishes.len());
+    let first = firsts(finishes.iter().map(|finish| finish.lease));
+    let (mut plain, mut rest) = (Vec::with_capacity(finishes.len()), Vec::new());
+    for (i, finish) in finishes.iter().enumerate().filter(|(i, _)| first[*i]) {
+        let placed = Placed { finish, front, done: done + offset(i) };
+        if is_release(&finish) {
+            front += 1;
+        }
+        match finish.settle {
+            Settle::Success { skipped: false, .. } => plain.push(placed),
+            _ => rest.push(placed),
         }
     }
-    moves
+    (plain, rest)
+}
+
+/// What becomes of a held job; see [`Model::exchange`](windlass_jobs::model::Model::exchange).
+fn decide<'a>(placed: Placed<'a>, held: &Held, now: Timestamp) -> Move<'a> {
+    let Placed { finish, front, done } = placed;
+    let runs_again = finish.settle.runs_again();
+    let to = |state, place, position| Move {
+        lease: finish.lease,
+        state,
+        place,
+        position,
+        failures: None,
+        skipped: false,
+        reason: None,
+        error: None,
+        result: None,
+        unknown_since: None,
+        runs_again,
+    };
+    let due = |state, delay| to(state, Some(place::DUE), now.plus(delay).0);
+    if runs_again && held.cancel_requested {
+        return Move { error: Some(CANCELLED_ERROR), ..to(State::Cancelled, Some(place::DONE), done) };
+    }
+    match &finish.settle {
+        Settle::Success { result, skipped } => {
+            Move { result: result.as_deref(), skipped: *skipped, ..to(State::Success, Some(place::DONE), done) }
+        }
+        Settle::Failure { reason, failures, error } => {
+            let (reason, error) = (Some(reason.as_str()), Some(error.as_str()));
+            Move { failures: Some(*failures), reason, error, ..to(State::Failure, Some(place::DEAD), now.0) }
+        }
+        Settle::Retry { delay, failures, error } => {
+            Move { failures: Some(*failures), error: Some(error), ..due(State::Retrying, *delay) }
+        }
+        Settle::Snooze { delay } => due(State::Scheduled, *delay),
+        Settle::Cancelled { error } => {
+            Move { error: Some(error), ..to(State::Cancelled, Some(place::DONE), done) }
+        }
+        Settle::Release => to(State::Pending, None, front),
+        Settle::Unknown { delay, park_after } => {
+            let since = held.unknown_since.unwrap_or(now);
+            let m = if now.since(since) >= *park_after {
+                to(State::Pending, Some(place::PARKED), 0)
+            } else {
+                due(State::Scheduled, *delay)
+            };
+            Move { unknown_since: Some(since), ..m }
+        }
+    }
+}
+
+async fn read_held(
+    conn: &mut SqliteConnection,
+    sql: &'static str,
+    placed: &[Placed<'_>],
+    queue: i64,
+) -> Result<HashMap<Lease, Held>> {
+    let mut query = sqlx::query(sql).bind(queue);
+    for Placed { finish, .. } in placed {
+        query = query.bind(finish.lease.ulid.to_bytes().to_vec()).bind(i64::from(finish.lease.epoch));
+    }
+    let rows = query.fetch_all(conn).await.map_err(failed(VERB))?;
+    let read = |row: &SqliteRow| {
+        let unknown_since = row.get_unchecked::<Option<i64>, _>(3).map(Timestamp);
+        Some((read_lease(row)?, Held { cancel_requested: row.get_unchecked::<i64, _>(2) != 0, unknown_since }))
+    };
+    Ok(rows.iter().filter_map(read).collect())
 }
 
 async fn succeed(
     conn: &mut SqliteConnection,
     sql: &'static str,
-    moves: &[Move<'_>],
+    moves: &[Placed<'_>],
     queue: i64,
     now: Timestamp,
-    held: &mut HashSet<Lease>,
+    ends: &mut HashMap<Lease, State>,
 ) -> Result<()> {
     let mut query = sqlx::query(sql).bind(queue).bind(now.0);
     for m in moves {
@@ -140,16 +248,16 @@ async fn succeed(
         query = query
             .bind(m.finish.lease.ulid.to_bytes().to_vec())
             .bind(i64::from(m.finish.lease.epoch))
-            .bind(m.position)
+            .bind(m.done)
             .bind(result.as_deref());
     }
     let taken = query.execute(&mut *conn).await.map_err(failed(VERB))?.rows_affected();
     if taken == moves.len() as u64 {
-        held.extend(moves.iter().map(|m| m.finish.lease));
+        ends.extend(moves.iter().map(|m| (m.finish.lease, State::Success)));
     } else if let (Some(first), Some(last)) = (moves.first(), moves.last()) {
-        let which = sqlx::query(SUCCEEDED.as_str()).bind(queue).bind(first.position).bind(last.position);
+        let which = sqlx::query(SUCCEEDED.as_str()).bind(queue).bind(first.done).bind(last.done);
         let rows = which.fetch_all(conn).await.map_err(failed(VERB))?;
-        held.extend(rows.iter().filter_map(read_lease));
+        ends.extend(rows.iter().filter_map(read_lease).map(|lease| (lease, State::Success)));
     }
     Ok(())
 }
@@ -160,74 +268,80 @@ async fn move_on(
     moves: &[Move<'_>],
     queue: i64,
     now: Timestamp,
-    held: &mut HashSet<Lease>,
 ) -> Result<()> {
     let mut query = sqlx::query(sql).bind(queue);
     for m in moves {
-        let (mut failures, mut skipped, mut reason, mut error, mut result) = (None, false, None, None, None);
-        match &m.finish.settle {
-            Settle::Success { result: r, skipped: s } => (result, skipped) = (r.as_deref(), *s),
-            Settle::Failure { reason: r, failures: f, error: e } => {
-                (reason, failures, error) = (Some(r.as_str()), Some(i64::from(*f)), Some(e.as_str()));
-            }
-            Settle::Retry { failures: f, error: e, .. } => (failures, error) = (Some(i64::from(*f)), Some(e.as_str())),
-            Settle::Cancelled { error: e } => error = Some(e.as_str()),
-            Settle::Snooze { .. } | Settle::Release => {}
-        }
         query = query
-            .bind(m.finish.lease.ulid.to_bytes().to_vec())
-            .bind(i64::from(m.finish.lease.epoch))
+            .bind(m.lease.ulid.to_bytes().to_vec())
             .bind(m.state.as_str())
             .bind(m.place)
             .bind(m.position)
             .bind(m.state.is_terminal().then_some(now.0))
+            .bind(i64::from(m.runs_again))
             .bind(i64::from(!m.state.is_terminal()))
-            .bind(failures)
-            .bind(skipped)
-            .bind(reason)
-            .bind(error)
-            .bind(result);
+            .bind(i64::from(m.state == State::Cancelled))
+            .bind(m.failures.map(i64::from))
+            .bind(m.skipped)
+            .bind(m.reason)
+            .bind(m.error)
+            .bind(m.result)
+            .bind(m.unknown_since.map(|at| at.0));
     }
-    let rows = query.fetch_all(conn).await.map_err(failed(VERB))?;
-    held.extend(rows.iter().filter_map(read_lease));
+    query.execute(conn).await.map_err(failed(VERB))?;
     Ok(())
 }
 
-/// The lease a row `(ulid, epoch)` answers.
+/// Workers that were refused prove alive, unless an earlier finish of the batch ended the job.
+async fn hear_stale(
+    conn: &mut SqliteConnection,
+    queue: i64,
+    finishes: &[Finish],
+    acks: &[Ack],
+    ends: &HashMap<Lease, State>,
+) -> Result<()> {
+    if acks.iter().all(|ack| *ack == Ack::Taken) {
+        return Ok(());
+    }
+    let is_ended = |lease: &Lease| ends.get(lease).is_some_and(|state| state.is_terminal());
+    let mut later: HashSet<Ulid> = ends.keys().filter(|lease| is_ended(lease)).map(|lease| lease.ulid).collect();
+    for (finish, ack) in finishes.iter().zip(acks) {
+        if *ack == Ack::Taken {
+            later.remove(&finish.lease.ulid);
+        } else {
+            prove_alive(conn, queue, finish.lease, later.contains(&finish.lease.ulid), VERB).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The lease a row that begins with ulid and epoch answers.
 pub(super) fn read_lease(row: &SqliteRow) -> Option<Lease> {
     let epoch = u32::try_from(row.get_unchecked::<i64, _>(1)).ok()?;
     Some(Lease { ulid: read_ulid(row, 0)?, epoch })
 }
 
-fn count(ledger: &mut Ledger, settle: &Settle, now: Timestamp) {
-    let mut put_off = |delay| {
-        let at = now.plus(delay);
+const fn count_succeeded(ledger: &mut Ledger, n: u64) {
+    let counts = &mut ledger.counts;
+    counts.running = counts.running.saturating_sub(n);
+    counts.success_total += n;
+    ledger.done += n;
+}
+
+fn count(ledger: &mut Ledger, m: &Move<'_>) {
+    if m.place == Some(place::DUE) {
+        let at = Timestamp(m.position);
         ledger.first_due = Some(ledger.first_due.map_or(at, |first| first.min(at)));
-    };
-    match settle {
-        Settle::Retry { delay, .. } | Settle::Snooze { delay } => put_off(*delay),
-        _ => {}
     }
     let counts = &mut ledger.counts;
     counts.running = counts.running.saturating_sub(1);
-    match settle {
-        Settle::Success { .. } => {
-            counts.success_total += 1;
-            ledger.done += 1;
-        }
-        Settle::Cancelled { .. } => {
-            counts.cancelled_total += 1;
-            ledger.done += 1;
-        }
-        Settle::Failure { .. } => {
-            counts.failure_total += 1;
-            counts.dead += 1;
-        }
-        Settle::Retry { .. } => {
+    match m.state {
+        State::Retrying => {
             counts.retried_total += 1;
             counts.retrying += 1;
         }
-        Settle::Snooze { .. } => counts.scheduled += 1,
-        Settle::Release => counts.pending += 1,
+        State::Scheduled => counts.scheduled += 1,
+        _ if m.place == Some(place::PARKED) => counts.parked += 1,
+        State::Pending => counts.pending += 1,
+        ended => ledger.count_ended(ended),
     }
 }

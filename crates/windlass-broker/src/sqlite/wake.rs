@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
-use windlass_jobs::Queue;
+use windlass_jobs::{Lease, Queue};
 
 use crate::Wake;
 
@@ -23,6 +23,8 @@ pub(super) struct Wakes {
 struct State {
     senders: HashMap<String, UnboundedSender<Wake>>,
     idle: HashMap<Queue, BTreeSet<String>>,
+    /// Runs that [`Wakes::cancel`] spoke of, while they go on.
+    told: HashSet<Lease>,
     watcher: Option<JoinHandle<()>>,
 }
 
@@ -66,6 +68,29 @@ impl Wakes {
         }
     }
 
+    /// Says something to one worker of this process.
+    pub(super) fn send(&self, worker: &str, wake: Wake) {
+        if let Some(sender) = self.lock().senders.get(worker) {
+            // As above.
+            let _ = sender.send(wake);
+        }
+    }
+
+    /// Tells the workers of this process which of their runs are to be stopped: of all such
+    /// runs of the file, those that were not told here before.
+    pub(super) fn cancel(&self, requested: Vec<(String, Queue, Lease)>) {
+        let mut state = self.lock();
+        let still: HashSet<Lease> = requested.iter().map(|(_, _, lease)| *lease).collect();
+        state.told.retain(|lease| still.contains(lease));
+        for (worker, queue, lease) in requested {
+            let State { senders, told, .. } = &mut *state;
+            let Some(sender) = senders.get(&worker).filter(|_| !told.contains(&lease)) else { continue };
+            if sender.send(Wake::Cancel(queue, lease)).is_ok() {
+                told.insert(lease);
+            }
+        }
+    }
+
     /// Forgets a worker that stops.
     pub(super) fn retire(&self, worker: &str) {
         self.lock().idle.retain(|_, workers| {
@@ -82,11 +107,11 @@ impl Wakes {
         }
     }
 
-    /// False when nobody listens any more; the watcher then ends.
-    pub(super) fn is_listened(&self) -> bool {
+    /// False when nobody listens any more; the watcher then ends. `is_watched`: jobs are.
+    pub(super) fn is_listened(&self, is_watched: impl FnOnce() -> bool) -> bool {
         let mut state = self.lock();
         state.senders.retain(|_, sender| !sender.is_closed());
-        if state.senders.is_empty() {
+        if state.senders.is_empty() && !is_watched() {
             // Under the lock: who registers after this starts a watcher of his own.
             state.watcher = None;
             return false;

@@ -7,27 +7,50 @@
 #![allow(clippy::unwrap_used, reason = "a case is a test: its panic is the failure")]
 
 mod bulk;
+mod cancel;
+mod control;
+mod kinds;
 mod order;
+mod outages;
+mod play;
 mod random;
 mod records;
 mod runs;
+mod steps;
+mod told;
 mod wakes;
 
 use std::time::Duration;
 
 use windlass_broker::SharedBroker;
-use windlass_jobs::command::{Ack, Claim, Claimed, Counts, Exchange, Exchanged, Finish, Settle};
-use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Queue, Ulid};
+use windlass_jobs::command::{Ack, Cancel, Claim, Claimed, Counts, Exchange, Exchanged, Finish, Settle};
+use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Queue, Reason, State, Ulid};
 
 pub use bulk::{
     concurrent_workers_take_each_job_once, many_waiting_before_the_first_claim, retention_keeps_the_newest,
+};
+pub use cancel::{
+    a_cancel_is_heard_by_the_worker, a_cancelled_run_ends_cancelled, a_cancelled_run_may_still_end,
+    a_cancelled_waiting_job_is_never_claimed, a_lost_cancelled_run_ends_cancelled, cancel_in_every_state,
+};
+pub use control::{
+    a_deleted_id_may_come_again, a_full_queue_takes_nothing, a_paused_queue_goes_on_otherwise,
+    a_replayed_job_starts_anew, a_replayed_poisoned_job_may_be_lost_again, a_resume_wakes, deleted_jobs_are_gone,
+    old_jobs_are_tidied_away, only_dead_jobs_are_replayed, tidy_is_bounded,
+};
+pub use kinds::{
+    a_started_job_does_not_expire, an_expired_job_is_not_started, many_expired_jobs_are_passed,
+    unknown_kinds_are_left_to_others, unknown_kinds_are_parked, unparked_jobs_wake,
 };
 pub use order::{
     a_batch_of_a_thousand_keeps_its_order, a_claim_takes_no_more_than_asked, a_known_id_changes_nothing,
     a_release_goes_to_the_front, delayed_jobs_wait_their_time, finish_and_claim_in_one, first_in_first_out,
     priorities_are_strict, queues_do_not_mix,
 };
-pub use random::random_against_model;
+pub use outages::{
+    a_live_worker_is_no_killer, a_stale_word_counts_once, grace_spares_leases, the_first_job_says_since_when,
+};
+pub use random::{random_against_model, random_soak};
 pub use records::{
     an_unknown_id_is_none, counts_are_exact_through_a_life, large_values_are_byte_equal, options_round_trip,
     pages_cover_each_list_once, progress_is_readable_and_cleared, results_and_errors_are_readable,
@@ -38,6 +61,7 @@ pub use runs::{
     a_stale_epoch_is_refused_alone, a_worker_killer_is_poisoned, an_expired_lease_is_claimed_again, cancelled_jobs_end,
     the_next_instants_are_answered,
 };
+pub use told::{a_canary_comes_back, a_watched_job_is_told_of};
 pub use wakes::{
     a_due_time_is_passed_on, a_release_wakes, a_scheduled_job_wakes, a_wake_up_without_slots_is_passed_on,
     an_enqueue_wakes_an_idle_worker, jobs_left_over_wake_another,
@@ -85,7 +109,7 @@ impl Bench {
     }
 
     pub(crate) fn claim_of(&self, max: usize, lease: Duration) -> Option<Claim> {
-        Some(Claim { worker: self.worker.clone(), max, lease })
+        Some(Claim { worker: self.worker.clone(), max, lease, grace: false })
     }
 
     /// Claims under a long lease.
@@ -103,6 +127,27 @@ impl Bench {
         let claimed = self.exchange(vec![], self.claim_of(max, SHORT)).await.claimed;
         moment().await;
         claimed
+    }
+
+    /// Enqueues jobs and fails them for good.
+    pub(crate) async fn enqueue_dead(&self, n: usize) -> Vec<Ulid> {
+        self.enqueue_some(n).await;
+        let claimed = self.claim(n).await;
+        let finish = |claimed: &Claimed| Finish { lease: claimed.lease, settle: failure() };
+        self.exchange(claimed.iter().map(finish).collect(), None).await;
+        claimed_ulids(&claimed)
+    }
+
+    pub(crate) fn id(&self, ulid: Ulid) -> JobId {
+        JobId::new(ulid, self.queue.clone())
+    }
+
+    pub(crate) async fn ids(&self, state: State) -> Vec<Ulid> {
+        self.broker.list(&self.queue, state, 0, 500).await.unwrap().ids
+    }
+
+    pub(crate) async fn cancel(&self, ulid: Ulid) -> Cancel {
+        self.broker.cancel(&self.id(ulid)).await.unwrap()
     }
 
     /// Finishes without a claim.
@@ -138,6 +183,16 @@ pub(crate) const fn done() -> Settle {
     Settle::Success { result: None, skipped: false }
 }
 
+/// Failed for good.
+pub(crate) fn failure() -> Settle {
+    Settle::Failure { reason: Reason::Error, failures: 1, error: error_text("no") }
+}
+
+/// Parked at once.
+pub(crate) const fn parked() -> Settle {
+    Settle::Unknown { delay: SHORT, park_after: Duration::ZERO }
+}
+
 /// An error as JSON text.
 pub(crate) fn error_text(message: &str) -> String {
     serde_json::json!({ "code": "test", "message": message }).to_string()
@@ -147,10 +202,14 @@ pub(crate) fn error_text(message: &str) -> String {
 ///
 /// `$make` is an async function from the number of terminal jobs to keep to a pair: the
 /// [`SharedBroker`] and whatever must outlive it, such as its directory. Called where `tokio`
-/// and `windlass_jobs` can be named: `conformance!(make);`.
+/// and `windlass_jobs` can be named: `conformance!(make);`. `random` says how many random verbs
+/// are played, by the engine's own clock; 4,000 if left out.
 #[macro_export]
 macro_rules! conformance {
     ($make:path) => {
+        $crate::conformance!($make, random = 4_000);
+    };
+    ($make:path, random = $steps:literal) => {
         $crate::conformance!($make;
             first_in_first_out
             priorities_are_strict
@@ -185,6 +244,34 @@ macro_rules! conformance {
             a_release_wakes
             a_wake_up_without_slots_is_passed_on
             a_due_time_is_passed_on
+            cancel_in_every_state
+            a_cancelled_waiting_job_is_never_claimed
+            a_cancel_is_heard_by_the_worker
+            a_cancelled_run_ends_cancelled
+            a_cancelled_run_may_still_end
+            a_lost_cancelled_run_ends_cancelled
+            a_paused_queue_goes_on_otherwise
+            a_resume_wakes
+            a_full_queue_takes_nothing
+            only_dead_jobs_are_replayed
+            a_replayed_job_starts_anew
+            a_replayed_poisoned_job_may_be_lost_again
+            deleted_jobs_are_gone
+            a_deleted_id_may_come_again
+            old_jobs_are_tidied_away
+            tidy_is_bounded
+            an_expired_job_is_not_started
+            a_started_job_does_not_expire
+            many_expired_jobs_are_passed
+            unknown_kinds_are_left_to_others
+            unknown_kinds_are_parked
+            unparked_jobs_wake
+            grace_spares_leases
+            a_live_worker_is_no_killer
+            a_stale_word_counts_once
+            the_first_job_says_since_when
+            a_canary_comes_back
+            a_watched_job_is_told_of
             many_waiting_before_the_first_claim
             concurrent_workers_take_each_job_once
         );
@@ -197,10 +284,7 @@ macro_rules! conformance {
 
         #[tokio::test]
         async fn random_verbs_match_the_model() {
-            for seed in 1..=4 {
-                let (broker, _guard) = $make(30).await;
-                $crate::conformance::random_against_model(&broker, seed, 500, 30).await;
-            }
+            $crate::conformance::random_against_model(|keep, _| $make(keep), 1, $steps).await;
         }
     };
     ($make:path; $($case:ident)+) => {
@@ -211,5 +295,25 @@ macro_rules! conformance {
                 $crate::conformance::$case(broker).await;
             }
         )+
+    };
+}
+
+/// The random tests of an engine whose clock can be in the test's hand, which wait for nothing.
+///
+/// `$make` is as for [`conformance!`](crate::conformance!), with the clock as its second
+/// argument; `$steps` are played each time.
+#[macro_export]
+macro_rules! random_with_clock {
+    ($make:path, $steps:literal) => {
+        #[tokio::test]
+        async fn random_verbs_match_the_model_to_the_millisecond() {
+            $crate::conformance::random_against_model($make, 1_000, $steps).await;
+        }
+
+        /// As many steps as `WINDLASS_SOAK_STEPS` says.
+        #[tokio::test]
+        async fn random_soak() {
+            $crate::conformance::random_soak($make).await;
+        }
     };
 }

@@ -1,230 +1,211 @@
-//! Random verbs on an engine and on the model in step.
+//! Random verbs on an engine and on the model, and the shortest sequence on which they differ.
 
-use std::time::Duration;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use windlass_broker::SharedBroker;
-use windlass_jobs::command::{Ack, Claim, Enqueued, Exchange, Exchanged, Finish, Settle};
-use windlass_jobs::model::Model;
-use windlass_jobs::{JobId, Lease, NewJob, Priority, Progress, Queue, Reason, State, Timestamp, Ulid, When};
+use windlass_jobs::{SetClock, Timestamp};
 
-use crate::unique_queue;
+use super::play::{Difference, play};
+use super::steps::{Maker, Step};
 
-/// The engine's instant of a renewal is not answered, so that the model's may differ by as
-/// much. Long leases lie an hour apart, so that their order does not depend on it.
-const SLACK: Duration = Duration::from_secs(600);
-const HOUR: Duration = Duration::from_secs(3_600);
+/// Steps of one sequence; each is played on a fresh queue.
+const SEQUENCE: usize = 500;
+/// Terminal jobs kept per list: few, so that they leave.
+const KEEP: usize = 30;
+/// Most plays of a shrinking, and how long it may take.
+const MOST_REPLAYS: usize = 600;
+const LONGEST_SHRINKING: Duration = Duration::from_secs(30);
+/// Longer than all short leases and delays.
+const APART: Duration = Duration::from_millis(5);
+/// Names the only seed to be played.
+const SEED_VARIABLE: &str = "WINDLASS_SEED";
+/// How many steps [`random_soak`] takes.
+const STEPS_VARIABLE: &str = "WINDLASS_SOAK_STEPS";
 
-/// Runs `steps` random verbs from `seed` on an engine and on a [`Model`] and compares every
-/// reply, and from time to time everything that can be read. The broker must keep `keep`
-/// terminal jobs per list. The model is told the engine's own time, so that no comparison
-/// depends on how fast the test runs.
+/// Plays at least `steps` random verbs on an engine and on a
+/// [`Model`](windlass_jobs::model::Model) and compares every reply, and from time to time
+/// everything that can be read.
+///
+/// `make` answers a broker for so many terminal jobs per list, and whatever must outlive it. It
+/// is given a clock the first time it is called; if it takes a copy of it, the clock is in the
+/// test's hand and no time is spent waiting. Else the model is told the engine's time, so that
+/// no comparison depends on how fast the test runs.
+///
+/// With the variable `WINDLASS_SEED` only the sequence of that seed is played.
 ///
 /// # Panics
-/// At the first difference; names the seed and the step.
-pub async fn random_against_model(broker: &SharedBroker, seed: u64, steps: usize, keep: usize) {
-    let queue = unique_queue("random");
-    let model = Model::keeping(queue.clone(), keep);
-    let mut pair = Pair { broker, queue, model, dice: Dice(seed), known: vec![], leases: vec![], long: 1 };
-    for step in 0..steps {
-        let at = format!("seed {seed}, step {step}");
-        pair.step(&at).await;
-        if step % 100 == 99 || step + 1 == steps {
-            pair.compare_all(&at).await;
+/// At the first difference; prints the seed and the shortest sequence found that shows one.
+pub async fn random_against_model<F, T, G>(make: F, first_seed: u64, steps: usize)
+where
+    F: Fn(usize, Arc<SetClock>) -> T,
+    T: Future<Output = (SharedBroker, G)>,
+{
+    let only = number(SEED_VARIABLE);
+    let seeds = match only {
+        Some(seed) => seed..seed + 1,
+        None => first_seed..first_seed + steps.div_ceil(SEQUENCE) as u64,
+    };
+    for seed in seeds {
+        let stage = Stage { make: &make };
+        let exact = stage.is_exact().await;
+        let steps = Maker::new(seed, exact).steps(SEQUENCE);
+        if let Some(difference) = stage.play(&steps, false).await {
+            panic!("{}", stage.report(seed, steps, difference).await);
         }
     }
 }
 
-/// A small generator (splitmix64): the same seed gives the same verbs everywhere.
-struct Dice(u64);
+/// The long form of [`random_against_model`]: with the variable `WINDLASS_SOAK_STEPS` so many
+/// steps from other seeds, else a single sequence.
+///
+/// # Panics
+/// As [`random_against_model`].
+pub async fn random_soak<F, T, G>(make: F)
+where
+    F: Fn(usize, Arc<SetClock>) -> T,
+    T: Future<Output = (SharedBroker, G)>,
+{
+    let steps = number(STEPS_VARIABLE).and_then(|n| usize::try_from(n).ok()).unwrap_or(SEQUENCE);
+    let begun = Instant::now();
+    random_against_model(make, 1_000_000, steps).await;
+    println!("{steps} random steps in {:.1?}", begun.elapsed());
+}
 
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, not a number")))
+}
+
+/// Where sequences are played.
+struct Stage<'a, F> {
+    make: &'a F,
+}
+
+impl<F, T, G> Stage<'_, F>
+where
+    F: Fn(usize, Arc<SetClock>) -> T,
+    T: Future<Output = (SharedBroker, G)>,
+{
+    /// A fresh broker, and its clock if it is in hand.
+    async fn make(&self) -> (SharedBroker, Option<Arc<SetClock>>, G) {
+        let clock = Arc::new(SetClock::new(Timestamp(1_000_000)));
+        let (broker, guard) = (self.make)(KEEP, Arc::clone(&clock)).await;
+        let in_hand = (Arc::strong_count(&clock) > 1).then_some(clock);
+        (broker, in_hand, guard)
     }
 
-    /// 0 to `n` - 1.
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n as u64).expect("it is less than a usize")
+    async fn is_exact(&self) -> bool {
+        self.make().await.1.is_some()
     }
 
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
+    async fn play(&self, steps: &[Step], thorough: bool) -> Option<Difference> {
+        let (broker, clock, _guard) = self.make().await;
+        play(&broker, clock, KEEP, steps, thorough).await
     }
 
-    fn pick<T: Clone>(&mut self, all: &[T]) -> Option<T> {
-        if all.is_empty() { None } else { all.get(self.below(all.len())).cloned() }
+    /// What to print about a difference: the shortest sequence that shows one.
+    async fn report(&self, seed: u64, mut steps: Vec<Step>, first: Difference) -> String {
+        let engine = self.make().await.0.engine();
+        let all = first.step + 1;
+        steps.truncate(all);
+        let mut shrinking = Shrinking { stage: self, steps, best: first, begun: Instant::now(), replays: 0 };
+        shrinking.run(self.is_exact().await).await;
+        let Shrinking { best: Difference { step, trace, what, .. }, replays, .. } = shrinking;
+        let lines = trace.iter().enumerate().map(|(i, line)| format!("{:>3}. {line}", i + 1));
+        format!(
+            "{engine} and the model differ: seed {seed}, step {all}; shrunk to {} steps by {replays} replays, each \
+             with what both answered:\n{}\nthen differs {what}\nto play it again: {SEED_VARIABLE}={seed} cargo test, \
+             with the name of this test",
+            step + 1,
+            lines.collect::<Vec<_>>().join("\n"),
+        )
     }
 }
 
-struct Pair<'a> {
-    broker: &'a SharedBroker,
-    queue: Queue,
-    model: Model,
-    dice: Dice,
-    known: Vec<Ulid>,
-    /// Handed out at some time; many are no longer held.
-    leases: Vec<Lease>,
-    /// Which hour the next long lease ends in.
-    long: u32,
+/// Leaving out steps, then parts of steps, as long as a difference remains.
+struct Shrinking<'a, F> {
+    stage: &'a Stage<'a, F>,
+    /// The last of them shows the difference.
+    steps: Vec<Step>,
+    best: Difference,
+    begun: Instant,
+    replays: usize,
 }
 
-impl Pair<'_> {
-    async fn step(&mut self, at: &str) {
-        match self.dice.below(100) {
-            0..30 => self.enqueue(at).await,
-            30..80 => self.exchange(at).await,
-            80..88 => self.renew(at).await,
-            88..94 => self.progress(at).await,
-            94..97 => self.read(at).await,
-            // Short leases and delays come to their end.
-            _ => tokio::time::sleep(Duration::from_millis(3)).await,
+impl<F, T, G> Shrinking<'_, F>
+where
+    F: Fn(usize, Arc<SetClock>) -> T,
+    T: Future<Output = (SharedBroker, G)>,
+{
+    async fn run(&mut self, exact: bool) {
+        // Compared after every step, it may show earlier.
+        self.accept(self.best.pinned.clone()).await;
+        if !exact {
+            // What ran out by chance runs out for certain when there is time between the steps.
+            let spaced = self.steps.iter().flat_map(|step| [step.clone(), Step::Wait(APART)]);
+            self.accept(spaced.collect()).await;
+        }
+        let mut size = self.steps.len() / 2;
+        loop {
+            let before = self.replays;
+            while size > 0 {
+                let found = self.leave_out(size).await;
+                size = if size == 1 && found { 1 } else { size / 2 };
+            }
+            let found = self.make_smaller().await;
+            if !found || self.replays == before {
+                return;
+            }
+            size = 1;
         }
     }
 
-    async fn enqueue(&mut self, at: &str) {
-        let mut jobs: Vec<NewJob> = Vec::new();
-        for _ in 0..=self.dice.below(8) {
-            let job = self.new_job();
-            jobs.push(job);
-            if self.dice.chance(5) {
-                jobs.extend(self.dice.pick(&jobs));
+    /// Leaves out so many steps at a time, wherever that can be.
+    async fn leave_out(&mut self, size: usize) -> bool {
+        let (mut found, mut start) = (false, 0);
+        while start < self.steps.len() {
+            let mut shorter = self.steps.clone();
+            shorter.drain(start..(start + size).min(shorter.len()));
+            if self.accept(shorter).await {
+                found = true;
+            } else {
+                start += size;
             }
         }
-        let replies = self.broker.enqueue(&self.queue, &jobs).await.unwrap();
-        // The engine's instant, read back from a job it accepted; it matters only if there is one.
-        let now = match replies.iter().find(|reply| reply.fresh) {
-            Some(Enqueued { ulid, .. }) => {
-                let record = self.broker.get(&JobId::new(*ulid, self.queue.clone())).await.unwrap();
-                record.unwrap_or_else(|| panic!("{at}: {ulid} was accepted")).created_at
+        found
+    }
+
+    /// Makes single steps smaller, wherever that can be.
+    async fn make_smaller(&mut self) -> bool {
+        let (mut found, mut i) = (false, 0);
+        while i < self.steps.len() {
+            let mut found_here = false;
+            for smaller in self.steps[i].smaller() {
+                let mut shorter = self.steps.clone();
+                shorter[i] = smaller;
+                if self.accept(shorter).await {
+                    (found, found_here) = (true, true);
+                    break;
+                }
             }
-            None => Timestamp::now(),
-        };
-        assert_eq!(replies, self.model.enqueue(&jobs, now).0, "{at}: enqueue {jobs:?}");
-        self.known.extend(jobs.iter().map(|job| job.ulid));
-    }
-
-    fn new_job(&mut self) -> NewJob {
-        let dice = &mut self.dice;
-        let filler = if dice.chance(5) { 3_000 } else { dice.below(100) };
-        let mut job = NewJob::new("test.kind", &"x".repeat(filler)).expect("a text is JSON");
-        if dice.chance(10) {
-            job.ulid = dice.pick(&self.known).unwrap_or(job.ulid);
-        }
-        job.when = match dice.below(10) {
-            0 => When::After(Duration::ZERO),
-            1 | 2 => When::After(Duration::from_millis(dice.next() % 4)),
-            3 => When::At(Timestamp(0)),
-            4 => When::After(HOUR * u32::try_from(dice.below(3) + 1).expect("it is small")),
-            _ => When::Now,
-        };
-        job.options.priority = Priority::ALL[dice.below(3)];
-        if dice.chance(20) {
-            job.options.max_attempts = Some(5);
-            job.options.timeout = Some(Duration::from_millis(250));
-            job.options.labels.insert("tenant".into(), "a b".into());
-        }
-        job
-    }
-
-    async fn exchange(&mut self, at: &str) {
-        let mut finishes = Vec::new();
-        for _ in 0..self.dice.below(12) {
-            if let Some(lease) = self.some_lease() {
-                finishes.push(Finish { lease, settle: self.settle() });
+            if !found_here {
+                i += 1;
             }
         }
-        let claim = self.dice.chance(80).then(|| Claim {
-            worker: format!("w{}", self.dice.below(4)),
-            max: self.dice.below(15),
-            lease: if self.dice.chance(60) { Duration::from_millis(self.dice.next() % 3) } else { self.long_lease() },
-        });
-        let exchange = Exchange { finishes, claim };
-        let reply = self.broker.exchange(&self.queue, &exchange).await.unwrap();
-        let (mut expected, _) = self.model.exchange(&exchange, reply.now);
-        forgive_renewals(&reply, &mut expected);
-        assert_eq!(reply, expected, "{at}: {exchange:?}");
-        self.leases.extend(reply.claimed.iter().map(|claimed| claimed.lease));
-        // Old ones stay for a while, to be refused.
-        let surplus = self.leases.len().saturating_sub(150);
-        self.leases.drain(..surplus);
+        found
     }
 
-    fn settle(&mut self) -> Settle {
-        let dice = &mut self.dice;
-        let (failures, text) = (u32::try_from(dice.below(4)).expect("it is small"), dice.below(1_000).to_string());
-        let error = super::error_text(&text);
-        let delay = if dice.chance(20) { HOUR } else { Duration::from_millis(dice.next() % 4) };
-        match dice.below(12) {
-            0..4 => Settle::Success { result: None, skipped: false },
-            4 => Settle::Success { result: Some(text), skipped: dice.chance(50) },
-            5 => Settle::Failure { reason: Reason::ALL[dice.below(Reason::ALL.len())], failures, error },
-            6 => Settle::Cancelled { error },
-            7 => Settle::Snooze { delay },
-            8 | 9 => Settle::Release,
-            _ => Settle::Retry { delay, failures, error },
+    /// Takes a sequence over if it shows a difference too.
+    async fn accept(&mut self, mut steps: Vec<Step>) -> bool {
+        if self.replays == MOST_REPLAYS || self.begun.elapsed() > LONGEST_SHRINKING {
+            return false;
         }
-    }
-
-    async fn renew(&mut self, at: &str) {
-        let leases: Vec<Lease> = (0..self.dice.below(8)).filter_map(|_| self.some_lease()).collect();
-        let lease = self.long_lease();
-        let acks = self.broker.renew(&self.queue, &leases, lease).await.unwrap();
-        assert_eq!(acks, self.model.renew(&leases, lease, Timestamp::now()), "{at}: renew {leases:?}");
-    }
-
-    async fn progress(&mut self, at: &str) {
-        let Some(lease) = self.some_lease() else { return };
-        #[allow(clippy::cast_precision_loss, reason = "a number below 1,000 fits an f32")]
-        let progress = Progress::new(self.dice.below(1_000) as f32 / 10.0, "some of it");
-        let ack = self.broker.progress(&self.queue, lease, &progress).await.unwrap();
-        assert_eq!(ack, self.model.progress(lease, &progress), "{at}: progress of {lease}");
-        assert!(matches!(ack, Ack::Taken | Ack::Stale));
-    }
-
-    async fn read(&mut self, at: &str) {
-        let state = State::ALL[self.dice.below(State::ALL.len())];
-        let (cursor, limit) = (self.dice.next() % 20, self.dice.below(30) + 1);
-        let page = self.broker.list(&self.queue, state, cursor, limit).await.unwrap();
-        assert_eq!(page, self.model.list(state, cursor, limit), "{at}: {limit} {state} from {cursor}");
-    }
-
-    /// A lease that is held, or was once, or never.
-    fn some_lease(&mut self) -> Option<Lease> {
-        let mut lease = self.dice.pick(&self.leases)?;
-        if self.dice.chance(5) {
-            lease.epoch += 1;
-        }
-        Some(lease)
-    }
-
-    fn long_lease(&mut self) -> Duration {
-        self.long += 1;
-        HOUR * self.long
-    }
-
-    async fn compare_all(&self, at: &str) {
-        let counts = self.broker.counts(&self.queue).await.unwrap();
-        assert_eq!(counts, self.model.counts(), "{at}: counts");
-        for state in State::ALL {
-            let page = self.broker.list(&self.queue, state, 0, 500).await.unwrap();
-            assert_eq!(page, self.model.list(state, 0, 500), "{at}: {state}");
-        }
-        for ulid in &self.known {
-            let record = self.broker.get(&JobId::new(*ulid, self.queue.clone())).await.unwrap();
-            assert_eq!(record, self.model.get(*ulid), "{at}: record of {ulid}");
-        }
-    }
-}
-
-/// Takes over the end of a renewed lease if it is near enough.
-fn forgive_renewals(reply: &Exchanged, expected: &mut Exchanged) {
-    if let (Some(found), Some(wanted)) = (reply.next_lease, expected.next_lease)
-        && found.since(wanted).max(wanted.since(found)) < SLACK
-    {
-        expected.next_lease = Some(found);
+        self.replays += 1;
+        let Some(difference) = self.stage.play(&steps, true).await else { return false };
+        steps.truncate(difference.step + 1);
+        (self.steps, self.best) = (steps, difference);
+        true
     }
 }

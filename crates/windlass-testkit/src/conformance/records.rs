@@ -101,6 +101,7 @@ pub async fn options_round_trip(broker: SharedBroker) {
         backoff: Some(Backoff::List { delays_ms: vec![1_000, 60_000] }),
         timeout: Some(Duration::from_millis(1_500)),
         labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        expires: When::Now,
     };
     let mut jobs = some_jobs(2);
     jobs[0].options = full.clone();

@@ -10,19 +10,19 @@ use windlass_jobs::{NewJob, When, new_ulid};
 use super::{Bench, LONG, some_jobs};
 
 /// How long a wake-up may take; over Redis 0.3 ms is usual.
-const SOON: Duration = Duration::from_secs(2);
+pub(super) const SOON: Duration = Duration::from_secs(2);
 /// Nothing more comes when nothing came for this long.
-const QUIET: Duration = Duration::from_millis(60);
+pub(super) const QUIET: Duration = Duration::from_millis(60);
 
 /// A worker that listens and whose last claim found nothing.
-struct Idle<'a> {
+pub(super) struct Idle<'a> {
     bench: &'a Bench,
     name: String,
     wakes: UnboundedReceiver<Wake>,
 }
 
 impl<'a> Idle<'a> {
-    async fn new(bench: &'a Bench) -> Self {
+    pub(super) async fn new(bench: &'a Bench) -> Self {
         let name = new_ulid().to_string();
         let wakes = bench.broker.wakes(&name).await;
         let mut idle = Self { bench, name, wakes };
@@ -41,12 +41,12 @@ impl<'a> Idle<'a> {
         }
     }
 
-    async fn claim(&self, max: usize) -> Exchanged {
-        let claim = Some(Claim { worker: self.name.clone(), max, lease: LONG });
+    pub(super) async fn claim(&self, max: usize) -> Exchanged {
+        let claim = Some(Claim { worker: self.name.clone(), max, lease: LONG, grace: false });
         self.bench.broker.exchange(&self.bench.queue, &Exchange { finishes: vec![], claim }).await.unwrap()
     }
 
-    async fn is_woken(&mut self, why: &str) {
+    pub(super) async fn is_woken(&mut self, why: &str) {
         let wake = tokio::time::timeout(SOON, self.wakes.recv()).await;
         let wake = wake.unwrap_or_else(|_| panic!("not woken within {SOON:?}: {why}")).expect("the stream stays open");
         assert!(wake == Wake::All || wake == Wake::Queue(self.bench.queue.clone()), "{wake:?}");

@@ -43,7 +43,7 @@ impl Server {
         let api = Api {
             broker: stores.broker.clone(),
             services: stores.services.clone(),
-            registry: crate::kinds::registry(),
+            registry: crate::kinds::registry(None),
             options: ApiOptions { auth: auth(settings, address)?, ..ApiOptions::default() },
         };
         let (stop, stopped) = oneshot::channel();

@@ -26,6 +26,8 @@ use crate::settings::Settings;
 
 /// Jobs enqueued one after the other.
 const ONE_BY_ONE: u64 = 5_000;
+/// Jobs run in a child, and in the worker beside it.
+const ISOLATED: u32 = 500;
 /// The longest a drain may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -68,7 +70,9 @@ impl<'a> Setup<'a> {
                 let link = Link::new(options.clone())?;
                 // Every job of the bench is kept, so that every one can be checked.
                 let keep = usize::try_from(args.jobs).unwrap_or(usize::MAX).max(KEEP_TERMINAL);
-                stores.broker = Arc::new(RedisBroker::keeping(link.clone(), &settings.queue_prefix, keep));
+                let keeping = |link| Arc::new(RedisBroker::keeping(link, &settings.queue_prefix, keep));
+                stores.broker = keeping(link.clone());
+                stores.pump = keeping(Link::new(options.clone())?);
                 versions.insert("redis", info_field(&link, "server", "redis_version").await?);
                 versions.insert("aof", info_field(&link, "persistence", "aof_enabled").await?);
                 Some(link)
@@ -112,7 +116,10 @@ impl<'a> Setup<'a> {
         let ms = |q: f64| us_to_ms(latency.value_at_quantile(q));
         let (p50, p99, max) = (ms(0.5), ms(0.99), us_to_ms(latency.max()));
         say(format_args!("enqueue to start, idle                p50 {p50:.2} ms · p99 {p99:.2} ms · max {max:.2} ms"));
+        let isolated_ms = self.isolation().await?;
+        say(format_args!("a child process beside, warm          {isolated_ms:>10.3} ms/job"));
         Ok(json!({
+            "isolation_ms_per_job": isolated_ms,
             "engine": self.broker().engine(),
             "jobs": self.args.jobs,
             "slots": self.args.slots,
@@ -213,6 +220,32 @@ impl<'a> Setup<'a> {
         }
         stop(&mut worker).await?;
         Ok(histogram)
+    }
+
+    /// What a job pays for running in a child that is there already: the same drain through one
+    /// slot, in a child and in the worker.
+    async fn isolation(&self) -> anyhow::Result<f64> {
+        let mut per_job_ms = [0.0; 2];
+        for (kind, ms) in ["probe.noop", "probe.isolated_noop"].into_iter().zip(&mut per_job_ms) {
+            let mut settings = self.settings.clone();
+            settings.recycle.after_jobs = u32::MAX;
+            let queues = vec![self.queue.clone()];
+            let mut worker = self.stores.worker(&settings, crate::kinds::registry(None), queues, Some(1))?;
+            // The first ones start the child.
+            for n in [10, ISOLATED] {
+                let jobs: Vec<NewJob> = (0..n).map(|_| NewJob::new(kind, &json!({}))).collect::<Result<_, _>>()?;
+                let start = Instant::now();
+                self.broker().enqueue(&self.queue, &jobs).await?;
+                while self.counts().await?.unfinished() > 0 {
+                    ensure!(start.elapsed() < PATIENCE, "the drain did not end: {:?}", self.counts().await?);
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                *ms = start.elapsed().as_secs_f64() * 1000.0 / f64::from(n);
+            }
+            stop(&mut worker).await?;
+        }
+        let [inline, isolated] = per_job_ms;
+        Ok(isolated - inline)
     }
 
     fn worker(&self, starts: Option<mpsc::UnboundedSender<Instant>>) -> anyhow::Result<Worker> {

@@ -21,8 +21,8 @@ use crate::runtime::{self, Signals, Stores};
 use crate::settings::Settings;
 
 pub(crate) async fn run(settings: &Settings, args: &Demo, as_json: bool) -> anyhow::Result<ExitCode> {
-    let registry = crate::kinds::registry();
     let stores = Stores::embedded(settings).await?;
+    let registry = crate::kinds::registry(Some(&stores.broker));
     let mut signals = Signals::listen()?;
     let say = |text: String| {
         if !as_json {
@@ -127,7 +127,7 @@ async fn round(
     jobs: &[(&'static str, Value)],
     as_json: bool,
 ) -> anyhow::Result<Vec<(JobRecord, Duration)>> {
-    let registry = crate::kinds::registry();
+    let registry = crate::kinds::registry(None);
     let producer = Producer::new(stores.broker.clone());
     let show = show::Show::new(as_json);
     let mut following = Vec::new();

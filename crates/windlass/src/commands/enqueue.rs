@@ -18,7 +18,7 @@ use crate::runtime::Stores;
 use crate::settings::Settings;
 
 pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> anyhow::Result<ExitCode> {
-    let registry = crate::kinds::registry();
+    let registry = crate::kinds::registry(None);
     let Some(spec) = registry.spec(&args.kind).cloned() else {
         let known: Vec<&str> = registry.specs().map(|spec| spec.name).collect();
         bail!("kind {:?} is not known; there are {}", args.kind, known.join(", "));
@@ -37,7 +37,23 @@ pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> an
     if !args.wait {
         return Ok(accepted(&id, as_json));
     }
+    let registry = crate::kinds::registry(Some(&stores.broker));
     wait(settings, &stores, registry, &id, args.out.as_deref(), as_json).await
+}
+
+/// Enqueues a job of ours and waits for its end, running it here when nobody else does.
+pub(crate) async fn submit_and_wait(
+    settings: &Settings,
+    stores: &Stores,
+    kind: &str,
+    args: &Value,
+    queue: &Queue,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
+    let job = NewJob::new(kind, args)?;
+    let id = JobId::new(job.ulid, queue.clone());
+    Producer::new(stores.broker.clone()).enqueue(queue, job).await?;
+    wait(settings, stores, crate::kinds::registry(Some(&stores.broker)), &id, None, as_json).await
 }
 
 fn accepted(id: &JobId, as_json: bool) -> ExitCode {
@@ -93,6 +109,7 @@ fn new_job(args: &Enqueue, spec: &KindSpec, value: &Value) -> anyhow::Result<New
         max_attempts: args.max_attempts.or((spec.max_attempts != KindSpec::MAX_ATTEMPTS).then_some(spec.max_attempts)),
         backoff: None,
         timeout: args.timeout,
+        expires: args.expires.map_or(When::Now, When::After),
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
     };
     Ok(job)

@@ -8,7 +8,7 @@ use windlass_worker::Executor;
 use super::report;
 
 pub(crate) fn run(as_json: bool) -> ExitCode {
-    let registry = crate::kinds::registry();
+    let registry = crate::kinds::registry(None);
     let isolated = |name: &str| registry.executor(name) == Some(Executor::Isolated);
     if as_json {
         let kinds: Vec<_> = registry

@@ -2,7 +2,10 @@
 
 mod api;
 mod bench;
+mod control;
+mod dead;
 mod demo;
+mod doctor;
 mod enqueue;
 mod kinds;
 mod queues;
@@ -38,7 +41,13 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Api(args) => api::run(&settings, &args, json).await,
         Command::Enqueue(args) => enqueue::run(&settings, *args, json).await,
         Command::Task(args) => task::run(&settings, &args, json).await,
+        Command::Cancel { id } => control::cancel(&settings, &id, json).await,
+        Command::Pause { queue } => control::pause(&settings, &queue, true, json).await,
+        Command::Resume { queue } => control::pause(&settings, &queue, false, json).await,
+        Command::Limit { queue, max_waiting } => control::limit(&settings, &queue, max_waiting, json).await,
+        Command::Dead(args) => dead::run(&settings, &args, json).await,
         Command::Queues => queues::run(&settings, json).await,
+        Command::Doctor => doctor::run(&settings, json).await,
         Command::Kinds => Ok(kinds::run(json)),
         Command::Bench(args) => match args.what {
             BenchWhat::Queue(args) => bench::run(&settings, &args, json).await,

@@ -47,6 +47,8 @@ pub(crate) fn record_json(record: &JobRecord) -> Value {
         "labels": record.options.labels,
         "created_at": record.created_at,
         "run_at": record.run_at,
+        "expires_at": record.expires_at,
+        "cancel_requested": record.cancel_requested,
         "started_at": record.started_at,
         "completed_at": record.finished_at,
         "worker": record.worker,
@@ -70,7 +72,7 @@ pub(crate) fn print_record(record: &JobRecord) {
     }
     line(format_args!("  run       {} of {}", record.attempt(), record.max_attempts));
     line(format_args!("  created   {}", record.created_at));
-    let instants = [("due", record.run_at), ("started", record.started_at), ("finished", record.finished_at)];
+    let instants = [("due", record.run_at), ("expires", record.expires_at), ("started", record.started_at), ("finished", record.finished_at)];
     for (name, at) in instants.into_iter().filter_map(|(name, at)| Some((name, at?))) {
         line(format_args!("  {name:<9} {at}"));
     }

@@ -10,8 +10,8 @@ use crate::runtime::{self, Signals, Stores};
 use crate::settings::Settings;
 
 pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow::Result<ExitCode> {
-    let registry = crate::kinds::registry();
     let stores = Stores::open(settings).await?;
+    let registry = crate::kinds::registry(Some(&stores.broker));
     let queues = runtime::queues(&args.worker.queues, settings, &registry)?;
     let mut signals = Signals::listen()?;
     let mut server = api::Server::start(settings, &stores, args.api.listen.unwrap_or(settings.listen)).await?;

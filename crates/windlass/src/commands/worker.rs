@@ -10,8 +10,8 @@ use crate::runtime::{self, Signals, Stores};
 use crate::settings::Settings;
 
 pub(crate) async fn run(settings: &Settings, args: &WorkerArgs, as_json: bool) -> anyhow::Result<ExitCode> {
-    let registry = crate::kinds::registry();
     let stores = Stores::open(settings).await?;
+    let registry = crate::kinds::registry(Some(&stores.broker));
     let queues = runtime::queues(&args.queues, settings, &registry)?;
     let mut signals = Signals::listen()?;
     let names: Vec<String> = queues.iter().map(ToString::to_string).collect();

@@ -2,41 +2,62 @@
 --
 -- KEYS[1]  the queue's meta key
 -- ARGV     wake channel prefix, check ('1': some id stands twice), number of jobs, then per job:
---          ulid, priority 0-2, when ('' now | '+ms' after now | 'ms' instant), args ('' when they
---          lie in the hash), number n of hash words, and n words field, value, ...
--- Reply    '1' for each job accepted, '0' for each known id, as one string
+--          ulid, priority 0-2, when and expires ('' never | '+ms' after now | 'ms' instant), args
+--          ('' when they lie in the hash), number n of hash words, and n words field, value, ...
+-- Reply    '1' for each job accepted, '0' for each known id, as one string; the error QUEUEFULL
+--          with the bound when more would wait than meta.max_waiting; the error FORMAT
 -- Atomic   the whole batch; the first write is one that Redis refuses when it is out of memory,
 --          so that then nothing has changed
--- Cost     per batch TIME, EXISTS, LPUSH, HINCRBY, EXISTS; per job one HSET
+-- Cost     per batch TIME, HMGET, EXISTS, LPUSH, HINCRBY, EXISTS; per job one HSET
 local count = tonumber(ARGV[3])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local meta = redis.call('HMGET', KEYS[1], 'since', 'max_waiting', 'format')
+local wrong = check_format(meta[3])
+if wrong then return wrong end
 
 local at, keys = {}, {}
 local i = 4
 for k = 1, count do
   at[k], keys[k] = i, J .. ARGV[i]
-  i = i + 5 + ARGV[i + 4]
+  i = i + 6 + ARGV[i + 5]
 end
 local ask = ARGV[2] == '1' or redis.call('EXISTS', unpack(keys)) > 0
 
-local fresh, lists, accepted = {}, {[0] = {}, {}, {}}, 0
+local is_new, new = {}, count
+if ask then
+  local seen = {}
+  new = 0
+  for k = 1, count do
+    is_new[k] = not seen[keys[k]] and redis.call('EXISTS', keys[k]) == 0
+    seen[keys[k]] = true
+    if is_new[k] then new = new + 1 end
+  end
+end
+if meta[2] and new > 0 then
+  local waiting = redis.call('LLEN', WAIT[0]) + redis.call('LLEN', WAIT[1]) + redis.call('LLEN', WAIT[2])
+    + redis.call('ZCARD', DUE) - (redis.call('HGET', STAT, 'ghosts') or 0)
+  if waiting + new > tonumber(meta[2]) then return redis.error_reply('QUEUEFULL ' .. meta[2]) end
+end
+
+local function instant(text)
+  if string.sub(text, 1, 1) == '+' then return now + tonumber(text) end
+  return tonumber(text)
+end
+
+local fresh, lists = {}, {[0] = {}, {}, {}}
 for k = 1, count do
   local key = keys[k]
-  if ask and redis.call('EXISTS', key) == 1 then
+  if ask and not is_new[k] then
     fresh[k] = '0'
   else
     fresh[k] = '1'
-    accepted = accepted + 1
     local a = at[k]
-    local ulid, when, args, n = ARGV[a], ARGV[a + 2], ARGV[a + 3], tonumber(ARGV[a + 4])
-    redis.call('HSET', key, 'created_at', now, unpack(ARGV, a + 5, a + 4 + n))
+    local ulid, when, expires, args, n = ARGV[a], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], tonumber(ARGV[a + 5])
+    redis.call('HSET', key, 'created_at', now, unpack(ARGV, a + 6, a + 5 + n))
     if args ~= '' then redis.call('SET', P .. 'a:' .. ulid, args) end
-    local run_at = now
-    if when ~= '' then
-      run_at = tonumber(when)
-      if string.sub(when, 1, 1) == '+' then run_at = now + run_at end
-    end
+    if expires ~= '' then redis.call('HSET', key, 'expires_at', instant(expires)) end
+    local run_at = when == '' and now or instant(when)
     if run_at > now then
       redis.call('HSET', key, 'state', 'scheduled', 'run_at', run_at)
       redis.call('ZADD', DUE, run_at, ulid)
@@ -49,8 +70,9 @@ end
 for p = 0, 2 do
   if #lists[p] > 0 then redis.call('LPUSH', WAIT[p], unpack(lists[p])) end
 end
-if accepted > 0 then
-  redis.call('HINCRBY', STAT, 'enqueued', accepted)
+if new > 0 then
+  if not meta[1] then redis.call('HSET', KEYS[1], 'since', now, 'format', @FORMAT@) end
+  redis.call('HINCRBY', STAT, 'enqueued', new)
   if redis.call('EXISTS', IDLE) == 1 then wake(ARGV[1]) end
 end
 return table.concat(fresh)

@@ -2,43 +2,34 @@
 --
 -- KEYS[1]  the queue's meta key
 -- ARGV     1 wake channel prefix, 2 worker ('' = claim nothing, do not reap or promote),
---          3 jobs wanted 0-128, 4 lease ms, 5 deliveries at which a job is poisoned,
---          6 terminal jobs kept per list, 7 number of finishes (at most 128), then per finish the
---          lease '<ulid>:<epoch>', a verb and its words:
+--          3 jobs wanted 0-128, 4 lease ms, 5 grace ('1': the worker had lost the broker),
+--          6 deliveries at which a job is poisoned, 7 terminal jobs kept per list, 8 number of
+--          finishes (at most 128), then per finish the lease '<ulid>:<epoch>', a verb, its words:
 --            s (success)             r result            k result ('' none), skipped
 --            f reason, failures, error                   t delay ms, failures, error (retry)
 --            z delay ms (snooze)     c error (cancelled) b (back: released)
+--            u delay ms, park after ms (unknown kind)
 -- Reply    now, acks ('1' taken, '0' stale, one string), next due ms or '', next lease end ms or
---          '', then 8 values per claimed job: ulid, epoch, deliveries, kind, args, failures,
---          max attempts, options
+--          '', since ms or '', then 8 values per claimed job: ulid, epoch, deliveries, kind, args,
+--          failures, max attempts, options; or the error FORMAT
 -- Atomic   everything; each finish is fenced by its own lease and refused alone
 -- Memory   the first write is a ZREM, which Redis never refuses for memory: acks pass when full
--- Cost     per batch TIME, 2 ZRANGEBYSCORE, ZMSCORE, ZREM, LPUSH, HINCRBY, RPOP, ZADD, EXISTS;
---          per job HSET at finish, HMGET + HSET at claim; at most 100 reaped and 100 promoted
+-- Cost     per batch TIME, HMGET, 2 ZRANGEBYSCORE, ZMSCORE, ZREM, LPUSH, HINCRBY, RPOP, ZADD,
+--          2 EXISTS; per job HSET at finish, HMGET + HSET at claim; at most 100 reaped, 100
+--          promoted and 256 taken off the waiting lists
 local prefix, worker, want, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local poison, keep, nf = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local poison, keep, nf = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local front, put_off = {}, false
+local meta = redis.call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'deleted', 'format')
+local wrong = check_format(meta[6])
+if wrong then return wrong end
+local paused = meta[1] == '1'
+local front, runs_again = {}, false
 local done, dead, add = {}, {}, {}
 
 local function count(field, by)
   add[field] = (add[field] or 0) + by
-end
-
--- 'epoch deliveries started worker' with the delivery taken back: the run ended in order.
-local function uncounted(key)
-  local run = redis.call('HGET', key, 'run') or ''
-  local epoch, deliveries, rest = string.match(run, '^(%d+) (%d+) (.*)$')
-  if epoch then redis.call('HSET', key, 'run', epoch .. ' ' .. (deliveries - 1) .. ' ' .. rest) end
-end
-
-local function put_off_until(ulid, key, at, state)
-  uncounted(key)
-  redis.call('HSET', key, 'state', state, 'run_at', at)
-  redis.call('HDEL', key, 'progress')
-  redis.call('ZADD', DUE, at, ulid)
-  put_off = true
 end
 
 local function bury(ulid, key, reason, err)
@@ -48,18 +39,38 @@ local function bury(ulid, key, reason, err)
   count('failure', 1)
 end
 
--- Terminal with a result, or cancelled; returns nothing the hot path waits for.
-local function finish_done(ulid, key, state, skipped)
-  if skipped == '1' then
-    redis.call('HSET', key, 'state', state, 'finished_at', now, 'skipped', 1)
-  else
-    redis.call('HSET', key, 'state', state, 'finished_at', now)
-  end
+-- Terminal with a result, or cancelled.
+local function finish_done(ulid, key, state)
+  redis.call('HSET', key, 'state', state, 'finished_at', now)
   done[#done + 1] = ulid
   count(state, 1)
 end
 
-local words = {s = 0, r = 1, k = 2, f = 3, t = 3, z = 1, c = 1, b = 0}
+local function cancelled(ulid, key, err)
+  redis.call('SET', P .. 'e:' .. ulid, err)
+  redis.call('HDEL', key, 'cancel', 'run_at')
+  finish_done(ulid, key, 'cancelled')
+end
+
+-- The run ended in order and the job is to run again: its delivery is taken back. Answers true
+-- when its cancel was asked for, which ends it instead.
+local function again(ulid, key)
+  runs_again = true
+  local h = redis.call('HMGET', key, 'run', 'cancel')
+  local epoch, deliveries, rest = string.match(h[1] or '', '^(%d+) (%d+) (.*)$')
+  if epoch then redis.call('HSET', key, 'run', epoch .. ' ' .. (deliveries - 1) .. ' ' .. rest) end
+  if h[2] then cancelled(ulid, key, '@CANCELLED@') end
+  return h[2]
+end
+
+local function put_off(ulid, key, delay, state)
+  local at = now + delay
+  redis.call('HSET', key, 'state', state, 'run_at', at)
+  redis.call('HDEL', key, 'progress')
+  redis.call('ZADD', DUE, at, ulid)
+end
+
+local words = {s = 0, r = 1, k = 2, f = 3, t = 3, z = 1, c = 1, b = 0, u = 2}
 local settle = {
   s = function(u, key) finish_done(u, key, 'success') end,
   r = function(u, key, w)
@@ -68,34 +79,48 @@ local settle = {
   end,
   k = function(u, key, w)
     if ARGV[w] ~= '' then redis.call('SET', P .. 'r:' .. u, ARGV[w]) end
-    finish_done(u, key, 'success', ARGV[w + 1])
+    redis.call('HSET', key, 'skipped', 1)
+    finish_done(u, key, 'success')
   end,
   f = function(u, key, w)
     redis.call('HSET', key, 'attempt', ARGV[w + 1])
     bury(u, key, ARGV[w], ARGV[w + 2])
   end,
   t = function(u, key, w)
+    if again(u, key) then return end
     redis.call('HSET', key, 'attempt', ARGV[w + 1])
     redis.call('SET', P .. 'e:' .. u, ARGV[w + 2])
-    put_off_until(u, key, now + ARGV[w], 'retrying')
+    put_off(u, key, ARGV[w], 'retrying')
     count('retried', 1)
     count('retrying', 1)
   end,
-  z = function(u, key, w) put_off_until(u, key, now + ARGV[w], 'scheduled') end,
-  c = function(u, key, w)
-    redis.call('SET', P .. 'e:' .. u, ARGV[w])
-    finish_done(u, key, 'cancelled')
+  z = function(u, key, w)
+    if not again(u, key) then put_off(u, key, ARGV[w], 'scheduled') end
   end,
+  c = function(u, key, w) cancelled(u, key, ARGV[w]) end,
   b = function(u, key)
-    uncounted(key)
-    front[#front + 1] = u
+    if not again(u, key) then front[#front + 1] = u end
+  end,
+  u = function(u, key, w)
+    if again(u, key) then return end
+    local since = tonumber(redis.call('HGET', key, 'unknown_since'))
+    if not since then
+      since = now
+      redis.call('HSET', key, 'unknown_since', now)
+    end
+    if now - since >= tonumber(ARGV[w + 1]) then
+      redis.call('HDEL', key, 'state', 'progress')
+      redis.call('ZADD', PARKED, 0, u)
+    else
+      put_off(u, key, ARGV[w], 'scheduled')
+    end
   end,
 }
 
-local acks = {}
+local acks, touched = {}, {}
 if nf > 0 then
   local member, verb, word = {}, {}, {}
-  local i = 8
+  local i = 9
   for k = 1, nf do
     member[k], verb[k], word[k] = ARGV[i], ARGV[i + 1], i + 2
     i = i + 2 + words[ARGV[i + 1]]
@@ -115,24 +140,36 @@ if nf > 0 then
   for k = 1, nf do
     if acks[k] == '1' then
       local ulid = string.sub(member[k], 1, 26)
+      touched[#touched + 1] = ulid
       settle[verb[k]](ulid, J .. ulid, word[k])
+    else
+      prove_alive(member[k])
     end
   end
 else
   redis.call('ZREM', LEASE, '')
 end
 
-if worker ~= '' then
+local reap_after = tonumber(meta[3] or 0)
+if worker ~= '' and ARGV[5] == '1' and (not meta[4] or now - meta[4] >= 3 * lease_ms) then
+  reap_after = now + lease_ms
+  redis.call('HSET', KEYS[1], 'graced_at', now, 'reap_after', reap_after)
+end
+if worker ~= '' and now >= reap_after then
   local expired = redis.call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 100)
   for _, member in ipairs(expired) do
-    local ulid = string.sub(member, 1, 26)
+    local ulid, epoch = string.sub(member, 1, 26), string.sub(member, 28)
     local key = J .. ulid
     redis.call('ZREM', LEASE, member)
     count('expired', 1)
-    local run = redis.call('HGET', key, 'run')
-    if run then
-      local deliveries, who = string.match(run, '^%d+ (%d+) %d+ (.*)$')
-      if tonumber(deliveries or 0) >= poison then
+    touched[#touched + 1] = ulid
+    local h = redis.pcall('HMGET', key, 'run', 'cancel', 'lost')
+    if not h.err and h[1] then
+      local deliveries, who = string.match(h[1], '^%d+ (%d+) %d+ (.*)$')
+      redis.call('HSET', key, 'lost', (h[3] or ',') .. epoch .. ',')
+      if h[2] then
+        cancelled(ulid, key, '@CANCELLED@')
+      elseif tonumber(deliveries or 0) >= poison then
         local text = 'its lease expired ' .. deliveries .. ' times, last with worker ' .. who
         bury(ulid, key, 'poisoned', '{"code":"poisoned","message":"' .. text .. '"}')
       else
@@ -154,8 +191,8 @@ if worker ~= '' then
   for _, ulid in ipairs(due) do
     local key = J .. ulid
     redis.call('ZREM', DUE, ulid)
-    local h = redis.call('HMGET', key, 'priority', 'state')
-    if h[2] then
+    local h = redis.pcall('HMGET', key, 'priority', 'state')
+    if not h.err and h[2] then
       if h[2] == 'retrying' then count('retrying', -1) end
       redis.call('HDEL', key, 'state', 'run_at')
       redis.call('LPUSH', WAIT[tonumber(h[1] or 1)] or WAIT[1], ulid)
@@ -163,84 +200,79 @@ if worker ~= '' then
   end
 end
 
--- Claim. A damaged record (not a hash, no kind) is handed over with kind '' or buried: it must
--- never stop its neighbours.
-local reply, leases, got = {now, '', '', ''}, {}, 0
+-- Claim. An id that is no waiting job's (cancelled: a ghost; deleted; made by hand) is passed
+-- over. A damaged record is buried or handed over with kind '': it must never stop its neighbours.
+local reply, leases, got = {now, '', '', '', meta[2] or ''}, {}, 0
 local deadline = now + lease_ms
 local function claim(ulid)
   local key = J .. ulid
-  local h = redis.pcall('HMGET', key, 'kind', 'run', 'args', 'args.1', 'args.2', 'args.3', 'attempt', 'max_attempts', 'opts')
+  local h = redis.pcall('HMGET', key, 'state', 'kind', 'run', 'args', 'args.1', 'args.2', 'args.3', 'attempt',
+    'max_attempts', 'opts', 'expires_at')
   if h.err then
     dead[#dead + 1] = ulid
     count('failure', 1)
     return
   end
-  if not h[1] and redis.call('EXISTS', key) == 0 then return end
+  if h[1] or (not h[2] and redis.call('EXISTS', key) == 0) then
+    count('ghosts', -1)
+    return
+  end
+  if h[11] and not h[3] and tonumber(h[11]) <= now then
+    bury(ulid, key, 'expired', '@EXPIRED@')
+    return
+  end
   local epoch, deliveries = 1, 1
-  if h[2] then
-    local e, d = string.match(h[2], '^(%d+) (%d+) ')
+  if h[3] then
+    local e, d = string.match(h[3], '^(%d+) (%d+) ')
     epoch, deliveries = (e or 0) + 1, (d or 0) + 1
   end
   redis.call('HSET', key, 'state', 'running', 'run', epoch .. ' ' .. deliveries .. ' ' .. now .. ' ' .. worker)
   leases[#leases + 1] = deadline
   leases[#leases + 1] = ulid .. ':' .. epoch
-  local args = h[3]
+  local args = h[4]
   if not args then
     args = redis.call('GET', P .. 'a:' .. ulid) or ''
-  elseif h[4] then
-    args = args .. h[4] .. (h[5] or '') .. (h[6] or '')
+  elseif h[5] then
+    args = args .. h[5] .. (h[6] or '') .. (h[7] or '')
   end
-  local opts = h[9] or ''
+  local opts = h[10] or ''
   if #opts == 64 then opts = opts .. (redis.call('HGET', key, 'opts.1') or '') end
-  local n = 5 + got * 8
-  reply[n], reply[n + 1], reply[n + 2], reply[n + 3] = ulid, epoch, deliveries, h[1] or ''
-  reply[n + 4], reply[n + 5], reply[n + 6], reply[n + 7] = args, h[7] or '0', h[8] or '', opts
+  local n = 6 + got * 8
+  reply[n], reply[n + 1], reply[n + 2], reply[n + 3] = ulid, epoch, deliveries, h[2] or ''
+  reply[n + 4], reply[n + 5], reply[n + 6], reply[n + 7] = args, h[8] or '0', h[9] or '', opts
   got = got + 1
 end
+local looked_at = 0
 for p = 0, 2 do
-  while got < want do
-    local ids = redis.call('RPOP', WAIT[p], want - got)
+  while not paused and got < want and looked_at < 256 do
+    local ids = redis.call('RPOP', WAIT[p], math.min(want - got, 256 - looked_at))
     if not ids then break end
+    looked_at = looked_at + #ids
     for _, ulid in ipairs(ids) do claim(ulid) end
   end
 end
 if got > 0 then redis.call('ZADD', LEASE, unpack(leases)) end
 
-if #done > 0 then
-  local over = math.min(redis.call('LPUSH', DONE, unpack(done)) - keep, 500)
-  if over > 0 then
-    local old = {}
-    for _, u in ipairs(redis.call('RPOP', DONE, over)) do
-      old[#old + 1], old[#old + 2] = J .. u, P .. 'a:' .. u
-      old[#old + 1], old[#old + 2] = P .. 'r:' .. u, P .. 'e:' .. u
-    end
-    redis.call('UNLINK', unpack(old))
-  end
+push_done(done, keep, meta[5])
+push_dead(dead, now, keep)
+for field, by in pairs(add) do
+  if redis.call('HINCRBY', STAT, field, by) < 0 then redis.call('HSET', STAT, field, 0) end
 end
-if #dead > 0 then
-  local over = math.min(redis.call('LPUSH', DEAD, unpack(dead)) - keep, 500)
-  if over > 0 then
-    local old = {}
-    for _, u in ipairs(redis.call('RPOP', DEAD, over)) do
-      old[#old + 1], old[#old + 2] = J .. u, P .. 'a:' .. u
-      old[#old + 1], old[#old + 2] = P .. 'r:' .. u, P .. 'e:' .. u
-    end
-    redis.call('UNLINK', unpack(old))
-  end
-end
-for field, by in pairs(add) do redis.call('HINCRBY', STAT, field, by) end
 
 if worker ~= '' and got < want then
   redis.call('SADD', IDLE, worker)
   local due = redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
   local lease = redis.call('ZRANGE', LEASE, 0, 0, 'WITHSCORES')
   reply[3], reply[4] = due[2] or '', lease[2] or ''
-elseif redis.call('EXISTS', IDLE) == 1 then
+  if looked_at == 256 and redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 then reply[3] = now end
+elseif not paused and redis.call('EXISTS', IDLE) == 1 then
   -- Jobs wait, or a due time was set or asked for that nobody idle may know.
-  if put_off or redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0
-    or (worker ~= '' and want == 0 and redis.call('EXISTS', DUE) == 1) then
+  if redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0
+    or ((runs_again or (worker ~= '' and want == 0)) and redis.call('EXISTS', DUE) == 1) then
     wake(prefix)
   end
 end
+for n = 6, 5 + got * 8, 8 do touched[#touched + 1] = reply[n] end
+changed(touched)
 reply[2] = table.concat(acks)
 return reply

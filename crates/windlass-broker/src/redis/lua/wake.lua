@@ -9,3 +9,24 @@ local function wake(prefix)
     if redis.call('PUBLISH', prefix .. worker, QUEUE) > 0 then return end
   end
 end
+
+-- changed(ulids): says on the queue's channel which of these jobs are watched. Those that have
+-- ended are then watched no longer. Cost: one EXISTS where nobody watches.
+local function changed(ulids)
+  if #ulids == 0 or redis.call('EXISTS', WATCH) == 0 then return end
+  local watched = redis.call('SMISMEMBER', WATCH, unpack(ulids))
+  for k, ulid in ipairs(ulids) do
+    if watched[k] == 1 then
+      redis.call('PUBLISH', P .. 'watched', ulid)
+      local h = redis.pcall('HMGET', J .. ulid, 'kind', 'finished_at')
+      if h.err or h[2] or not h[1] then redis.call('SREM', WATCH, ulid) end
+    end
+  end
+end
+
+-- check_format(format): refuses a queue that a newer version wrote.
+local function check_format(format)
+  if format and tonumber(format) > @FORMAT@ then
+    return redis.error_reply('FORMAT queue ' .. QUEUE .. ' has format ' .. format .. ', this version reads @FORMAT@')
+  end
+end

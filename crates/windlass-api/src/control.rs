@@ -1,0 +1,125 @@
+//! What callers do to jobs and queues: cancel, retry, pause, bound.
+
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use windlass_jobs::command::{Cancel, MAX_PAGE};
+use windlass_jobs::{JobId, Queue, State as JobState};
+
+use crate::problem::{Code, Problem};
+use crate::task::{self, Task};
+use crate::{Shared, body, json as strict};
+
+/// `DELETE /api/tasks/{id}`: cancels a job. 200 when it was waiting, 202 when it is running and
+/// its worker is told to stop.
+pub(crate) async fn cancel(
+    State(shared): State<Shared>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let record = task::find(&shared, id).await?;
+    let answer = |status, word: &str| {
+        let body = json!({ "success": true, "message": word, "task_id": record.id });
+        (status, axum::Json(body)).into_response()
+    };
+    match shared.broker.cancel(&record.id).await? {
+        Cancel::Done => Ok(answer(StatusCode::OK, "Task cancelled successfully")),
+        Cancel::Requested => Ok(answer(StatusCode::ACCEPTED, "Task is running; its worker is told to stop")),
+        Cancel::Ended(state) => {
+            Err(Problem::new(Code::TaskCancelFailed, format!("the task has ended: {state}")).with("status_word", state.as_str()))
+        }
+        Cancel::Unknown => Err(Problem::new(Code::TaskNotFound, "there is no task of this id, or it is past retention")),
+    }
+}
+
+/// `POST /api/tasks/{id}/retry`: lets a failed job start anew, with all its attempts.
+pub(crate) async fn retry(
+    State(shared): State<Shared>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let record = task::find(&shared, id).await?;
+    let id = &record.id;
+    if shared.broker.replay(&id.queue, &[id.ulid]).await? != [true] {
+        return Err(Problem::new(Code::TaskNotFailed, format!("the task is {}; only a failed one is retried", record.state)));
+    }
+    let body = json!({ "task_id": id, "status": JobState::Pending, "status_url": format!("/api/tasks/{id}") });
+    Ok((StatusCode::ACCEPTED, axum::Json(body)).into_response())
+}
+
+/// `POST /api/queues/{queue}/pause`: nothing of the queue is claimed any more.
+pub(crate) async fn pause(State(shared): State<Shared>, queue: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
+    set_paused(&shared, queue, true).await
+}
+
+/// `POST /api/queues/{queue}/resume`.
+pub(crate) async fn resume(State(shared): State<Shared>, queue: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
+    set_paused(&shared, queue, false).await
+}
+
+async fn set_paused(shared: &Shared, queue: Result<Path<String>, PathRejection>, paused: bool) -> Result<Response, Problem> {
+    let queue = queue_of(queue)?;
+    shared.broker.pause(&queue, paused).await?;
+    Ok(axum::Json(json!({ "queue": queue, "paused": paused })).into_response())
+}
+
+/// `PUT /api/queues/{queue}/limits` with `{"max_waiting": n or null}`.
+pub(crate) async fn limits(
+    State(shared): State<Shared>,
+    queue: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let queue = queue_of(queue)?;
+    body::check_json(&headers)?;
+    let body = body::read(&shared, &headers, body, 4096).await?;
+    let document = strict::parse(&body.bytes).map_err(|detail| Problem::new(Code::JsonInvalid, detail))?;
+    let max = match document.as_object().map(|object| (object.len(), object.get("max_waiting"))) {
+        Some((1, Some(Value::Null))) => None,
+        Some((1, Some(value))) if value.as_u64().is_some() => value.as_u64(),
+        _ => return Err(Problem::new(Code::JobInvalid, "the body is {\"max_waiting\": n}, n a number from 0 or null")),
+    };
+    shared.broker.set_max_waiting(&queue, max).await?;
+    Ok(axum::Json(json!({ "queue": queue, "max_waiting": max })).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeadQuery {
+    /// Where the page starts: 0, or `next` of the page before.
+    #[serde(default)]
+    cursor: u64,
+    /// 1 to 500, default 50.
+    limit: Option<usize>,
+}
+
+/// `GET /api/queues/{queue}/dead`: failed jobs, newest first, by page.
+pub(crate) async fn dead(
+    State(shared): State<Shared>,
+    queue: Result<Path<String>, PathRejection>,
+    query: Result<Query<DeadQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let queue = queue_of(queue)?;
+    let wrong = || Problem::new(Code::QueryInvalid, format!("cursor is a number, limit 1 to {MAX_PAGE}"));
+    let Query(query) = query.map_err(|_| wrong())?;
+    let limit = query.limit.unwrap_or(50);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(wrong());
+    }
+    let page = shared.broker.list(&queue, JobState::Failure, query.cursor, limit).await?;
+    let mut tasks = Vec::with_capacity(page.ids.len());
+    for ulid in page.ids {
+        if let Some(record) = shared.broker.get(&JobId::new(ulid, queue.clone())).await? {
+            tasks.push(serde_json::to_value(Task::of(&record, &shared.registry)).unwrap_or_default());
+        }
+    }
+    Ok(axum::Json(json!({ "tasks": tasks, "next": page.next })).into_response())
+}
+
+fn queue_of(queue: Result<Path<String>, PathRejection>) -> Result<Queue, Problem> {
+    let unknown = || Problem::new(Code::NotFound, "a queue's name is 1 to 64 of a-z 0-9 _ -");
+    let Path(name) = queue.map_err(|_| unknown())?;
+    name.parse().map_err(|_| unknown())
+}

@@ -1,0 +1,103 @@
+//! Cancel, retry, pause, bound, and the dead set.
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use serde_json::json;
+use windlass_jobs::Reason;
+use windlass_jobs::command::Settle;
+
+use crate::support::Bench;
+
+fn failure() -> Settle {
+    let error = r#"{"code":"broken","message":"as asked"}"#.to_owned();
+    Settle::Failure { reason: Reason::Error, failures: 1, error }
+}
+
+/// A waiting task is cancelled at once, a running one by its worker, an ended one not at all.
+#[tokio::test]
+async fn delete_cancels() {
+    let bench = Bench::new();
+    let id = bench.echo().await;
+    let url = format!("/api/tasks/{id}");
+    let answer = bench.send("DELETE", &url, &[], Body::empty()).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!((&answer.json()["success"], &answer.json()["message"]), (&json!(true), &json!("Task cancelled successfully")));
+    assert_eq!(bench.get(&url).await.json()["status"], "cancelled");
+    let late = bench.send("DELETE", &url, &[], Body::empty()).await;
+    assert_eq!((late.status, late.code().as_str()), (StatusCode::BAD_REQUEST, "task_cancel_failed"));
+
+    let id = bench.echo().await;
+    bench.claim("default").await;
+    let answer = bench.send("DELETE", &format!("/api/tasks/{id}"), &[], Body::empty()).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    assert_eq!(bench.get(&format!("/api/tasks/{id}")).await.json()["cancel_requested"], true);
+    let none = bench.send("DELETE", "/api/tasks/01K9ZQ4T8Z6V0YQ0M5R7T2W3XK.default", &[], Body::empty()).await;
+    assert_eq!((none.status, none.code().as_str()), (StatusCode::NOT_FOUND, "task_not_found"));
+}
+
+/// Only a failed task is retried; it starts anew with all its attempts.
+#[tokio::test]
+async fn a_failed_task_is_retried() {
+    let bench = Bench::new();
+    let id = bench.ended(failure()).await;
+    let url = format!("/api/tasks/{id}/retry");
+    let dead = bench.get("/api/queues/default/dead").await.json();
+    assert_eq!((&dead["tasks"][0]["task_id"], &dead["next"]), (&json!(id), &json!(null)));
+    let answer = bench.send("POST", &url, &[], Body::empty()).await;
+    assert_eq!((answer.status, &answer.json()["status"]), (StatusCode::ACCEPTED, &json!("pending")));
+    assert_eq!(bench.get(&format!("/api/tasks/{id}")).await.json()["attempt"], 0);
+    let again = bench.send("POST", &url, &[], Body::empty()).await;
+    assert_eq!((again.status, again.code().as_str()), (StatusCode::CONFLICT, "task_not_failed"));
+    assert_eq!(bench.get("/api/queues/default/dead").await.json()["tasks"], json!([]));
+}
+
+/// B17: a bounded queue answers 429 and queues nothing; a paused one hands nothing out.
+#[tokio::test]
+async fn queues_are_bounded_and_paused() {
+    let bench = Bench::new();
+    let put = async |body: &str| {
+        bench.send("PUT", "/api/queues/default/limits", &[("content-type", "application/json")], body.to_owned()).await
+    };
+    assert_eq!(put(r#"{"max_waiting": 1}"#).await.json()["max_waiting"], 1);
+    bench.echo().await;
+    let full = bench.post(json!({ "kind": "test.echo", "args": { "text": "hi" } })).await;
+    assert_eq!((full.status, full.code().as_str()), (StatusCode::TOO_MANY_REQUESTS, "queue_full"));
+    assert!(full.headers.contains_key("retry-after"));
+    for wrong in [r#"{"max_waiting": -1}"#, r#"{"max_waiting": 1, "x": 2}"#, "[]", r#"{"max_waiting": "1"}"#] {
+        assert_eq!(put(wrong).await.code(), "job_invalid", "{wrong}");
+    }
+    assert_eq!(put(r#"{"max_waiting": null}"#).await.status, StatusCode::OK);
+    bench.echo().await;
+
+    let post = async |verb: &str| bench.send("POST", &format!("/api/queues/default/{verb}"), &[], Body::empty()).await;
+    assert_eq!(post("pause").await.json()["paused"], true);
+    assert_eq!(bench.get("/api/queues").await.json()["queues"][0]["paused"], true);
+    assert_eq!(post("resume").await.json()["paused"], false);
+    assert_eq!(bench.send("POST", "/api/queues/Not%20One/pause", &[], Body::empty()).await.code(), "not_found");
+}
+
+/// B37: pages are bounded and their cursors are numbers.
+#[tokio::test]
+async fn wrong_pages_are_refused() {
+    let bench = Bench::new();
+    for query in ["limit=0", "limit=501", "limit=x", "cursor=-1", "cursor=x", "page=1"] {
+        assert_eq!(bench.get(&format!("/api/queues/default/dead?{query}")).await.code(), "query_invalid", "{query}");
+    }
+}
+
+/// An expiry is an instant or a span, in the future.
+#[tokio::test]
+async fn a_task_may_expire() {
+    let bench = Bench::new();
+    let job = |more: serde_json::Value| {
+        let mut job = json!({ "kind": "test.echo", "args": { "text": "hi" } });
+        job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        job
+    };
+    let id = bench.post(job(json!({ "expires_in_ms": 60_000 }))).await.json()["task_id"].clone();
+    let task = bench.get(&format!("/api/tasks/{}", id.as_str().unwrap())).await.json();
+    assert!(task["expires_at"].is_string(), "{task:#}");
+    for wrong in [json!({ "expires_in_ms": 0 }), json!({ "expires_at": "tomorrow" }), json!({ "expires_in_ms": 40_000_000_000_u64 })] {
+        assert_eq!(bench.post(job(wrong.clone())).await.code(), "job_invalid", "{wrong}");
+    }
+}

@@ -1,0 +1,123 @@
+-- What an operator does to a queue, and the tidying a worker does for it.
+--
+-- KEYS[1]  the queue's meta key
+-- ARGV     wake channel prefix, a verb, and its words:
+--            pause '1' or '0'              → OK; a resume wakes one idle worker
+--            max_waiting n or ''           → OK
+--            replay ulid ... (at most 500) → '1' per job taken out of the dead set, else '0'
+--            delete ulid ... (at most 500) → '1' per terminal job forgotten, else '0'
+--            tidy success ms, failure ms   → how many were forgotten (at most 250 of each list)
+--            unpark after, kind ...        → {how many came back, last id looked at or ''}; looks
+--                                            at 500 parked jobs behind the id `after`
+-- Cost     O(ids named or looked at)
+local prefix, verb = ARGV[1], ARGV[2]
+
+local function join(ulid, key)
+  local priority = tonumber(redis.call('HGET', key, 'priority') or 1)
+  redis.call('LPUSH', WAIT[priority] or WAIT[1], ulid)
+end
+
+local verbs = {}
+
+function verbs.pause()
+  if ARGV[3] == '1' then
+    redis.call('HSET', KEYS[1], 'paused', 1)
+  else
+    redis.call('HDEL', KEYS[1], 'paused')
+    if redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 then wake(prefix) end
+  end
+  return redis.status_reply('OK')
+end
+
+function verbs.max_waiting()
+  if ARGV[3] == '' then
+    redis.call('HDEL', KEYS[1], 'max_waiting')
+  else
+    redis.call('HSET', KEYS[1], 'max_waiting', ARGV[3])
+  end
+  return redis.status_reply('OK')
+end
+
+function verbs.replay()
+  local replies, back = {}, {}
+  for k = 3, #ARGV do
+    local ulid = ARGV[k]
+    local key = J .. ulid
+    local h = redis.pcall('HMGET', key, 'state', 'run')
+    if h.err or h[1] ~= 'failure' then
+      replies[#replies + 1] = '0'
+    else
+      redis.call('ZREM', DEAD, ulid)
+      redis.call('HDEL', key, 'state', 'reason', 'finished_at', 'expires_at', 'attempt', 'progress', 'lost',
+        'unknown_since')
+      local epoch, rest = string.match(h[2] or '', '^(%d+) %d+ (.*)$')
+      if epoch then redis.call('HSET', key, 'run', epoch .. ' 0 ' .. rest) end
+      join(ulid, key)
+      replies[#replies + 1] = '1'
+      back[#back + 1] = ulid
+    end
+  end
+  if #back > 0 then wake(prefix) end
+  changed(back)
+  return table.concat(replies)
+end
+
+function verbs.delete()
+  local replies, gone = {}, {}
+  for k = 3, #ARGV do
+    local ulid = ARGV[k]
+    local state = redis.pcall('HGET', J .. ulid, 'state')
+    if state == 'success' or state == 'failure' or state == 'cancelled' then
+      if redis.call('ZREM', DEAD, ulid) == 0 then redis.call('HSET', KEYS[1], 'deleted', 1) end
+      forget({ulid})
+      replies[#replies + 1] = '1'
+      gone[#gone + 1] = ulid
+    else
+      replies[#replies + 1] = '0'
+    end
+  end
+  changed(gone)
+  return table.concat(replies)
+end
+
+function verbs.tidy()
+  local t = redis.call('TIME')
+  local now = t[1] * 1000 + math.floor(t[2] / 1000)
+  local ids = redis.call('LRANGE', DONE, -250, -1)
+  local old, off = {}, 0
+  for k = #ids, 1, -1 do
+    local h = redis.call('HMGET', J .. ids[k], 'finished_at', 'state')
+    if h[1] and now - h[1] < tonumber(ARGV[3]) then break end
+    off = off + 1
+    if h[2] == 'success' or h[2] == 'cancelled' then old[#old + 1] = ids[k] end
+  end
+  if off > 0 then redis.call('RPOP', DONE, off) end
+  forget(old)
+  local dead = redis.call('ZRANGEBYSCORE', DEAD, '-inf', now - ARGV[4], 'LIMIT', 0, 250)
+  if #dead > 0 then redis.call('ZREM', DEAD, unpack(dead)) end
+  forget(dead)
+  return #old + #dead
+end
+
+function verbs.unpark()
+  local kinds, back, last = {}, {}, ''
+  for k = 4, #ARGV do kinds[ARGV[k]] = true end
+  local from = ARGV[3] == '' and '-' or '(' .. ARGV[3]
+  for _, ulid in ipairs(redis.call('ZRANGEBYLEX', PARKED, from, '+', 'LIMIT', 0, 500)) do
+    last = ulid
+    local key = J .. ulid
+    local kind = redis.call('HGET', key, 'kind')
+    if not kind then
+      redis.call('ZREM', PARKED, ulid)
+    elseif kinds[kind] then
+      redis.call('ZREM', PARKED, ulid)
+      redis.call('HDEL', key, 'unknown_since')
+      join(ulid, key)
+      back[#back + 1] = ulid
+    end
+  end
+  if #back > 0 then wake(prefix) end
+  return {#back, last}
+end
+
+return verbs[verb]()

@@ -1,0 +1,296 @@
+//! Plays a sequence of random verbs on an engine and on the model in step.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use windlass_broker::{Error, SharedBroker};
+use windlass_jobs::command::{Ack, Cancel, Exchange, Exchanged, Finish};
+use windlass_jobs::model::Model;
+use windlass_jobs::{Clock, JobId, JobRecord, Lease, NewJob, Queue, SetClock, State, Timestamp, Ulid};
+
+use super::steps::{Held, Job, Step, ending, name};
+use crate::unique_queue;
+
+/// Without its clock in hand, the engine's instant of a renewal is not known: the model's may
+/// differ by as much. Long leases lie an hour apart.
+const SLACK: Duration = Duration::from_secs(600);
+/// Every so many steps everything is compared.
+const COMPARE_EVERY: usize = 50;
+/// Jobs compared then; at the end it is all.
+const COMPARE_JOBS: usize = 40;
+
+/// Where engine and model differ.
+pub(super) struct Difference {
+    /// After which step, from 0.
+    pub(super) step: usize,
+    /// The steps until then, each naming its jobs.
+    pub(super) pinned: Vec<Step>,
+    /// What was done until then, a line per step.
+    pub(super) trace: Vec<String>,
+    /// What differs.
+    pub(super) what: String,
+}
+
+/// Plays steps on a queue of its own. `clock`: the engine's, if it is in hand. `thorough`:
+/// everything is compared after every step.
+pub(super) async fn play(
+    broker: &SharedBroker,
+    clock: Option<Arc<SetClock>>,
+    keep: usize,
+    steps: &[Step],
+    thorough: bool,
+) -> Option<Difference> {
+    let queue = unique_queue("random");
+    let model = Model::keeping(queue.clone(), keep);
+    let mut player = Player { broker, clock, queue, model, known: vec![], trace: vec![] };
+    let mut pinned = Vec::with_capacity(steps.len());
+    for (i, step) in steps.iter().enumerate() {
+        pinned.push(step.pinned(&player.model));
+        let is_last = i + 1 == steps.len();
+        let mut played = player.step(step).await;
+        if played.is_ok() && (thorough || is_last || i % COMPARE_EVERY == COMPARE_EVERY - 1) {
+            played = player.compare_all(if is_last { usize::MAX } else { COMPARE_JOBS }).await;
+        }
+        if let Err(what) = played {
+            return Some(Difference { step: i, pinned, trace: player.trace, what });
+        }
+    }
+    None
+}
+
+/// What differs, if anything does.
+type Played = Result<(), String>;
+
+struct Player<'a> {
+    broker: &'a SharedBroker,
+    clock: Option<Arc<SetClock>>,
+    queue: Queue,
+    model: Model,
+    known: Vec<Ulid>,
+    trace: Vec<String>,
+}
+
+impl Player<'_> {
+    async fn step(&mut self, step: &Step) -> Played {
+        let (broker, queue) = (self.broker, self.queue.clone());
+        match step {
+            Step::Enqueue(jobs) => self.enqueue(step, jobs).await,
+            Step::Exchange(finishes, claim) => {
+                let find = |(held, settle): &(Held, _)| Finish {
+                    lease: held.find(&self.model),
+                    settle: Clone::clone(settle),
+                };
+                let finishes = finishes.iter().map(find).collect();
+                self.exchange(&Exchange { finishes, claim: claim.clone() }).await
+            }
+            Step::Renew(held, lease) => {
+                let leases = self.leases(held);
+                let acks = broker.renew(&queue, &leases, *lease).await;
+                let expected = self.model.renew(&leases, *lease, self.now());
+                self.check(format!("renew {} for {lease:?}", lease_names(&leases)), acks, expected)
+            }
+            Step::Progress(held, progress) => {
+                let lease = held.find(&self.model);
+                let ack = broker.progress(&queue, lease, progress).await;
+                let expected = self.model.progress(lease, progress);
+                self.check(format!("progress {} of {}", progress.percent, lease_name(lease)), ack, expected)
+            }
+            Step::Cancel(job) => self.cancel(job.find(&self.model)).await,
+            Step::Wait(span) => {
+                match &self.clock {
+                    Some(clock) => clock.advance(*span),
+                    None => tokio::time::sleep(*span).await,
+                }
+                self.trace.push(step.to_string());
+                Ok(())
+            }
+            _ => self.control(step).await,
+        }
+    }
+
+    async fn control(&mut self, step: &Step) -> Played {
+        let (broker, queue) = (self.broker, self.queue.clone());
+        match step {
+            Step::Pause(paused) => {
+                let reply = broker.pause(&queue, *paused).await;
+                self.model.pause(*paused);
+                self.check(step.to_string(), reply, ())
+            }
+            Step::MaxWaiting(max) => {
+                let reply = broker.set_max_waiting(&queue, *max).await;
+                self.model.set_max_waiting(*max);
+                self.check(step.to_string(), reply, ())
+            }
+            Step::Replay(jobs) => {
+                let ulids = self.ulids(jobs);
+                let (reply, expected) = (broker.replay(&queue, &ulids).await, self.model.replay(&ulids).0);
+                self.check(format!("replay {}", names(&ulids)), reply, expected)
+            }
+            Step::Delete(jobs) => {
+                let ulids = self.ulids(jobs);
+                let (reply, expected) = (broker.delete(&queue, &ulids).await, self.model.delete(&ulids));
+                self.check(format!("delete {}", names(&ulids)), reply, expected)
+            }
+            Step::Unpark(kinds) => {
+                let (reply, expected) = (broker.unpark(&queue, kinds).await, self.model.unpark(kinds).0);
+                self.check(step.to_string(), reply, expected)
+            }
+            Step::Tidy(success, failure) => {
+                let reply = broker.tidy(&queue, *success, *failure).await;
+                let expected = self.model.tidy(*success, *failure, self.now());
+                self.check(step.to_string(), reply, expected)
+            }
+            Step::List(state, cursor, limit) => {
+                let page = broker.list(&queue, *state, *cursor, *limit).await;
+                let expected = self.model.list(*state, *cursor, *limit);
+                self.check(step.to_string(), page, expected)
+            }
+            other => unreachable!("{other} is played elsewhere"),
+        }
+    }
+
+    async fn enqueue(&mut self, step: &Step, jobs: &[NewJob]) -> Played {
+        let reply = match self.broker.enqueue(&self.queue, jobs).await {
+            Ok(replies) => Ok(Ok(replies)),
+            Err(Error::QueueFull { max_waiting, .. }) => Ok(Err(max_waiting)),
+            Err(e) => Err(e),
+        };
+        // The engine's instant, read back from a job it accepted; it matters only if there is one.
+        let fresh = reply.as_ref().ok().and_then(|reply| reply.as_ref().ok()?.iter().find(|reply| reply.fresh));
+        let now = match fresh {
+            Some(fresh) if self.clock.is_none() => {
+                self.record(fresh.ulid).await?.map_or_else(Timestamp::now, |record| record.created_at)
+            }
+            _ => self.now(),
+        };
+        self.known.extend(jobs.iter().map(|job| job.ulid));
+        let expected = self.model.enqueue(jobs, now);
+        let expected = expected.map(|(replies, _)| replies).map_err(|full| full.max_waiting);
+        let what = match &expected {
+            Err(_) => format!("{step} -> queue full"),
+            Ok(replies) => {
+                let words = replies.iter().map(|reply| if reply.fresh { "fresh" } else { "known" });
+                format!("{step} -> {}", words.collect::<Vec<_>>().join(" "))
+            }
+        };
+        self.trace.push(what);
+        same("the reply", reply, expected)
+    }
+
+    async fn exchange(&mut self, exchange: &Exchange) -> Played {
+        let reply = self.broker.exchange(&self.queue, exchange).await;
+        let now = reply.as_ref().map_or_else(|_| self.now(), |reply| reply.now);
+        let (mut expected, _) = self.model.exchange(exchange, now);
+        if let Ok(reply) = reply.as_ref()
+            && self.clock.is_none()
+        {
+            forgive_renewals(reply, &mut expected);
+        }
+        let finishes = exchange.finishes.iter().map(|f| format!("{} {}", lease_name(f.lease), ending(&f.settle)));
+        let finishes = finishes.collect::<Vec<_>>().join(", ");
+        let what = match &exchange.claim {
+            Some(claim) => {
+                let grace = if claim.grace { " with grace" } else { "" };
+                format!("finish [{finishes}], {} claims {} for {:?}{grace}", claim.worker, claim.max, claim.lease)
+            }
+            None => format!("finish [{finishes}]"),
+        };
+        if reply.as_ref().is_ok_and(|reply| *reply == expected) {
+            self.trace.push(format!("{what} -> {}", short(&expected)));
+            return Ok(());
+        }
+        self.trace.push(format!("{what} -> see below"));
+        same("the reply", reply, expected)
+    }
+
+    async fn cancel(&mut self, ulid: Ulid) -> Played {
+        let reply = self.broker.cancel(&JobId::new(ulid, self.queue.clone())).await;
+        let record = match reply {
+            // The engine's instant.
+            Ok(Cancel::Done) if self.clock.is_none() => self.record(ulid).await?,
+            _ => None,
+        };
+        let now = record.and_then(|record| record.finished_at).unwrap_or_else(|| self.now());
+        let (expected, _) = self.model.cancel(ulid, now);
+        self.check(format!("cancel {}", name(ulid)), reply, expected)
+    }
+
+    /// Counts, lists, and the newest jobs.
+    async fn compare_all(&mut self, jobs: usize) -> Played {
+        let counts = self.broker.counts(&self.queue).await;
+        same("counts", counts, self.model.counts())?;
+        for state in State::ALL {
+            let page = self.broker.list(&self.queue, state, 0, 500).await;
+            same(&format!("the list of {state} jobs"), page, self.model.list(state, 0, 500))?;
+        }
+        for ulid in self.known.iter().rev().take(jobs) {
+            let record = self.broker.get(&JobId::new(*ulid, self.queue.clone())).await;
+            same(&format!("the record of {}", name(*ulid)), record, self.model.get(*ulid))?;
+        }
+        Ok(())
+    }
+
+    async fn record(&self, ulid: Ulid) -> Result<Option<JobRecord>, String> {
+        self.broker.get(&JobId::new(ulid, self.queue.clone())).await.map_err(|e| format!("get: {e:?}"))
+    }
+
+    fn check<T: PartialEq + Debug>(&mut self, what: String, engine: Result<T, Error>, model: T) -> Played {
+        let result = same("the reply", engine, &model);
+        self.trace.push(format!("{what} -> {model:?}"));
+        result
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.as_ref().map_or_else(Timestamp::now, |clock| clock.now())
+    }
+
+    fn leases(&self, held: &[Held]) -> Vec<Lease> {
+        held.iter().map(|held| held.find(&self.model)).collect()
+    }
+
+    fn ulids(&self, jobs: &[Job]) -> Vec<Ulid> {
+        jobs.iter().map(|job| job.find(&self.model)).collect()
+    }
+}
+
+fn same<T: PartialEq + Debug>(what: &str, engine: Result<T, Error>, model: impl std::borrow::Borrow<T>) -> Played {
+    match (engine, model.borrow()) {
+        (Ok(engine), model) if engine == *model => Ok(()),
+        (Ok(engine), model) => Err(format!("{what}\n  engine: {engine:?}\n  model:  {model:?}")),
+        (Err(e), model) => Err(format!("{what}\n  engine: {e:?}\n  model:  {model:?}")),
+    }
+}
+
+/// Takes over the end of a renewed lease if it is near enough.
+fn forgive_renewals(reply: &Exchanged, expected: &mut Exchanged) {
+    if let (Some(found), Some(wanted)) = (reply.next_lease, expected.next_lease)
+        && found.since(wanted).max(wanted.since(found)) < SLACK
+    {
+        expected.next_lease = Some(found);
+    }
+}
+
+fn names(ulids: &[Ulid]) -> String {
+    ulids.iter().map(|ulid| name(*ulid)).collect::<Vec<_>>().join(" ")
+}
+
+fn lease_name(lease: Lease) -> String {
+    format!("{}:{}", name(lease.ulid), lease.epoch)
+}
+
+fn lease_names(leases: &[Lease]) -> String {
+    leases.iter().map(|lease| lease_name(*lease)).collect::<Vec<_>>().join(" ")
+}
+
+fn short(reply: &Exchanged) -> String {
+    let acks = reply.acks.iter().map(|ack| if *ack == Ack::Taken { "taken" } else { "stale" });
+    let claimed = reply.claimed.iter().map(|c| format!("{}/{}", lease_name(c.lease), c.deliveries));
+    format!(
+        "[{}], got [{}], next {:?} {:?}",
+        acks.collect::<Vec<_>>().join(" "),
+        claimed.collect::<Vec<_>>().join(" "),
+        reply.next_due.map(|at| at.0),
+        reply.next_lease.map(|at| at.0),
+    )
+}

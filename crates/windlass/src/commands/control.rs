@@ -1,0 +1,53 @@
+//! `windlass cancel`, `pause`, `resume` and `limit`.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use serde_json::json;
+use windlass_jobs::command::Cancel;
+use windlass_jobs::{JobId, Queue};
+
+use super::report;
+use crate::runtime::Stores;
+use crate::settings::Settings;
+use crate::telemetry::EXIT_JOB_FAILED;
+
+pub(crate) async fn cancel(settings: &Settings, id: &JobId, as_json: bool) -> anyhow::Result<ExitCode> {
+    let stores = Stores::open(settings).await?;
+    let (word, code) = match stores.broker.cancel(id).await? {
+        Cancel::Done => ("cancelled".to_owned(), ExitCode::SUCCESS),
+        Cancel::Requested => ("running: its worker is told to stop".to_owned(), ExitCode::SUCCESS),
+        Cancel::Ended(state) => (format!("too late: {state}"), ExitCode::from(EXIT_JOB_FAILED)),
+        Cancel::Unknown => bail!("job {id} is not known at {}", stores.place),
+    };
+    if as_json {
+        report::json_line(&json!({ "task_id": id, "answer": word }));
+    } else {
+        report::line(format_args!("{id}  {word}"));
+    }
+    Ok(code)
+}
+
+pub(crate) async fn pause(settings: &Settings, queue: &Queue, paused: bool, as_json: bool) -> anyhow::Result<ExitCode> {
+    let stores = Stores::open(settings).await?;
+    stores.broker.pause(queue, paused).await?;
+    if as_json {
+        report::json_line(&json!({ "queue": queue, "paused": paused }));
+    } else {
+        let word = if paused { "paused: nothing is claimed until `windlass resume`" } else { "resumed" };
+        report::line(format_args!("{queue}  {word}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) async fn limit(settings: &Settings, queue: &Queue, max: Option<u64>, as_json: bool) -> anyhow::Result<ExitCode> {
+    let stores = Stores::open(settings).await?;
+    stores.broker.set_max_waiting(queue, max).await?;
+    if as_json {
+        report::json_line(&json!({ "queue": queue, "max_waiting": max }));
+    } else {
+        let word = max.map_or("any number of jobs may wait".to_owned(), |max| format!("at most {max} jobs may wait"));
+        report::line(format_args!("{queue}  {word}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
