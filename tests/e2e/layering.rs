@@ -31,6 +31,8 @@ const KEPT_BY: &[(&str, &[&str])] = &[
     ("tiny-skia", &["windlass-chart"]),
     ("axum", &["windlass-api"]),
     ("clap", &["windlass"]),
+    ("landlock", &["windlass-worker"]),
+    ("seccompiler", &["windlass-worker"]),
     ("sqlx", &["windlass-broker", "windlass-testkit"]),
 ];
 

@@ -242,7 +242,7 @@ impl Counts {
 /// One page of a list of ids.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
-    /// The jobs: waiting ones next to run first, running ones next to expire first, due ones
+    /// The jobs, at most as many as asked for: waiting ones next to run first, running ones next to expire first, due ones
     /// next to run first, terminal ones newest first.
     pub ids: Vec<Ulid>,
     /// Where the next page starts; `None` on the last.

@@ -39,9 +39,14 @@ pub(crate) enum FromChild {
     Begun,
     Progress(Progress),
     /// Last: how the job ended.
-    Answer { outcome: Outcome, wear: Wear },
+    Answer {
+        outcome: Outcome,
+        wear: Wear,
+    },
     /// Instead of an answer that does not fit into a frame.
-    TooLarge { bytes: usize },
+    TooLarge {
+        bytes: usize,
+    },
 }
 
 /// What running has left behind in a child.

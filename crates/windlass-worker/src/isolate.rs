@@ -173,7 +173,9 @@ impl Pipes {
                 let ended = self.last_words(&mut said).await;
                 if begun { Talk::Failed(ended) } else { Talk::NotBegun(ended) }
             }
-            Err(message) => Talk::Failed(crashed("child_protocol", format!("it does not keep to the frames: {message}"))),
+            Err(message) => {
+                Talk::Failed(crashed("child_protocol", format!("it does not keep to the frames: {message}")))
+            }
         }
     }
 

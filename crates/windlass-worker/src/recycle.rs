@@ -19,12 +19,7 @@ pub struct Recycle {
 
 impl Default for Recycle {
     fn default() -> Self {
-        Self {
-            after_jobs: 100,
-            above_rss_bytes: 256 * 1024 * 1024,
-            keep_idle: 2,
-            idle_for: Duration::from_secs(60),
-        }
+        Self { after_jobs: 100, above_rss_bytes: 256 * 1024 * 1024, keep_idle: 2, idle_for: Duration::from_secs(60) }
     }
 }
 

@@ -7,12 +7,11 @@
 use std::collections::BTreeMap;
 
 use libc::{
-    CLONE_THREAD, EPERM, ENOSYS, PR_SET_NAME, PROT_EXEC, SYS_clone, SYS_clone3, SYS_ioctl, SYS_mmap, SYS_mprotect,
+    CLONE_THREAD, ENOSYS, EPERM, PR_SET_NAME, PROT_EXEC, SYS_clone, SYS_clone3, SYS_ioctl, SYS_mmap, SYS_mprotect,
     SYS_prctl, SYS_prlimit64, SYS_tgkill, TCGETS, c_long,
 };
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;

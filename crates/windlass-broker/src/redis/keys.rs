@@ -16,7 +16,7 @@
 //! | `idle` | set | workers that found nothing and wait for a wake-up |
 //! | `watch` | set | ids somebody has open; left when the job ends |
 //! | `stat` | hash | counters; `retrying` and `ghosts` (cancelled ids still in `p0`–`p2`) are levels |
-//! | `meta` | hash | `format`, `since`, `paused`, `max_waiting`, `reap_after`, `graced_at`, `deleted`; the key every script of the queue is called on |
+//! | `meta` | hash | `format`, `since`, `paused`, `max_waiting`, `reap_after`, `graced_at`; the key every script of the queue is called on |
 //!
 //! `idle`, `watch`, `stat` and `meta` have no cap of their own: their members are workers, open
 //! event streams and fixed fields. The channel `watched` of the queue says which watched job
@@ -30,7 +30,7 @@
 //! `priority` (0 or 2), `max_attempts`, `opts` `opts.1` (short form), `attempt` (failed runs),
 //! `run` (`epoch deliveries started_ms worker`), `run_at` (ms), `finished_at` (ms), `progress`
 //! (`percent message`), `reason`, `skipped`, `expires_at` (ms), `cancel` (asked for), `lost`
-//! (epochs whose lease was ended, `,1,2,`), `unknown_since` (ms), and the caller's labels as
+//! (epochs whose lease was ended, `,1,2,`), `unknown_since` (ms), `ghost` (the list it still stands in), and the caller's labels as
 //! `l.<key>`.
 //!
 //! `meta.format` is [`FORMAT`]. A process refuses a queue of a newer format; it reads its own

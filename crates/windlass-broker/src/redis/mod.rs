@@ -82,6 +82,10 @@ impl Scripts {
 impl RedisBroker {
     /// How often a queue in use is put on the list of queues again, in case the server lost it.
     const LIST_EVERY: Duration = Duration::from_secs(60);
+    /// Most jobs deleted in one script call: each may be searched for in a list.
+    const DELETE_SLICE: usize = 8;
+    /// How long a worker waits for its subscription to stand before it goes on without.
+    const SUBSCRIBE_WAIT: Duration = Duration::from_secs(1);
     /// Most leases renewed in one script call.
     const RENEW_SLICE: usize = 500;
 
@@ -131,9 +135,15 @@ impl RedisBroker {
         call
     }
 
-    async fn control_ids(&self, verb: &'static str, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
+    async fn control_ids(
+        &self,
+        verb: &'static str,
+        queue: &Queue,
+        ulids: &[Ulid],
+        slice: usize,
+    ) -> Result<Vec<bool>> {
         let mut replies = Vec::with_capacity(ulids.len());
-        for slice in ulids.chunks(MAX_CONTROL) {
+        for slice in ulids.chunks(slice) {
             let mut call = self.control_call(queue, verb);
             for ulid in slice {
                 call.arg(ulid.to_string());
@@ -256,6 +266,9 @@ impl Leases for RedisBroker {
     async fn wakes(&self, worker: &str) -> mpsc::UnboundedReceiver<Wake> {
         let mut messages = windlass_redis::subscribe(&self.link, self.keys.wake(worker));
         let (sender, receiver) = mpsc::unbounded_channel();
+        if let Ok(Some(Message::Subscribed)) = tokio::time::timeout(Self::SUBSCRIBE_WAIT, messages.recv()).await {
+            let _ = sender.send(Wake::All);
+        }
         tokio::spawn(async move {
             while let Some(message) = messages.recv().await {
                 let wake = match message {
@@ -340,11 +353,11 @@ impl Control for RedisBroker {
     }
 
     async fn replay(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
-        self.control_ids("replay", queue, ulids).await
+        self.control_ids("replay", queue, ulids, MAX_CONTROL).await
     }
 
     async fn delete(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
-        self.control_ids("delete", queue, ulids).await
+        self.control_ids("delete", queue, ulids, Self::DELETE_SLICE).await
     }
 }
 

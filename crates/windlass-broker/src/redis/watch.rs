@@ -46,12 +46,20 @@ impl Watches {
                         register(link, keys, queue, &self.open(queue)).await;
                         self.tell(queue, None);
                     }
-                    Some(Message::Text(text)) => self.tell(queue, Ulid::from_string(&text).ok()),
+                    Some(Message::Text(text)) => {
+                        let ulid = Ulid::from_string(&text).ok();
+                        self.tell(queue, ulid);
+                        // An ended job is taken off the list; who still listens wants to go on.
+                        let open: Vec<Ulid> = self.open(queue).into_iter().filter(|open| Some(*open) == ulid).collect();
+                        register(link, keys, queue, &open).await;
+                    }
                     None => return,
                 },
                 _ = sweep.tick() => {}
             }
-            if self.drop_closed(queue) {
+            let (closed, is_over) = self.drop_closed(queue);
+            change(link, "SREM", keys, queue, &closed).await;
+            if is_over {
                 return;
             }
         }
@@ -75,34 +83,43 @@ impl Watches {
         }
     }
 
-    /// True when nobody is left, and the queue is forgotten.
-    fn drop_closed(&self, queue: &Queue) -> bool {
+    /// The jobs nobody watches any more, and whether that was the queue's last.
+    fn drop_closed(&self, queue: &Queue) -> (Vec<Ulid>, bool) {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(listeners) = queues.get_mut(queue) else { return true };
-        listeners.retain(|_, senders| {
+        let Some(listeners) = queues.get_mut(queue) else { return (Vec::new(), true) };
+        let mut closed = Vec::new();
+        listeners.retain(|ulid, senders| {
             senders.retain(|sender| !sender.is_closed());
+            if senders.is_empty() {
+                closed.push(*ulid);
+            }
             !senders.is_empty()
         });
         let is_over = listeners.is_empty();
         if is_over {
             queues.remove(queue);
         }
-        is_over
+        (closed, is_over)
     }
 }
 
-/// Puts ids on the queue's list of watched jobs. A Redis that is away is asked again after the
-/// next reconnect; the watcher looks for itself now and then.
+/// Puts ids on the queue's list of watched jobs.
 async fn register(link: &Link, keys: &Keys, queue: &Queue, ulids: &[Ulid]) {
+    change(link, "SADD", keys, queue, ulids).await;
+}
+
+/// Changes the queue's list of watched jobs. A Redis that is away is asked again after the next
+/// reconnect; the watcher looks for itself now and then.
+async fn change(link: &Link, command: &str, keys: &Keys, queue: &Queue, ulids: &[Ulid]) {
     if ulids.is_empty() {
         return;
     }
-    let mut call = cmd("SADD");
+    let mut call = cmd(command);
     call.arg(keys.watch(queue));
     for ulid in ulids {
         call.arg(ulid.to_string());
     }
     if let Err(error) = link.call(&call).await {
-        tracing::debug!(%error, "watch not registered");
+        tracing::debug!(%error, "the list of watched jobs is not changed");
     }
 }

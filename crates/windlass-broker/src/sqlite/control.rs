@@ -79,9 +79,8 @@ pub(super) async fn requested(conn: &mut SqliteConnection) -> Result<Vec<(String
          WHERE job.cancel_requested = 1 AND job.place = ?",
     );
     let rows = rows.bind(place::LEASED).fetch_all(conn).await.map_err(failed("watch"))?;
-    let read = |row: &SqliteRow| {
-        Some((read_text(row, 2)?, read_text(row, 3)?.parse().ok()?, super::settle::read_lease(row)?))
-    };
+    let read =
+        |row: &SqliteRow| Some((read_text(row, 2)?, read_text(row, 3)?.parse().ok()?, super::settle::read_lease(row)?));
     Ok(rows.iter().filter_map(read).collect())
 }
 

@@ -83,13 +83,8 @@ pub(super) async fn enqueue(
 }
 
 /// Parameters: queue; per job ulid. Answers how many are known.
-static KNOWN: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(
-        "SELECT count(*) FROM job WHERE queue = ? AND ulid IN (VALUES ",
-        "(?)",
-        ")",
-    )
-});
+static KNOWN: LazyLock<Batched> =
+    LazyLock::new(|| Batched::new("SELECT count(*) FROM job WHERE queue = ? AND ulid IN (VALUES ", "(?)", ")"));
 
 /// Says so when more jobs would wait than may.
 async fn check_room(conn: &mut SqliteConnection, ledger: &Ledger, jobs: &[NewJob]) -> Result<Option<Full>> {

@@ -71,11 +71,8 @@ pub(super) async fn exchange(
     let mut outcome = Outcome { reply: Exchanged { now, ..Exchanged::default() }, ..Outcome::default() };
     let finishes = &exchange.finishes[..exchange.finishes.len().min(MAX_EXCHANGE)];
     let is_graced = exchange.claim.as_ref().is_some_and(|claim| claim.grace);
-    let ledger = if is_graced {
-        Some(Ledger::open(conn, queue, VERB).await?)
-    } else {
-        Ledger::load(conn, queue, VERB).await?
-    };
+    let ledger =
+        if is_graced { Some(Ledger::open(conn, queue, VERB).await?) } else { Ledger::load(conn, queue, VERB).await? };
     let Some(mut ledger) = ledger else {
         outcome.reply.acks = vec![Ack::Stale; finishes.len()];
         outcome.idle = exchange.claim.as_ref().is_some_and(|claim| claim.max > 0);

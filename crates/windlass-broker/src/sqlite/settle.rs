@@ -200,9 +200,7 @@ fn decide<'a>(placed: Placed<'a>, held: &Held, now: Timestamp) -> Move<'a> {
             Move { failures: Some(*failures), error: Some(error), ..due(State::Retrying, *delay) }
         }
         Settle::Snooze { delay } => due(State::Scheduled, *delay),
-        Settle::Cancelled { error } => {
-            Move { error: Some(error), ..to(State::Cancelled, Some(place::DONE), done) }
-        }
+        Settle::Cancelled { error } => Move { error: Some(error), ..to(State::Cancelled, Some(place::DONE), done) },
         Settle::Release => to(State::Pending, None, front),
         Settle::Unknown { delay, park_after } => {
             let since = held.unknown_since.unwrap_or(now);

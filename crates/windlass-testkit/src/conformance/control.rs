@@ -212,8 +212,7 @@ pub async fn a_deleted_id_may_come_again(broker: SharedBroker) {
     let waiting = bench.enqueue_some(1).await[0].ulid;
     assert_eq!(bench.cancel(waiting).await, Cancel::Done);
     assert_eq!(bench.broker.delete(&bench.queue, &[dead[0], waiting]).await.unwrap(), [true, true]);
-    let again: Vec<NewJob> =
-        [waiting, dead[0]].map(|ulid| NewJob { ulid, ..NewJob::new("again", &2).unwrap() }).into();
+    let again: Vec<NewJob> = [waiting, dead[0]].map(|ulid| NewJob { ulid, ..NewJob::new("again", &2).unwrap() }).into();
     bench.enqueue(&again).await;
     assert_eq!(bench.ids(State::Pending).await, [waiting, dead[0]]);
     let held = bench.claim(5).await;
@@ -272,8 +271,7 @@ pub async fn tidy_is_bounded(broker: SharedBroker) {
     for _ in 0..6 {
         let held = bench.claim(100).await;
         order.extend(claimed_ulids(&held));
-        let finishes =
-            held.iter().map(|held| Finish { lease: held.lease, settle: done() }).collect();
+        let finishes = held.iter().map(|held| Finish { lease: held.lease, settle: done() }).collect();
         bench.exchange(finishes, None).await;
     }
     assert_eq!(order, ulids(&jobs));

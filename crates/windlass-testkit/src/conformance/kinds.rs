@@ -91,13 +91,8 @@ pub async fn many_expired_jobs_are_passed(broker: SharedBroker) {
     let second = bench.exchange(vec![], bench.claim_of(10, LONG)).await;
     assert_eq!(claimed_ulids(&second.claimed), [jobs[302].ulid, jobs[301].ulid]);
     assert_eq!(second.next_due, None);
-    let expected = Counts {
-        running: 3,
-        dead: EXPIRED,
-        enqueued_total: EXPIRED + 3,
-        failure_total: EXPIRED,
-        ..Counts::default()
-    };
+    let expected =
+        Counts { running: 3, dead: EXPIRED, enqueued_total: EXPIRED + 3, failure_total: EXPIRED, ..Counts::default() };
     assert_eq!(bench.counts().await, expected);
     // The same for a worker with one slot.
     let mut jobs = some_jobs(100);

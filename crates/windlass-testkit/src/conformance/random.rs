@@ -62,6 +62,7 @@ where
 ///
 /// # Panics
 /// As [`random_against_model`].
+#[allow(clippy::print_stdout, reason = "a soak says how long it took")]
 pub async fn random_soak<F, T, G>(make: F)
 where
     F: Fn(usize, Arc<SetClock>) -> T,

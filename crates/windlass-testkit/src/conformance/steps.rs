@@ -30,7 +30,8 @@ pub(super) enum Step {
     Delete(Vec<Job>),
     Unpark(Vec<String>),
     Tidy(Duration, Duration),
-    List(State, u64, usize),
+    /// All pages of so many entries.
+    List(State, usize),
     Wait(Duration),
 }
 
@@ -139,7 +140,7 @@ impl fmt::Display for Step {
             Self::MaxWaiting(max) => write!(f, "set max_waiting {max:?}"),
             Self::Unpark(kinds) => write!(f, "unpark {kinds:?}"),
             Self::Tidy(success, failure) => write!(f, "tidy success {success:?} failure {failure:?}"),
-            Self::List(state, cursor, limit) => write!(f, "list {limit} {state} from {cursor}"),
+            Self::List(state, limit) => write!(f, "list {state} by {limit}"),
             Self::Wait(span) => write!(f, "wait {span:?}"),
             // What they name depends on the state they are played in: written by the player.
             other => write!(f, "{other:?}"),
@@ -207,7 +208,13 @@ impl Maker {
                 Step::Renew(held, self.long_lease())
             }
             71..75 => self.progress(),
-            75..79 => Step::Cancel(self.job(&[State::Pending, State::Running, State::Running, State::Scheduled, State::Retrying])),
+            75..79 => Step::Cancel(self.job(&[
+                State::Pending,
+                State::Running,
+                State::Running,
+                State::Scheduled,
+                State::Retrying,
+            ])),
             79..81 => Step::Pause(self.dice.chance(20)),
             81 => Step::MaxWaiting(self.dice.chance(25).then_some(self.dice.next() % 40)),
             82..85 => Step::Replay(self.jobs(&[State::Failure])),
@@ -217,11 +224,7 @@ impl Maker {
                 Step::Unpark(kinds.into_iter().map(str::to_owned).collect())
             }
             90 => Step::Tidy(self.age(), self.age()),
-            91..94 => Step::List(
-                State::ALL[self.dice.below(State::ALL.len())],
-                self.dice.next() % 20,
-                self.dice.below(30) + 1,
-            ),
+            91..94 => Step::List(State::ALL[self.dice.below(State::ALL.len())], self.dice.below(30) + 1),
             // Short leases and delays come to their end.
             _ => Step::Wait(Duration::from_millis(1 + self.dice.next() % 4)),
         }
@@ -285,8 +288,7 @@ impl Maker {
         let claim = self.dice.chance(80).then(|| {
             let grace = self.dice.chance(8);
             let is_short = grace || self.dice.chance(60);
-            let lease =
-                if is_short { Duration::from_millis(self.dice.next() % 4) } else { self.long_lease() };
+            let lease = if is_short { Duration::from_millis(self.dice.next() % 4) } else { self.long_lease() };
             Claim { worker: format!("w{}", self.dice.below(4)), max: self.dice.below(15), lease, grace }
         });
         Step::Exchange(finishes, claim)

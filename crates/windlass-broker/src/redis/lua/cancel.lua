@@ -7,7 +7,7 @@
 -- Cost     about 8 commands. A waiting job's id stays in its list as a ghost that a claim passes
 --          over; stat.ghosts keeps the counts exact
 local key = J .. ARGV[2]
-local h = redis.pcall('HMGET', key, 'state', 'run', 'created_at')
+local h = redis.pcall('HMGET', key, 'state', 'run', 'created_at', 'priority')
 if h.err or not h[3] then return 'unknown' end
 local state = h[1]
 if state == 'success' or state == 'failure' or state == 'cancelled' then return state end
@@ -22,6 +22,7 @@ if state == 'scheduled' or state == 'retrying' then
   redis.call('ZREM', DUE, ARGV[2])
   if state == 'retrying' then redis.call('HINCRBY', STAT, 'retrying', -1) end
 elseif redis.call('ZREM', PARKED, ARGV[2]) == 0 then
+  redis.call('HSET', key, 'ghost', h[4] or 1)
   redis.call('HINCRBY', STAT, 'ghosts', 1)
 end
 local t = redis.call('TIME')
@@ -30,6 +31,6 @@ redis.call('HDEL', key, 'run_at')
 redis.call('HSET', key, 'state', 'cancelled', 'finished_at', now)
 redis.call('SET', P .. 'e:' .. ARGV[2], '@CANCELLED@')
 redis.call('HINCRBY', STAT, 'cancelled', 1)
-push_done({ARGV[2]}, tonumber(ARGV[3]), redis.call('HGET', KEYS[1], 'deleted'))
+push_done({ARGV[2]}, tonumber(ARGV[3]))
 changed({ARGV[2]})
 return 'done'

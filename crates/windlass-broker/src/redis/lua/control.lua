@@ -5,11 +5,12 @@
 --            pause '1' or '0'              → OK; a resume wakes one idle worker
 --            max_waiting n or ''           → OK
 --            replay ulid ... (at most 500) → '1' per job taken out of the dead set, else '0'
---            delete ulid ... (at most 500) → '1' per terminal job forgotten, else '0'
+--            delete ulid ... (at most 8)   → '1' per terminal job forgotten, else '0'
 --            tidy success ms, failure ms   → how many were forgotten (at most 250 of each list)
 --            unpark after, kind ...        → {how many came back, last id looked at or ''}; looks
 --                                            at 500 parked jobs behind the id `after`
--- Cost     O(ids named or looked at)
+-- Cost     O(ids named or looked at); a deleted success is searched for in its list, O(100,000)
+--          or about 1 ms, and one that was cancelled while it waited in the waiting list
 local prefix, verb = ARGV[1], ARGV[2]
 
 local function join(ulid, key)
@@ -66,9 +67,13 @@ function verbs.delete()
   local replies, gone = {}, {}
   for k = 3, #ARGV do
     local ulid = ARGV[k]
-    local state = redis.pcall('HGET', J .. ulid, 'state')
+    local h = redis.pcall('HMGET', J .. ulid, 'state', 'ghost')
+    local state = not h.err and h[1]
     if state == 'success' or state == 'failure' or state == 'cancelled' then
-      if redis.call('ZREM', DEAD, ulid) == 0 then redis.call('HSET', KEYS[1], 'deleted', 1) end
+      if redis.call('ZREM', DEAD, ulid) == 0 then redis.call('LREM', DONE, 1, ulid) end
+      if h[2] and redis.call('LREM', WAIT[tonumber(h[2])], 1, ulid) == 1 then
+        redis.call('HINCRBY', STAT, 'ghosts', -1)
+      end
       forget({ulid})
       replies[#replies + 1] = '1'
       gone[#gone + 1] = ulid
@@ -84,14 +89,13 @@ function verbs.tidy()
   local t = redis.call('TIME')
   local now = t[1] * 1000 + math.floor(t[2] / 1000)
   local ids = redis.call('LRANGE', DONE, -250, -1)
-  local old, off = {}, 0
+  local old = {}
   for k = #ids, 1, -1 do
-    local h = redis.call('HMGET', J .. ids[k], 'finished_at', 'state')
-    if h[1] and now - h[1] < tonumber(ARGV[3]) then break end
-    off = off + 1
-    if h[2] == 'success' or h[2] == 'cancelled' then old[#old + 1] = ids[k] end
+    local at = redis.call('HGET', J .. ids[k], 'finished_at')
+    if at and now - at < tonumber(ARGV[3]) then break end
+    old[#old + 1] = ids[k]
   end
-  if off > 0 then redis.call('RPOP', DONE, off) end
+  if #old > 0 then redis.call('RPOP', DONE, #old) end
   forget(old)
   local dead = redis.call('ZRANGEBYSCORE', DEAD, '-inf', now - ARGV[4], 'LIMIT', 0, 250)
   if #dead > 0 then redis.call('ZREM', DEAD, unpack(dead)) end

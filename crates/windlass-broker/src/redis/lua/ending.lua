@@ -11,23 +11,11 @@ local function forget(ulids)
   redis.call('UNLINK', unpack(old))
 end
 
--- ended(ulids): those of ids taken off `done` that still are what the list said. Where jobs were
--- deleted by hand (meta.deleted), an id may have gone or been used anew.
-local function ended(ulids, deleted)
-  if not deleted then return ulids end
-  local still = {}
-  for _, u in ipairs(ulids) do
-    local state = redis.call('HGET', J .. u, 'state')
-    if state == 'success' or state == 'cancelled' then still[#still + 1] = u end
-  end
-  return still
-end
-
--- push_done(ulids, keep, deleted) and push_dead(ulids, now, keep): the newest `keep` stay.
-local function push_done(ulids, keep, deleted)
+-- push_done(ulids, keep) and push_dead(ulids, now, keep): the newest `keep` stay.
+local function push_done(ulids, keep)
   if #ulids == 0 then return end
   local over = math.min(redis.call('LPUSH', DONE, unpack(ulids)) - keep, 500)
-  if over > 0 then forget(ended(redis.call('RPOP', DONE, over), deleted)) end
+  if over > 0 then forget(redis.call('RPOP', DONE, over)) end
 end
 
 local function push_dead(ulids, now, keep)

@@ -21,8 +21,8 @@ local prefix, worker, want, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonu
 local poison, keep, nf = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local meta = redis.call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'deleted', 'format')
-local wrong = check_format(meta[6])
+local meta = redis.call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'format')
+local wrong = check_format(meta[5])
 if wrong then return wrong end
 local paused = meta[1] == '1'
 local front, runs_again = {}, false
@@ -214,6 +214,7 @@ local function claim(ulid)
     return
   end
   if h[1] or (not h[2] and redis.call('EXISTS', key) == 0) then
+    if h[1] then redis.call('HDEL', key, 'ghost') end
     count('ghosts', -1)
     return
   end
@@ -253,7 +254,7 @@ for p = 0, 2 do
 end
 if got > 0 then redis.call('ZADD', LEASE, unpack(leases)) end
 
-push_done(done, keep, meta[5])
+push_done(done, keep)
 push_dead(dead, now, keep)
 for field, by in pairs(add) do
   if redis.call('HINCRBY', STAT, field, by) < 0 then redis.call('HSET', STAT, field, 0) end

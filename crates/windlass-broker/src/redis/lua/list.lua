@@ -44,8 +44,6 @@ elseif state == 'failure' then
   add(redis.call('ZREVRANGE', DEAD, first, first + n - 1))
 else
   reply[1] = redis.call('LLEN', DONE)
-  add(redis.call('LRANGE', DONE, first, first + n - 1), function(found)
-    return found == 'success' or found == 'cancelled'
-  end)
+  add(redis.call('LRANGE', DONE, first, first + n - 1))
 end
 return reply

@@ -44,7 +44,10 @@ async fn an_upgrade_stops_older_processes() {
         assert!(detail.contains('3') && detail.contains('2') && detail.contains("newer"), "{detail}");
     }
     fixture.tamper("UPDATE meta SET value = 2 WHERE key = 'format'").await;
-    assert_eq!(broker.counts(&fixture.queue).await.unwrap(), Counts { pending: 1, enqueued_total: 1, ..Counts::default() });
+    assert_eq!(
+        broker.counts(&fixture.queue).await.unwrap(),
+        Counts { pending: 1, enqueued_total: 1, ..Counts::default() }
+    );
 }
 
 /// A file of format 1 keeps everything; what is new in it has its default.
