@@ -28,10 +28,11 @@ pub(crate) async fn cancel(
     match shared.broker.cancel(&record.id).await? {
         Cancel::Done => Ok(answer(StatusCode::OK, "Task cancelled successfully")),
         Cancel::Requested => Ok(answer(StatusCode::ACCEPTED, "Task is running; its worker is told to stop")),
-        Cancel::Ended(state) => {
-            Err(Problem::new(Code::TaskCancelFailed, format!("the task has ended: {state}")).with("status_word", state.as_str()))
+        Cancel::Ended(state) => Err(Problem::new(Code::TaskCancelFailed, format!("the task has ended: {state}"))
+            .with("status_word", state.as_str())),
+        Cancel::Unknown => {
+            Err(Problem::new(Code::TaskNotFound, "there is no task of this id, or it is past retention"))
         }
-        Cancel::Unknown => Err(Problem::new(Code::TaskNotFound, "there is no task of this id, or it is past retention")),
     }
 }
 
@@ -43,23 +44,36 @@ pub(crate) async fn retry(
     let record = task::find(&shared, id).await?;
     let id = &record.id;
     if shared.broker.replay(&id.queue, &[id.ulid]).await? != [true] {
-        return Err(Problem::new(Code::TaskNotFailed, format!("the task is {}; only a failed one is retried", record.state)));
+        return Err(Problem::new(
+            Code::TaskNotFailed,
+            format!("the task is {}; only a failed one is retried", record.state),
+        ));
     }
     let body = json!({ "task_id": id, "status": JobState::Pending, "status_url": format!("/api/tasks/{id}") });
     Ok((StatusCode::ACCEPTED, axum::Json(body)).into_response())
 }
 
 /// `POST /api/queues/{queue}/pause`: nothing of the queue is claimed any more.
-pub(crate) async fn pause(State(shared): State<Shared>, queue: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
+pub(crate) async fn pause(
+    State(shared): State<Shared>,
+    queue: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
     set_paused(&shared, queue, true).await
 }
 
 /// `POST /api/queues/{queue}/resume`.
-pub(crate) async fn resume(State(shared): State<Shared>, queue: Result<Path<String>, PathRejection>) -> Result<Response, Problem> {
+pub(crate) async fn resume(
+    State(shared): State<Shared>,
+    queue: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
     set_paused(&shared, queue, false).await
 }
 
-async fn set_paused(shared: &Shared, queue: Result<Path<String>, PathRejection>, paused: bool) -> Result<Response, Problem> {
+async fn set_paused(
+    shared: &Shared,
+    queue: Result<Path<String>, PathRejection>,
+    paused: bool,
+) -> Result<Response, Problem> {
     let queue = queue_of(queue)?;
     shared.broker.pause(&queue, paused).await?;
     Ok(axum::Json(json!({ "queue": queue, "paused": paused })).into_response())

@@ -14,8 +14,18 @@ use crate::problem::{Code, Problem};
 
 /// The members of a job. `kind` and `args` must be there; null means absent, but for `args`.
 const FIELDS: [&str; 12] = [
-    "kind", "args", "queue", "priority", "run_at", "delay_ms", "expires_at", "expires_in_ms", "max_attempts", "backoff",
-    "timeout_ms", "labels",
+    "kind",
+    "args",
+    "queue",
+    "priority",
+    "run_at",
+    "delay_ms",
+    "expires_at",
+    "expires_in_ms",
+    "max_attempts",
+    "backoff",
+    "timeout_ms",
+    "labels",
 ];
 /// Most violations an answer lists; the total is always told.
 const MAX_LISTED: usize = 1_000;

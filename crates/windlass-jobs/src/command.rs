@@ -122,6 +122,26 @@ pub struct Claim {
     /// The worker had lost the broker: leases are not ended for one `lease` from now, so that
     /// live workers renew first. Heard at most once in three leases.
     pub grace: bool,
+    /// When it was sent, by the broker's clock as the worker reckons it from earlier replies. One
+    /// that comes too late ([`Claim::is_heard`]) lay before a broker that stalled: nobody waits for
+    /// its answer, and ending leases on its word would end those of workers that could not renew.
+    pub sent_at: Option<Timestamp>,
+}
+
+impl Claim {
+    /// How late a claim may come: an eighth of the lease, at least 250 ms. With renewals every
+    /// third of a lease, a stall that lets leases run out makes every claim sent before it late.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        (self.lease / 8).max(Duration::from_millis(250))
+    }
+
+    /// False when it came too late to be acted on: nothing is ended, promoted or claimed for it,
+    /// and the worker is told to ask again.
+    #[must_use]
+    pub fn is_heard(&self, now: Timestamp) -> bool {
+        self.sent_at.is_none_or(|at| now.since(at) <= self.patience())
+    }
 }
 
 /// Finishes and a claim in one step.

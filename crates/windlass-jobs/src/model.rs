@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::command::{
     Ack, CANCELLED_ERROR, Cancel, Claim, Claimed, Counts, EXPIRED_ERROR, Enqueued, Exchange, Exchanged, Finish,
-    KEEP_TERMINAL, MAX_CONTROL, MAX_EXCHANGE, MAX_LOOKED_AT, MAX_PAGE, Page, SLICE, Settle, TIDY_SLICE, is_poisoned, leaves_news,
-    poisoned_error,
+    KEEP_TERMINAL, MAX_CONTROL, MAX_EXCHANGE, MAX_LOOKED_AT, MAX_PAGE, Page, SLICE, Settle, TIDY_SLICE, is_poisoned,
+    leaves_news, poisoned_error,
 };
 use crate::id::{JobId, Lease, Queue, Ulid};
 use crate::job::{DEFAULT_MAX_ATTEMPTS, JobRecord, NewJob, Options, Progress, Reason, State, When};
@@ -156,6 +156,12 @@ impl Model {
     ///
     /// Answers the reply and the idle worker to wake, if there is news for one ([`leaves_news`]).
     pub fn exchange(&mut self, exchange: &Exchange, now: Timestamp) -> (Exchanged, Option<String>) {
+        if exchange.claim.as_ref().is_some_and(|claim| !claim.is_heard(now)) {
+            let finishes = exchange.finishes.clone();
+            let (mut reply, wake) = self.exchange(&Exchange { finishes, claim: None }, now);
+            reply.next_due = Some(now);
+            return (reply, wake);
+        }
         let mut reply = Exchanged { now, since: self.since, ..Exchanged::default() };
         let mut front = Vec::new();
         for finish in exchange.finishes.iter().take(MAX_EXCHANGE) {
@@ -587,7 +593,7 @@ mod tests {
     fn claim(max: usize) -> Exchange {
         Exchange {
             finishes: vec![],
-            claim: Some(Claim { worker: "w".into(), max, lease: Duration::from_secs(30), grace: false }),
+            claim: Some(Claim { worker: "w".into(), max, lease: Duration::from_secs(30), grace: false, sent_at: None }),
         }
     }
 

@@ -18,8 +18,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use windlass_broker::{SharedBroker, Wake};
 use windlass_jobs::command::{
-    Ack, Claim, Claimed, Exchange, Exchanged, Finish, KEEP_FAILURE_FOR, KEEP_SUCCESS_FOR, MAX_EXCHANGE, Settle, TIDY_SLICE,
-    WorkerInfo,
+    Ack, Claim, Claimed, Exchange, Exchanged, Finish, KEEP_FAILURE_FOR, KEEP_SUCCESS_FOR, MAX_EXCHANGE, Settle,
+    TIDY_SLICE, WorkerInfo,
 };
 use windlass_jobs::{Lease, Progress, Queue, Timestamp};
 
@@ -112,6 +112,7 @@ struct Running {
 
 enum Reply {
     Exchanged {
+        call: u64,
         lane: usize,
         wakes: u64,
         asked: usize,
@@ -119,6 +120,7 @@ enum Reply {
         result: windlass_broker::Result<Exchanged>,
     },
     Renewed {
+        call: u64,
         leases: Vec<Lease>,
         result: windlass_broker::Result<Vec<Ack>>,
     },
@@ -152,6 +154,33 @@ pub(crate) struct Pump {
     sweep: usize,
     ends: Ends,
     canary: Canary,
+    /// The broker's clock, as it last said, and when that was.
+    clock: Option<(Timestamp, Instant)>,
+    under_way: UnderWay,
+}
+
+/// Calls that are not answered yet.
+#[derive(Default)]
+struct UnderWay {
+    last: u64,
+    since: Vec<(u64, Instant)>,
+}
+
+impl UnderWay {
+    fn begin(&mut self) -> u64 {
+        self.last += 1;
+        self.since.push((self.last, Instant::now()));
+        self.last
+    }
+
+    fn end(&mut self, call: u64) {
+        self.since.retain(|(id, _)| *id != call);
+    }
+
+    /// True when a call has gone unanswered for so long that the broker may have stalled.
+    fn any_older_than(&self, span: Duration) -> bool {
+        self.since.iter().any(|(_, since)| since.elapsed() > span)
+    }
 }
 
 /// The stations of a stop.
@@ -219,6 +248,8 @@ impl Pump {
             sweep: 0,
             ends: Ends::default(),
             canary,
+            clock: None,
+            under_way: UnderWay::default(),
         }
     }
 
@@ -312,12 +343,14 @@ impl Pump {
         if lane.outcomes.is_empty() {
             lane.waiting_since = None;
         }
-        let claim = (want > 0 || lane.pass_on).then(|| Claim {
-            worker: self.options.info.name.clone(),
-            max: want,
-            lease: self.options.lease,
-            grace: lane.failures > 0,
+        let claim = (want > 0 || lane.pass_on).then(|| {
+            let sent_at = self.clock.map(|(at, heard)| at.plus(heard.elapsed()));
+            let (worker, lease) = (self.options.info.name.clone(), self.options.lease);
+            let mut claim = Claim { worker, max: want, lease, grace: lane.failures > 0, sent_at };
+            claim.grace |= self.under_way.any_older_than(claim.patience());
+            claim
         });
+        let call = self.under_way.begin();
         lane.pass_on = false;
         self.reserved += want;
         self.exchanges += 1;
@@ -325,13 +358,14 @@ impl Pump {
         self.calls.push(Box::pin(async move {
             let exchange = Exchange { finishes, claim };
             let result = broker.exchange(&queue, &exchange).await;
-            Reply::Exchanged { lane: index, wakes, asked: want, finishes: exchange.finishes, result }
+            Reply::Exchanged { call, lane: index, wakes, asked: want, finishes: exchange.finishes, result }
         }));
     }
 
     fn take_reply(&mut self, reply: Reply) {
         match reply {
-            Reply::Exchanged { lane, wakes, asked, finishes, result } => {
+            Reply::Exchanged { call, lane, wakes, asked, finishes, result } => {
+                self.under_way.end(call);
                 self.exchanges -= 1;
                 self.reserved -= asked;
                 match result {
@@ -339,18 +373,10 @@ impl Pump {
                     Err(error) => self.take_exchange_error(lane, finishes, &error),
                 }
             }
-            Reply::Renewed { leases, result } => match result {
-                Ok(acks) => {
-                    for (lease, ack) in leases.iter().zip(acks) {
-                        match ack {
-                            Ack::Taken => {}
-                            Ack::Stale => self.lose(*lease),
-                            Ack::Cancel => self.cancel(*lease),
-                        }
-                    }
-                }
-                Err(error) => tracing::warn!(error = %chain(&error), "leases not renewed"),
-            },
+            Reply::Renewed { call, leases, result } => {
+                self.under_way.end(call);
+                self.take_renewed(&leases, result);
+            }
             Reply::Said { what, result } => {
                 if let Err(error) = result {
                     tracing::debug!(error = %chain(&error), "{what} not written");
@@ -368,6 +394,21 @@ impl Pump {
                 }
                 Err(_) => self.lanes[lane].unpark = true,
             },
+        }
+    }
+
+    fn take_renewed(&mut self, leases: &[Lease], result: windlass_broker::Result<Vec<Ack>>) {
+        match result {
+            Ok(acks) => {
+                for (lease, ack) in leases.iter().zip(acks) {
+                    match ack {
+                        Ack::Taken => {}
+                        Ack::Stale => self.lose(*lease),
+                        Ack::Cancel => self.cancel(*lease),
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(error = %chain(&error), "leases not renewed"),
         }
     }
 
@@ -391,6 +432,7 @@ impl Pump {
             // A little late rather than a little early: an early question finds nothing.
             lane.timer = next.map(|at| now + at.since(exchanged.now) + COMPANY);
         }
+        self.clock = Some((exchanged.now, now));
         lane.notice_loss(exchanged.now, exchanged.since);
         self.canary.came_back();
         self.start(index, exchanged.claimed, now);
@@ -520,9 +562,10 @@ impl Pump {
             }
             let (broker, queue, lease) =
                 (Arc::clone(&self.broker), self.lanes[index].queue.clone(), self.options.lease);
+            let call = self.under_way.begin();
             self.calls.push(Box::pin(async move {
                 let result = broker.renew(&queue, &leases, lease).await;
-                Reply::Renewed { leases, result }
+                Reply::Renewed { call, leases, result }
             }));
         }
     }

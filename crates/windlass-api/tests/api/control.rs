@@ -21,7 +21,10 @@ async fn delete_cancels() {
     let url = format!("/api/tasks/{id}");
     let answer = bench.send("DELETE", &url, &[], Body::empty()).await;
     assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!((&answer.json()["success"], &answer.json()["message"]), (&json!(true), &json!("Task cancelled successfully")));
+    assert_eq!(
+        (&answer.json()["success"], &answer.json()["message"]),
+        (&json!(true), &json!("Task cancelled successfully"))
+    );
     assert_eq!(bench.get(&url).await.json()["status"], "cancelled");
     let late = bench.send("DELETE", &url, &[], Body::empty()).await;
     assert_eq!((late.status, late.code().as_str()), (StatusCode::BAD_REQUEST, "task_cancel_failed"));
@@ -97,7 +100,11 @@ async fn a_task_may_expire() {
     let id = bench.post(job(json!({ "expires_in_ms": 60_000 }))).await.json()["task_id"].clone();
     let task = bench.get(&format!("/api/tasks/{}", id.as_str().unwrap())).await.json();
     assert!(task["expires_at"].is_string(), "{task:#}");
-    for wrong in [json!({ "expires_in_ms": 0 }), json!({ "expires_at": "tomorrow" }), json!({ "expires_in_ms": 40_000_000_000_u64 })] {
+    for wrong in [
+        json!({ "expires_in_ms": 0 }),
+        json!({ "expires_at": "tomorrow" }),
+        json!({ "expires_in_ms": 40_000_000_000_u64 }),
+    ] {
         assert_eq!(bench.post(job(wrong.clone())).await.code(), "job_invalid", "{wrong}");
     }
 }

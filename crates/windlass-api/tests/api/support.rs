@@ -316,7 +316,7 @@ impl Bench {
 
     /// Claims the next job of a queue, as a worker would.
     pub(crate) async fn claim(&self, queue: &str) -> Claimed {
-        let claim = Claim { worker: "w1".into(), max: 1, lease: Duration::from_secs(30), grace: false };
+        let claim = Claim { worker: "w1".into(), max: 1, lease: Duration::from_secs(30), grace: false, sent_at: None };
         let exchange = Exchange { finishes: vec![], claim: Some(claim) };
         let reply = self.broker.exchange(&Queue::new(queue).unwrap(), &exchange).await.unwrap();
         reply.claimed.into_iter().next().expect("a job waits")

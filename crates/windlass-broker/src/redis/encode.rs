@@ -78,9 +78,16 @@ pub(super) fn exchange(call: &mut Cmd, wake_prefix: &str, keep: usize, exchange:
     call.arg(wake_prefix);
     match &exchange.claim {
         Some(claim) => {
-            call.arg(&claim.worker).arg(claim.max.min(MAX_EXCHANGE)).arg(millis(claim.lease)).arg(u8::from(claim.grace))
+            call.arg(&claim.worker)
+                .arg(claim.max.min(MAX_EXCHANGE))
+                .arg(millis(claim.lease))
+                .arg(u8::from(claim.grace));
+            match claim.sent_at {
+                Some(at) => call.arg(at.0).arg(millis(claim.patience())),
+                None => call.arg("").arg(0),
+            }
         }
-        None => call.arg("").arg(0).arg(0).arg(0),
+        None => call.arg("").arg(0).arg(0).arg(0).arg("").arg(0),
     };
     let finishes = &exchange.finishes[..exchange.finishes.len().min(MAX_EXCHANGE)];
     call.arg(MAX_DELIVERIES).arg(keep).arg(finishes.len());

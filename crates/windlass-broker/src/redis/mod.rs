@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use windlass_jobs::command::{
-    Ack, CANCELLED_ERROR, Cancel, Counts, EXPIRED_ERROR, Enqueued, Exchange, Exchanged, MAX_CONTROL, MAX_ENQUEUE, Page, WorkerInfo,
+    Ack, CANCELLED_ERROR, Cancel, Counts, EXPIRED_ERROR, Enqueued, Exchange, Exchanged, MAX_CONTROL, MAX_ENQUEUE, Page,
+    WorkerInfo,
 };
 use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Progress, Queue, State, Ulid, millis};
 use windlass_redis::{Class, Cmd, Link, Message, Script, Value};
@@ -99,7 +100,14 @@ impl RedisBroker {
     /// The same, keeping only `keep` successes and `keep` failures per queue.
     #[must_use]
     pub fn keeping(link: Link, prefix: &str, keep: usize) -> Self {
-        Self { link, keys: Keys::new(prefix), keep, scripts: Scripts::new(), listed: Mutex::default(), watches: Watches::default() }
+        Self {
+            link,
+            keys: Keys::new(prefix),
+            keep,
+            scripts: Scripts::new(),
+            listed: Mutex::default(),
+            watches: Watches::default(),
+        }
     }
 
     async fn run(&self, operation: &'static str, script: &Script, call: &Cmd) -> Result<Value> {
@@ -135,13 +143,7 @@ impl RedisBroker {
         call
     }
 
-    async fn control_ids(
-        &self,
-        verb: &'static str,
-        queue: &Queue,
-        ulids: &[Ulid],
-        slice: usize,
-    ) -> Result<Vec<bool>> {
+    async fn control_ids(&self, verb: &'static str, queue: &Queue, ulids: &[Ulid], slice: usize) -> Result<Vec<bool>> {
         let mut replies = Vec::with_capacity(ulids.len());
         for slice in ulids.chunks(slice) {
             let mut call = self.control_call(queue, verb);

@@ -1,6 +1,7 @@
 //! Finish, reap, promote and claim in one transaction; see
 //! [`Model::exchange`](windlass_jobs::model::Model::exchange).
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
@@ -31,6 +32,16 @@ pub(super) struct Outcome {
     pub(super) idle: bool,
     /// Another idle worker is to be woken.
     pub(super) news: bool,
+}
+
+/// The exchange without a claim that comes too late to be acted on.
+pub(super) fn heard(exchange: &Exchange, now: Timestamp) -> Cow<'_, Exchange> {
+    match &exchange.claim {
+        Some(claim) if !claim.is_heard(now) => {
+            Cow::Owned(Exchange { finishes: exchange.finishes.clone(), claim: None })
+        }
+        _ => Cow::Borrowed(exchange),
+    }
 }
 
 /// Answers a claim that finds nothing without taking the write lock, so that idle processes

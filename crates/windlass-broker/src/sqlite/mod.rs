@@ -278,14 +278,16 @@ impl Leases for SqliteBroker {
         let inner = &*self.0;
         let mut writer = inner.writer.lock().await;
         let now = inner.options.clock.now();
-        let peeked = exchange::peek(writer.ready("exchange").await?, queue, exchange, now).await;
-        let outcome = match peeked {
+        let heard = exchange::heard(exchange, now);
+        let peeked = exchange::peek(writer.ready("exchange").await?, queue, &heard, now).await;
+        let mut outcome = match peeked {
             Ok(Some(outcome)) => outcome,
             Ok(None) => {
                 let mut tx = writer.begin("exchange").await?;
                 // Read again: the lock may have been waited for.
                 let now = inner.options.clock.now();
-                let outcome = exchange::exchange(tx.conn(), queue, exchange, now, inner.keep()).await?;
+                let heard = exchange::heard(exchange, now);
+                let outcome = exchange::exchange(tx.conn(), queue, &heard, now, inner.keep()).await?;
                 tx.commit("exchange").await?;
                 inner.changed();
                 outcome
@@ -295,6 +297,9 @@ impl Leases for SqliteBroker {
                 return Err(e);
             }
         };
+        if exchange.claim.as_ref().is_some_and(|claim| !claim.is_heard(outcome.reply.now)) {
+            outcome.reply.next_due = Some(outcome.reply.now);
+        }
         // Before the writer is let go: see `Wakes`.
         if let Some(claim) = exchange.claim.as_ref().filter(|_| outcome.idle) {
             inner.wakes.idle(queue, &claim.worker);

@@ -83,7 +83,8 @@ impl Fixture {
     }
 
     async fn claim(&self, broker: &SqliteBroker, max: usize) -> Vec<Claimed> {
-        let claim = Some(Claim { worker: "w".into(), max, lease: Duration::from_secs(60), grace: false });
+        let claim =
+            Some(Claim { worker: "w".into(), max, lease: Duration::from_secs(60), grace: false, sent_at: None });
         broker.exchange(&self.queue, &Exchange { finishes: vec![], claim }).await.unwrap().claimed
     }
 
@@ -240,7 +241,13 @@ async fn as_a_child_process() {
     let queue = Queue::new("q").unwrap();
     let mut finishes = Vec::new();
     loop {
-        let claim = Some(Claim { worker: "child".into(), max: 4, lease: Duration::from_millis(500), grace: false });
+        let claim = Some(Claim {
+            worker: "child".into(),
+            max: 4,
+            lease: Duration::from_millis(500),
+            grace: false,
+            sent_at: None,
+        });
         let reply = broker.exchange(&queue, &Exchange { finishes, claim }).await.unwrap();
         let settle = Settle::Success { result: None, skipped: false };
         finishes = reply.claimed.iter().map(|c| Finish { lease: c.lease, settle: settle.clone() }).collect();

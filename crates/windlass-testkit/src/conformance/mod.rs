@@ -48,7 +48,8 @@ pub use order::{
     priorities_are_strict, queues_do_not_mix,
 };
 pub use outages::{
-    a_live_worker_is_no_killer, a_stale_word_counts_once, grace_spares_leases, the_first_job_says_since_when,
+    a_late_claim_is_not_heard, a_live_worker_is_no_killer, a_stale_word_counts_once, grace_spares_leases,
+    the_first_job_says_since_when,
 };
 pub use random::{random_against_model, random_soak};
 pub use records::{
@@ -109,7 +110,7 @@ impl Bench {
     }
 
     pub(crate) fn claim_of(&self, max: usize, lease: Duration) -> Option<Claim> {
-        Some(Claim { worker: self.worker.clone(), max, lease, grace: false })
+        Some(Claim { worker: self.worker.clone(), max, lease, grace: false, sent_at: None })
     }
 
     /// Claims under a long lease.
@@ -267,6 +268,7 @@ macro_rules! conformance {
             unknown_kinds_are_parked
             unparked_jobs_wake
             grace_spares_leases
+            a_late_claim_is_not_heard
             a_live_worker_is_no_killer
             a_stale_word_counts_once
             the_first_job_says_since_when

@@ -14,7 +14,7 @@ use crate::wait_until;
 pub async fn grace_spares_leases(broker: SharedBroker) {
     const GRACE: Duration = Duration::from_millis(250);
     let bench = Bench::new(broker);
-    let claim = |lease, grace| Some(Claim { worker: bench.worker.clone(), max: 1, lease, grace });
+    let claim = |lease, grace| Some(Claim { worker: bench.worker.clone(), max: 1, lease, grace, sent_at: None });
     // Said of a queue without jobs, it is heard as well; the next bench has a queue of its own.
     let jobs = bench.enqueue_some(2).await;
     let lost = bench.claim_and_lose(1).await;
@@ -124,4 +124,23 @@ pub async fn the_first_job_says_since_when(broker: SharedBroker) {
     bench.broker.tidy(&bench.queue, SHORT, SHORT).await.unwrap();
     assert_eq!(bench.broker.get(&bench.id(ulid)).await.unwrap(), None);
     assert_eq!(since().await, first);
+}
+
+/// A claim that lay before a stalled broker is not acted on: nobody waits for its answer, and on
+/// its word the leases of workers that could not renew would be ended.
+pub async fn a_late_claim_is_not_heard(broker: SharedBroker) {
+    let bench = Bench::new(broker);
+    bench.enqueue_some(2).await;
+    let held = bench.claim_and_lose(1).await;
+    let claim = |sent_at| Claim { worker: bench.worker.clone(), max: 1, lease: LONG, grace: false, sent_at };
+    let now = bench.exchange(Vec::new(), None).await.now;
+    let ask = async |ago: Duration| {
+        let sent_at = Timestamp(now.0 - windlass_jobs::millis(ago));
+        bench.exchange(Vec::new(), Some(claim(Some(sent_at)))).await
+    };
+    let late = ask(claim(None).patience() + Duration::from_secs(1)).await;
+    assert!(late.claimed.is_empty());
+    assert_eq!(late.next_due, Some(late.now), "ask again at once");
+    assert_eq!(bench.finish(held[0].lease, done()).await, Ack::Taken, "its lease was not ended");
+    assert_eq!(ask(Duration::ZERO).await.claimed.len(), 1);
 }

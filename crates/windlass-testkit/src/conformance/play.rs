@@ -18,7 +18,7 @@ const SLACK: Duration = Duration::from_secs(600);
 /// Every so many steps everything is compared.
 const COMPARE_EVERY: usize = 50;
 /// Jobs compared then; at the end it is all.
-const COMPARE_JOBS: usize = 40;
+const COMPARE_JOBS: usize = 20;
 
 /// Where engine and model differ.
 pub(super) struct Difference {

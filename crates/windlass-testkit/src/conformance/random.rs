@@ -42,19 +42,14 @@ where
     F: Fn(usize, Arc<SetClock>) -> T,
     T: Future<Output = (SharedBroker, G)>,
 {
-    let only = number(SEED_VARIABLE);
-    let seeds = match only {
+    let stage = Stage { make: &make };
+    let seeds = match number(SEED_VARIABLE) {
         Some(seed) => seed..seed + 1,
         None => first_seed..first_seed + steps.div_ceil(SEQUENCE) as u64,
     };
-    for seed in seeds {
-        let stage = Stage { make: &make };
-        let exact = stage.is_exact().await;
-        let steps = Maker::new(seed, exact).steps(SEQUENCE);
-        if let Some(difference) = stage.play(&steps, false).await {
-            panic!("{}", stage.report(seed, steps, difference).await);
-        }
-    }
+    // While one waits, for its store or for an instant, the others go on.
+    let lane = |n| stage.play_all(seeds.clone().skip(n).step_by(3));
+    tokio::join!(lane(0), lane(1), lane(2));
 }
 
 /// The long form of [`random_against_model`]: with the variable `WINDLASS_SOAK_STEPS` so many
@@ -99,6 +94,15 @@ where
 
     async fn is_exact(&self) -> bool {
         self.make().await.1.is_some()
+    }
+
+    async fn play_all(&self, seeds: impl Iterator<Item = u64>) {
+        for seed in seeds {
+            let steps = Maker::new(seed, self.is_exact().await).steps(SEQUENCE);
+            if let Some(difference) = self.play(&steps, false).await {
+                panic!("{}", self.report(seed, steps, difference).await);
+            }
+        }
     }
 
     async fn play(&self, steps: &[Step], thorough: bool) -> Option<Difference> {

@@ -289,7 +289,7 @@ impl Maker {
             let grace = self.dice.chance(8);
             let is_short = grace || self.dice.chance(60);
             let lease = if is_short { Duration::from_millis(self.dice.next() % 4) } else { self.long_lease() };
-            Claim { worker: format!("w{}", self.dice.below(4)), max: self.dice.below(15), lease, grace }
+            Claim { worker: format!("w{}", self.dice.below(4)), max: self.dice.below(15), lease, grace, sent_at: None }
         });
         Step::Exchange(finishes, claim)
     }

@@ -40,7 +40,12 @@ pub(crate) async fn pause(settings: &Settings, queue: &Queue, paused: bool, as_j
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) async fn limit(settings: &Settings, queue: &Queue, max: Option<u64>, as_json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) async fn limit(
+    settings: &Settings,
+    queue: &Queue,
+    max: Option<u64>,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     let stores = Stores::open(settings).await?;
     stores.broker.set_max_waiting(queue, max).await?;
     if as_json {

@@ -48,7 +48,8 @@ async fn many(
     if !which.ids.is_empty() {
         return by_id(stores, &which.ids, kind, as_json).await;
     }
-    let filter = Filter { kind: which.kind.clone(), reason: which.reason, labels: which.labels.iter().cloned().collect() };
+    let filter =
+        Filter { kind: which.kind.clone(), reason: which.reason, labels: which.labels.iter().cloned().collect() };
     let Some(queue) = &which.queue else { bail!("name job ids, or --queue with --all or a filter") };
     let is_any = filter.kind.is_none() && filter.reason.is_none() && filter.labels.is_empty();
     if is_any && !which.all {

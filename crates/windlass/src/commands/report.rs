@@ -72,7 +72,12 @@ pub(crate) fn print_record(record: &JobRecord) {
     }
     line(format_args!("  run       {} of {}", record.attempt(), record.max_attempts));
     line(format_args!("  created   {}", record.created_at));
-    let instants = [("due", record.run_at), ("expires", record.expires_at), ("started", record.started_at), ("finished", record.finished_at)];
+    let instants = [
+        ("due", record.run_at),
+        ("expires", record.expires_at),
+        ("started", record.started_at),
+        ("finished", record.finished_at),
+    ];
     for (name, at) in instants.into_iter().filter_map(|(name, at)| Some((name, at?))) {
         line(format_args!("  {name:<9} {at}"));
     }

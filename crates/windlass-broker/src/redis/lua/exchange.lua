@@ -3,8 +3,10 @@
 -- KEYS[1]  the queue's meta key
 -- ARGV     1 wake channel prefix, 2 worker ('' = claim nothing, do not reap or promote),
 --          3 jobs wanted 0-128, 4 lease ms, 5 grace ('1': the worker had lost the broker),
---          6 deliveries at which a job is poisoned, 7 terminal jobs kept per list, 8 number of
---          finishes (at most 128), then per finish the lease '<ulid>:<epoch>', a verb, its words:
+--          6 when it was sent, ms or '' , 7 how late it may be, ms: a later claim is as none, and
+--          next due is now, 8 deliveries at which a job is poisoned, 9 terminal jobs kept per
+--          list, 10 number of finishes (at most 128), then per finish the lease '<ulid>:<epoch>',
+--          a verb and its words:
 --            s (success)             r result            k result ('' none), skipped
 --            f reason, failures, error                   t delay ms, failures, error (retry)
 --            z delay ms (snooze)     c error (cancelled) b (back: released)
@@ -18,13 +20,15 @@
 --          2 EXISTS; per job HSET at finish, HMGET + HSET at claim; at most 100 reaped, 100
 --          promoted and 256 taken off the waiting lists
 local prefix, worker, want, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local poison, keep, nf = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local poison, keep, nf = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local meta = redis.call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'format')
 local wrong = check_format(meta[5])
 if wrong then return wrong end
 local paused = meta[1] == '1'
+local late = ARGV[6] ~= '' and now - ARGV[6] > tonumber(ARGV[7])
+if late then worker, want = '', 0 end
 local front, runs_again = {}, false
 local done, dead, add = {}, {}, {}
 
@@ -120,7 +124,7 @@ local settle = {
 local acks, touched = {}, {}
 if nf > 0 then
   local member, verb, word = {}, {}, {}
-  local i = 9
+  local i = 11
   for k = 1, nf do
     member[k], verb[k], word[k] = ARGV[i], ARGV[i + 1], i + 2
     i = i + 2 + words[ARGV[i + 1]]
@@ -275,5 +279,6 @@ elseif not paused and redis.call('EXISTS', IDLE) == 1 then
 end
 for n = 6, 5 + got * 8, 8 do touched[#touched + 1] = reply[n] end
 changed(touched)
+if late then reply[3] = now end
 reply[2] = table.concat(acks)
 return reply
