@@ -65,7 +65,8 @@ pub trait Leases: Send + Sync {
     async fn progress(&self, queue: &Queue, lease: Lease, progress: &Progress) -> Result<Ack>;
 
     /// Forgets successes and failures older than this, a bounded number of them; answers how
-    /// many. Expected once a minute per queue, and again at once after 500.
+    /// many. Expected once a minute per queue, and again at once after a full slice
+    /// ([`TIDY_SLICE`](windlass_jobs::command::TIDY_SLICE)).
     ///
     /// # Errors
     /// [`Error`].

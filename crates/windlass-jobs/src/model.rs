@@ -198,6 +198,7 @@ impl Model {
             }
         }
         let record = &mut job.record;
+        record.cancel_requested = false;
         match &finish.settle {
             Settle::Success { result, skipped } => {
                 record.state = State::Success;

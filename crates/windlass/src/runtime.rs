@@ -17,16 +17,19 @@ use crate::settings::Settings;
 #[derive(Clone)]
 pub(crate) struct Stores {
     pub(crate) broker: SharedBroker,
-    /// The same queue for a worker's pump. On Redis over a connection that nothing else uses: a
-    /// connection is driven by the runtime that made it, and a handler that blocks that runtime
-    /// must not keep the pump's thread from renewing leases.
-    pub(crate) pump: SharedBroker,
+    /// Makes the same queue for a worker's pump. On Redis over a connection that nothing else
+    /// uses: a connection is driven by the runtime that made it, and ends with it. A handler that
+    /// blocks the main runtime must not keep the pump's thread from renewing leases.
+    pub(crate) pump: MakeBroker,
     pub(crate) services: Services,
     /// Where they are, for people.
     pub(crate) place: String,
     /// True when nothing but files is used.
     pub(crate) embedded: bool,
 }
+
+/// Makes a broker of its own for each worker.
+pub(crate) type MakeBroker = Arc<dyn Fn() -> anyhow::Result<SharedBroker> + Send + Sync>;
 
 impl Stores {
     /// Opens what the settings name. A Redis is not contacted yet.
@@ -44,8 +47,10 @@ impl Stores {
             results: Arc::new(RedisResults::new(link.clone(), prefix)),
         };
         let broker = Arc::new(RedisBroker::new(link, prefix));
-        let pump = Arc::new(RedisBroker::new(Link::new(options.clone())?, prefix));
-        Ok(Self { broker, pump, services, place: options.shown().to_owned(), embedded: false })
+        let (options, prefix) = (options.clone(), prefix.to_owned());
+        let place = options.shown().to_owned();
+        let pump: MakeBroker = Arc::new(move || Ok(Arc::new(RedisBroker::new(Link::new(options.clone())?, &prefix))));
+        Ok(Self { broker, pump, services, place, embedded: false })
     }
 
     /// A SQLite file and folders below the data directory.
@@ -58,7 +63,14 @@ impl Stores {
         let services =
             Services { artifacts: Arc::new(FileArtifacts::new(dir)), results: Arc::new(FileResults::new(dir)) };
         let broker: SharedBroker = Arc::new(broker);
-        Ok(Self { pump: Arc::clone(&broker), broker, services, place: file.display().to_string(), embedded: true })
+        let shared = Arc::clone(&broker);
+        Ok(Self {
+            pump: Arc::new(move || Ok(Arc::clone(&shared))),
+            broker,
+            services,
+            place: file.display().to_string(),
+            embedded: true,
+        })
     }
 
     /// Starts a worker of this process; its children are this program.
@@ -74,7 +86,7 @@ impl Stores {
         if let Some(slots) = slots.or(settings.slots) {
             options.slots = slots;
         }
-        Worker::start(registry, Arc::clone(&self.pump), self.services.clone(), options).context("worker")
+        Worker::start(registry, (self.pump)()?, self.services.clone(), options).context("worker")
     }
 }
 

@@ -176,6 +176,7 @@ pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
     let started_at = run.next().and_then(millis_text);
     let worker = run.next().map(str::to_owned);
 
+    let state = get("state").and_then(|t| t.parse().ok()).unwrap_or(State::Pending);
     let mut options = Options {
         priority: get("priority")
             .and_then(|t| t.parse::<usize>().ok())
@@ -191,7 +192,7 @@ pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
         id: id.clone(),
         kind: get("kind").unwrap_or_default().to_owned(),
         args: args.or_else(|| pieces("args")).unwrap_or_default(),
-        state: get("state").and_then(|t| t.parse().ok()).unwrap_or(State::Pending),
+        state,
         reason: get("reason").and_then(|t| t.parse().ok()),
         failures: get("attempt").and_then(|t| t.parse().ok()).unwrap_or(0),
         max_attempts: options.max_attempts.unwrap_or(DEFAULT_MAX_ATTEMPTS),
@@ -201,7 +202,7 @@ pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
         created_at: at("created_at").unwrap_or_default(),
         run_at: at("run_at"),
         expires_at: at("expires_at"),
-        cancel_requested: get("cancel").is_some(),
+        cancel_requested: state == State::Running && get("cancel").is_some(),
         started_at,
         finished_at: at("finished_at"),
         worker,

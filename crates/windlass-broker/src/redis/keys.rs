@@ -13,6 +13,7 @@
 //! | `done` | list | ids of successes and cancelled jobs, newest first, trimmed by count and age |
 //! | `dead` | sorted set, ms | failed jobs by the time of failure, trimmed by count and age |
 //! | `parked` | sorted set, all 0 | jobs whose kind no worker knows, by id |
+//! | `gone` | set | cancelled jobs that were forgotten while their id still stands in `p0`–`p2` |
 //! | `idle` | set | workers that found nothing and wait for a wake-up |
 //! | `watch` | set | ids somebody has open; left when the job ends |
 //! | `stat` | hash | counters; `retrying` and `ghosts` (cancelled ids still in `p0`–`p2`) are levels |
@@ -46,7 +47,7 @@ pub const FORMAT: u32 = 1;
 pub(super) const LUA_NAMES: &str = r"
 local P = string.sub(KEYS[1], 1, -5)
 local J, DUE, LEASE, DONE, DEAD, IDLE, STAT = P..'j:', P..'due', P..'lease', P..'done', P..'dead', P..'idle', P..'stat'
-local PARKED, WATCH = P..'parked', P..'watch'
+local PARKED, WATCH, GONE = P..'parked', P..'watch', P..'gone'
 local WAIT = {[0] = P..'p0', P..'p1', P..'p2'}
 ";
 

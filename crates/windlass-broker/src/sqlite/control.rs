@@ -143,7 +143,7 @@ pub(super) async fn replay(conn: &mut SqliteConnection, queue: &Queue, ulids: &[
     let tail = ledger.take_tail(ids.len());
     let update = "UPDATE job SET state = 'pending', place = priority, position = ? + ids.key, reason = NULL,
              finished_at = NULL, expires_at = NULL, failures = 0, deliveries = 0, progress = NULL, lost = NULL,
-             unknown_since = NULL
+             unknown_since = NULL, cancel_requested = 0
          FROM json_each(?) AS ids WHERE job.id = ids.value";
     move_all(conn, update, tail, &ids, "replay").await?;
     ledger.counts.dead -= (ids.len() as u64).min(ledger.counts.dead);

@@ -38,11 +38,12 @@ fn read_record(row: &SqliteRow, id: &JobId) -> JobRecord {
         (Some(kind), Some(args)) => (kind, args),
         _ => (String::new(), String::new()),
     };
+    let state = read_text(row, 2).and_then(|word| word.parse().ok()).unwrap_or(State::Pending);
     JobRecord {
         id: id.clone(),
         kind,
         args,
-        state: read_text(row, 2).and_then(|word| word.parse().ok()).unwrap_or(State::Pending),
+        state,
         reason: read_text(row, 3).and_then(|word| word.parse().ok()),
         failures: small(4).unwrap_or(0),
         max_attempts: max_attempts.unwrap_or(DEFAULT_MAX_ATTEMPTS),
@@ -52,7 +53,7 @@ fn read_record(row: &SqliteRow, id: &JobId) -> JobRecord {
         created_at: instant(11).unwrap_or_default(),
         run_at: instant(13).filter(|_| number(12) == Some(place::DUE)),
         expires_at: instant(21),
-        cancel_requested: number(22) == Some(1),
+        cancel_requested: state == State::Running && number(22) == Some(1),
         started_at: instant(14),
         finished_at: instant(15),
         worker: read_text(row, 16),

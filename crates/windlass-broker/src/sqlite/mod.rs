@@ -54,8 +54,10 @@ use watch::{Look, Watched};
 
 /// How often the file is asked whether another process wrote.
 const WATCH_EVERY: Duration = Duration::from_millis(20);
-/// Of the watcher's time, looking at watched jobs takes at most one part in so many, up to this rest.
-const LOOK_SHARE: u32 = 5;
+/// After a look at the watched jobs the watcher rests so many times as long as that took, within
+/// these bounds: what is said may be late, the drain of a busy queue must not be.
+const REST_TIMES: u32 = 5;
+const SHORTEST_REST: Duration = Duration::from_millis(5);
 const LONGEST_REST: Duration = Duration::from_millis(60);
 /// Connections for reading; a file only.
 const READERS: usize = 2;
@@ -427,7 +429,7 @@ async fn watch_file(inner: Weak<Inner>, look: Arc<Notify>, mut known: Option<(u6
         if is_new && inner.watched.any() {
             let begun = Instant::now();
             inner.look_at_watched().await;
-            let rest = begun.elapsed().saturating_mul(LOOK_SHARE).min(LONGEST_REST);
+            let rest = begun.elapsed().saturating_mul(REST_TIMES).clamp(SHORTEST_REST, LONGEST_REST);
             drop(inner);
             tokio::time::sleep(rest).await;
         }

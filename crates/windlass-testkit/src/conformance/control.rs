@@ -228,6 +228,42 @@ pub async fn a_deleted_id_may_come_again(broker: SharedBroker) {
     assert_eq!((counts.enqueued_total, counts.success_total, counts.dead, counts.unfinished()), (4, 2, 0, 0));
 }
 
+/// So is the id of a job that was tidied away, even if it was cancelled in the middle of a list.
+pub async fn a_tidied_id_may_come_again(broker: SharedBroker) {
+    let bench = Bench::new(broker);
+    let mut jobs = some_jobs(4);
+    jobs[3].when = When::After(LONG);
+    bench.enqueue(&jobs).await;
+    assert_eq!(bench.cancel(jobs[1].ulid).await, Cancel::Done);
+    assert_eq!(bench.cancel(jobs[3].ulid).await, Cancel::Done);
+    moment().await;
+    assert_eq!(bench.broker.tidy(&bench.queue, SHORT, SHORT).await.unwrap(), 2);
+    jobs[3].when = When::Now;
+    come_again(&bench, &[jobs[1].clone(), jobs[3].clone()], &[jobs[0].ulid, jobs[2].ulid]).await;
+}
+
+/// And that of a job that left because newer ones ended; the broker keeps `keep` of each list.
+pub async fn a_trimmed_id_may_come_again(broker: SharedBroker, keep: usize) {
+    let bench = Bench::new(broker);
+    let jobs = bench.enqueue_some(keep + 3).await;
+    for job in &jobs[1..keep + 2] {
+        assert_eq!(bench.cancel(job.ulid).await, Cancel::Done);
+    }
+    come_again(&bench, &jobs[1..2], &[jobs[0].ulid, jobs[keep + 2].ulid]).await;
+}
+
+/// Enqueues forgotten jobs behind those that wait: each is there once, and runs once.
+async fn come_again(bench: &Bench, forgotten: &[NewJob], waiting: &[Ulid]) {
+    assert_eq!(bench.ids(State::Pending).await, waiting);
+    bench.enqueue(forgotten).await;
+    let all = [waiting, &ulids(forgotten)].concat();
+    assert_eq!(bench.ids(State::Pending).await, all);
+    assert_eq!(bench.counts().await.pending, all.len() as u64);
+    assert_eq!(claimed_ulids(&bench.claim(100).await), all);
+    assert!(bench.claim(100).await.is_empty());
+    assert_eq!(bench.counts().await.running, all.len() as u64);
+}
+
 /// Terminal jobs leave by age, each list by its own.
 pub async fn old_jobs_are_tidied_away(broker: SharedBroker) {
     const AGE: Duration = Duration::from_millis(600);

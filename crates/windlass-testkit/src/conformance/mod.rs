@@ -35,8 +35,9 @@ pub use cancel::{
 };
 pub use control::{
     a_deleted_id_may_come_again, a_full_queue_takes_nothing, a_paused_queue_goes_on_otherwise,
-    a_replayed_job_starts_anew, a_replayed_poisoned_job_may_be_lost_again, a_resume_wakes, deleted_jobs_are_gone,
-    old_jobs_are_tidied_away, only_dead_jobs_are_replayed, tidy_is_bounded,
+    a_replayed_job_starts_anew, a_replayed_poisoned_job_may_be_lost_again, a_resume_wakes, a_tidied_id_may_come_again,
+    a_trimmed_id_may_come_again, deleted_jobs_are_gone, old_jobs_are_tidied_away, only_dead_jobs_are_replayed,
+    tidy_is_bounded,
 };
 pub use kinds::{
     a_started_job_does_not_expire, an_expired_job_is_not_started, many_expired_jobs_are_passed,
@@ -259,6 +260,7 @@ macro_rules! conformance {
             a_replayed_poisoned_job_may_be_lost_again
             deleted_jobs_are_gone
             a_deleted_id_may_come_again
+            a_tidied_id_may_come_again
             old_jobs_are_tidied_away
             tidy_is_bounded
             an_expired_job_is_not_started
@@ -285,8 +287,20 @@ macro_rules! conformance {
         }
 
         #[tokio::test]
+        async fn a_trimmed_id_may_come_again() {
+            let (broker, _guard) = $make(5).await;
+            $crate::conformance::a_trimmed_id_may_come_again(broker, 5).await;
+        }
+
+        #[tokio::test]
         async fn random_verbs_match_the_model() {
             $crate::conformance::random_against_model(|keep, _| $make(keep), 1, $steps).await;
+        }
+
+        /// As many steps as `WINDLASS_SOAK_STEPS` says.
+        #[tokio::test]
+        async fn random_soak() {
+            $crate::conformance::random_soak(|keep, _| $make(keep)).await;
         }
     };
     ($make:path; $($case:ident)+) => {
@@ -314,7 +328,7 @@ macro_rules! random_with_clock {
 
         /// As many steps as `WINDLASS_SOAK_STEPS` says.
         #[tokio::test]
-        async fn random_soak() {
+        async fn random_soak_to_the_millisecond() {
             $crate::conformance::random_soak($make).await;
         }
     };

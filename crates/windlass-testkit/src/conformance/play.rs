@@ -189,7 +189,8 @@ impl Player<'_> {
         let what = match &exchange.claim {
             Some(claim) => {
                 let grace = if claim.grace { " with grace" } else { "" };
-                format!("finish [{finishes}], {} claims {} for {:?}{grace}", claim.worker, claim.max, claim.lease)
+                let late = if claim.sent_at.is_some() { " too late" } else { "" };
+                format!("finish [{finishes}], {} claims {} for {:?}{grace}{late}", claim.worker, claim.max, claim.lease)
             }
             None => format!("finish [{finishes}]"),
         };

@@ -16,7 +16,7 @@ const SEQUENCE: usize = 500;
 const KEEP: usize = 30;
 /// Most plays of a shrinking, and how long it may take.
 const MOST_REPLAYS: usize = 600;
-const LONGEST_SHRINKING: Duration = Duration::from_secs(30);
+const LONGEST_SHRINKING: Duration = Duration::from_secs(45);
 /// Longer than all short leases and delays.
 const APART: Duration = Duration::from_millis(5);
 /// Names the only seed to be played.
@@ -146,12 +146,24 @@ where
 {
     async fn run(&mut self, exact: bool) {
         // Compared after every step, it may show earlier.
-        self.accept(self.best.pinned.clone()).await;
-        if !exact {
-            // What ran out by chance runs out for certain when there is time between the steps.
-            let spaced = self.steps.iter().flat_map(|step| [step.clone(), Step::Wait(APART)]);
-            self.accept(spaced.collect()).await;
+        let is_certain = self.accept(self.best.pinned.clone()).await || exact;
+        if !is_certain {
+            self.space().await;
         }
+        self.minimise().await;
+        if is_certain && !exact && self.space().await {
+            self.minimise().await;
+        }
+    }
+
+    /// Takes time between the steps: what ran out by chance then runs out for certain.
+    async fn space(&mut self) -> bool {
+        let spaced = self.steps.iter().flat_map(|step| [step.clone(), Step::Wait(APART)]);
+        self.accept(spaced.collect()).await
+    }
+
+    /// Leaves out what can be.
+    async fn minimise(&mut self) {
         let mut size = self.steps.len() / 2;
         loop {
             let before = self.replays;

@@ -289,7 +289,9 @@ impl Maker {
             let grace = self.dice.chance(8);
             let is_short = grace || self.dice.chance(60);
             let lease = if is_short { Duration::from_millis(self.dice.next() % 4) } else { self.long_lease() };
-            Claim { worker: format!("w{}", self.dice.below(4)), max: self.dice.below(15), lease, grace, sent_at: None }
+            // Long ago, by any clock: it is not heard.
+            let sent_at = self.dice.chance(5).then_some(Timestamp(0));
+            Claim { worker: format!("w{}", self.dice.below(4)), max: self.dice.below(15), lease, grace, sent_at }
         });
         Step::Exchange(finishes, claim)
     }

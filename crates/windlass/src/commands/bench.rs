@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use windlass_broker::SharedBroker;
 use windlass_broker::redis::RedisBroker;
+use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
 use windlass_jobs::command::{Counts, KEEP_TERMINAL};
 use windlass_jobs::{Done, JobId, NewJob, Outcome, Queue, State, Ulid, Violation, new_ulid};
 use windlass_redis::{FromRedisValue, Link, cmd};
@@ -70,14 +71,22 @@ impl<'a> Setup<'a> {
                 let link = Link::new(options.clone())?;
                 // Every job of the bench is kept, so that every one can be checked.
                 let keep = usize::try_from(args.jobs).unwrap_or(usize::MAX).max(KEEP_TERMINAL);
-                let keeping = |link| Arc::new(RedisBroker::keeping(link, &settings.queue_prefix, keep));
-                stores.broker = keeping(link.clone());
-                stores.pump = keeping(Link::new(options.clone())?);
+                let (options, prefix) = (options.clone(), settings.queue_prefix.clone());
+                stores.broker = Arc::new(RedisBroker::keeping(link.clone(), &prefix, keep));
+                stores.pump =
+                    Arc::new(move || Ok(Arc::new(RedisBroker::keeping(Link::new(options.clone())?, &prefix, keep))));
                 versions.insert("redis", info_field(&link, "server", "redis_version").await?);
                 versions.insert("aof", info_field(&link, "persistence", "aof_enabled").await?);
                 Some(link)
             }
-            None => None,
+            None => {
+                let keep = usize::try_from(args.jobs).unwrap_or(usize::MAX).max(KEEP_TERMINAL);
+                let file = settings.data_dir.join("queue.db");
+                let broker = SqliteBroker::open(&file, SqliteOptions { keep, ..SqliteOptions::default() }).await?;
+                stores.broker = Arc::new(broker.clone());
+                stores.pump = Arc::new(move || Ok(Arc::new(broker.clone())));
+                None
+            }
         };
         Ok(Self { settings, args, stores, link, queue: Queue::new("bench")?, versions })
     }

@@ -22,7 +22,8 @@ def number(name):
 JOBS, ONE, SAMPLES, SLOTS = (number(f"BENCH_{name}") for name in ("JOBS", "ONE", "SAMPLES", "SLOTS"))
 POOL = os.environ["BENCH_POOL"]
 
-runs_file = tempfile.NamedTemporaryFile(prefix="bench-celery-")
+# Here, in the folder of this run: the harness ends this process and takes the folder away.
+runs_file = tempfile.NamedTemporaryFile(prefix="bench-celery-", dir=os.getcwd())
 runs_file.truncate(16 + JOBS)
 os.environ["BENCH_RUNS"] = runs_file.name
 

@@ -10,7 +10,7 @@
 --            unpark after, kind ...        → {how many came back, last id looked at or ''}; looks
 --                                            at 500 parked jobs behind the id `after`
 -- Cost     O(ids named or looked at); a deleted success is searched for in its list, O(100,000)
---          or about 1 ms, and one that was cancelled while it waited in the waiting list
+--          or about 1 ms
 local prefix, verb = ARGV[1], ARGV[2]
 
 local function join(ulid, key)
@@ -50,7 +50,7 @@ function verbs.replay()
     else
       redis.call('ZREM', DEAD, ulid)
       redis.call('HDEL', key, 'state', 'reason', 'finished_at', 'expires_at', 'attempt', 'progress', 'lost',
-        'unknown_since')
+        'unknown_since', 'cancel')
       local epoch, rest = string.match(h[2] or '', '^(%d+) %d+ (.*)$')
       if epoch then redis.call('HSET', key, 'run', epoch .. ' 0 ' .. rest) end
       join(ulid, key)
@@ -67,13 +67,9 @@ function verbs.delete()
   local replies, gone = {}, {}
   for k = 3, #ARGV do
     local ulid = ARGV[k]
-    local h = redis.pcall('HMGET', J .. ulid, 'state', 'ghost')
-    local state = not h.err and h[1]
+    local state = redis.pcall('HGET', J .. ulid, 'state')
     if state == 'success' or state == 'failure' or state == 'cancelled' then
       if redis.call('ZREM', DEAD, ulid) == 0 then redis.call('LREM', DONE, 1, ulid) end
-      if h[2] and redis.call('LREM', WAIT[tonumber(h[2])], 1, ulid) == 1 then
-        redis.call('HINCRBY', STAT, 'ghosts', -1)
-      end
       forget({ulid})
       replies[#replies + 1] = '1'
       gone[#gone + 1] = ulid

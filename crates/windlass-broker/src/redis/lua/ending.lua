@@ -1,8 +1,14 @@
 -- How jobs leave: shared by exchange, cancel, delete and tidy.
 
--- forget(ulids): takes these jobs' keys off, 4 per job.
+-- forget(ulids): takes these jobs' keys off, 4 per job. An id that still stands in a waiting list
+-- is remembered in `gone` until a claim passes over it, or the id is used anew.
 local function forget(ulids)
   if #ulids == 0 then return end
+  if tonumber(redis.call('HGET', STAT, 'ghosts') or 0) > 0 then
+    for _, u in ipairs(ulids) do
+      if type(redis.pcall('HGET', J .. u, 'ghost')) == 'string' then redis.call('SADD', GONE, u) end
+    end
+  end
   local old = {}
   for _, u in ipairs(ulids) do
     old[#old + 1], old[#old + 2] = J .. u, P .. 'a:' .. u

@@ -40,6 +40,17 @@ if meta[2] and new > 0 then
   if waiting + new > tonumber(meta[2]) then return redis.error_reply('QUEUEFULL ' .. meta[2]) end
 end
 
+-- An id of a forgotten job that is used anew must not stand in the lists twice.
+if new > 0 and redis.call('EXISTS', GONE) == 1 then
+  for k = 1, count do
+    local ulid = ARGV[at[k]]
+    if (not ask or is_new[k]) and redis.call('SREM', GONE, ulid) == 1 then
+      for p = 0, 2 do redis.call('LREM', WAIT[p], 1, ulid) end
+      redis.call('HINCRBY', STAT, 'ghosts', -1)
+    end
+  end
+end
+
 local function instant(text)
   if string.sub(text, 1, 1) == '+' then return now + tonumber(text) end
   return tonumber(text)

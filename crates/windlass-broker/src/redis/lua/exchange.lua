@@ -218,7 +218,7 @@ local function claim(ulid)
     return
   end
   if h[1] or (not h[2] and redis.call('EXISTS', key) == 0) then
-    if h[1] then redis.call('HDEL', key, 'ghost') end
+    if h[1] then redis.call('HDEL', key, 'ghost') else redis.call('SREM', GONE, ulid) end
     count('ghosts', -1)
     return
   end
