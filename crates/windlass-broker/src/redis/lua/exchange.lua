@@ -122,6 +122,7 @@ local settle = {
 }
 
 local acks, touched = {}, {}
+local watched = redis.call('EXISTS', WATCH) == 1
 if nf > 0 then
   local member, verb, word = {}, {}, {}
   local i = 11
@@ -144,7 +145,7 @@ if nf > 0 then
   for k = 1, nf do
     if acks[k] == '1' then
       local ulid = string.sub(member[k], 1, 26)
-      touched[#touched + 1] = ulid
+      if watched then touched[#touched + 1] = ulid end
       settle[verb[k]](ulid, J .. ulid, word[k])
     else
       prove_alive(member[k])
@@ -210,8 +211,8 @@ local reply, leases, got = {now, '', '', '', meta[2] or ''}, {}, 0
 local deadline = now + lease_ms
 local function claim(ulid)
   local key = J .. ulid
-  local h = redis.pcall('HMGET', key, 'state', 'kind', 'run', 'args', 'args.1', 'args.2', 'args.3', 'attempt',
-    'max_attempts', 'opts', 'expires_at')
+  local h = redis.pcall('HMGET', key, 'state', 'kind', 'run', 'args', 'args.1', 'attempt', 'max_attempts', 'opts',
+    'expires_at')
   if h.err then
     dead[#dead + 1] = ulid
     count('failure', 1)
@@ -222,7 +223,7 @@ local function claim(ulid)
     count('ghosts', -1)
     return
   end
-  if h[11] and not h[3] and tonumber(h[11]) <= now then
+  if h[9] and not h[3] and tonumber(h[9]) <= now then
     bury(ulid, key, 'expired', '@EXPIRED@')
     return
   end
@@ -238,13 +239,17 @@ local function claim(ulid)
   if not args then
     args = redis.call('GET', P .. 'a:' .. ulid) or ''
   elseif h[5] then
-    args = args .. h[5] .. (h[6] or '') .. (h[7] or '')
+    args = args .. h[5]
+    if #args == 128 then
+      local rest = redis.call('HMGET', key, 'args.2', 'args.3')
+      args = args .. (rest[1] or '') .. (rest[2] or '')
+    end
   end
-  local opts = h[10] or ''
+  local opts = h[8] or ''
   if #opts == 64 then opts = opts .. (redis.call('HGET', key, 'opts.1') or '') end
   local n = 6 + got * 8
   reply[n], reply[n + 1], reply[n + 2], reply[n + 3] = ulid, epoch, deliveries, h[2] or ''
-  reply[n + 4], reply[n + 5], reply[n + 6], reply[n + 7] = args, h[8] or '0', h[9] or '', opts
+  reply[n + 4], reply[n + 5], reply[n + 6], reply[n + 7] = args, h[6] or '0', h[7] or '', opts
   got = got + 1
 end
 local looked_at = 0
@@ -277,8 +282,10 @@ elseif not paused and redis.call('EXISTS', IDLE) == 1 then
     wake(prefix)
   end
 end
-for n = 6, 5 + got * 8, 8 do touched[#touched + 1] = reply[n] end
-changed(touched)
+if watched then
+  for n = 6, 5 + got * 8, 8 do touched[#touched + 1] = reply[n] end
+  changed(touched)
+end
 if late then reply[3] = now end
 reply[2] = table.concat(acks)
 return reply
