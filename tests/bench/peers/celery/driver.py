@@ -81,7 +81,7 @@ def stop(worker):
     try:
         worker.wait(10)
     except subprocess.TimeoutExpired:
-        # Seen once in some thirty runs with results kept. Its figures are taken by then.
+        # Seen once, with results kept. Its figures are taken by then.
         print("the worker did not stop in 10 s; it was killed", file=sys.stderr)
         worker.kill()
         worker.wait()
