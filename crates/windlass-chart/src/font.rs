@@ -16,10 +16,10 @@ use swash::{FontRef, GlyphId};
 
 use crate::scene::{Path, Point, Segment, Weight};
 
-static REGULAR: LazyLock<FontRef<'static>> =
-    LazyLock::new(|| embedded(include_bytes!("../assets/fonts/Inter-Regular.subset.ttf")));
-static SEMI_BOLD: LazyLock<FontRef<'static>> =
-    LazyLock::new(|| embedded(include_bytes!("../assets/fonts/Inter-SemiBold.subset.ttf")));
+static REGULAR_FILE: &[u8] = include_bytes!("../assets/fonts/Inter-Regular.subset.ttf");
+static SEMI_BOLD_FILE: &[u8] = include_bytes!("../assets/fonts/Inter-SemiBold.subset.ttf");
+static REGULAR: LazyLock<FontRef<'static>> = LazyLock::new(|| embedded(REGULAR_FILE));
+static SEMI_BOLD: LazyLock<FontRef<'static>> = LazyLock::new(|| embedded(SEMI_BOLD_FILE));
 
 /// Height of a capital letter, in ems (1490 of 2048 units).
 pub const CAP_HEIGHT_EM: f32 = 0.7275;
@@ -38,6 +38,15 @@ fn font(weight: Weight) -> FontRef<'static> {
     match weight {
         Weight::Regular => *REGULAR,
         Weight::SemiBold => *SEMI_BOLD,
+    }
+}
+
+/// The embedded font as a TrueType file, for a document that embeds it again.
+#[must_use]
+pub const fn file(weight: Weight) -> &'static [u8] {
+    match weight {
+        Weight::Regular => REGULAR_FILE,
+        Weight::SemiBold => SEMI_BOLD_FILE,
     }
 }
 

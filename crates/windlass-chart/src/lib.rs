@@ -27,6 +27,7 @@ pub mod handler;
 pub mod raster;
 pub mod render;
 pub mod scene;
+pub mod svg;
 
 pub use args::ChartArgs;
 pub use handler::ChartRender;

@@ -2,34 +2,51 @@
 //!
 //! Never depends on the machine: equal scenes give equal pixels.
 
+use std::cell::Cell;
+
 use tiny_skia::{
-    FillRule, LineCap, LineJoin, Mask, Paint, PathBuilder, Pixmap, PremultipliedColorU8, Stroke, Transform,
+    FillRule, IntSize, LineCap, LineJoin, Mask, Paint, PathBuilder, Pixmap, PixmapMut, PremultipliedColorU8, Stroke,
+    Transform,
 };
 
 use crate::Error;
 use crate::font;
-use crate::scene::{Color, Item, Path, Point, Rect, Scene, Segment, Text};
+use crate::scene::{Canvas, Color, Path, Point, Rect, Scene, Segment, Text};
 
 /// A drawn scene: opaque pixels.
-pub struct Pixels(Pixmap);
+pub struct Pixels(Option<Pixmap>);
+
+impl Drop for Pixels {
+    /// Leaves the memory to the next image of this thread.
+    fn drop(&mut self) {
+        let spare = self.0.take().map(Pixmap::take).unwrap_or_default();
+        if spare.capacity() <= MAX_SPARE_BYTES {
+            SPARE.set(spare);
+        }
+    }
+}
 
 impl Pixels {
     /// Columns.
     #[must_use]
     pub fn width_px(&self) -> u32 {
-        self.0.width()
+        self.pixmap().width()
     }
 
     /// Rows.
     #[must_use]
     pub fn height_px(&self) -> u32 {
-        self.0.height()
+        self.pixmap().height()
     }
 
     /// Row by row from the top, four bytes a pixel: red, green, blue, 255.
     #[must_use]
     pub fn rgba(&self) -> &[u8] {
-        self.0.data()
+        self.pixmap().data()
+    }
+
+    fn pixmap(&self) -> &Pixmap {
+        self.0.as_ref().expect("only dropping takes it out")
     }
 }
 
@@ -39,51 +56,41 @@ impl Pixels {
 /// [`Error::Canvas`] when the image has no pixel or more than memory can hold.
 pub fn draw(scene: &Scene) -> Result<Pixels, Error> {
     let (width_px, height_px) = (scene.width_px, scene.height_px);
-    let mut pixmap = Pixmap::new(width_px, height_px).ok_or(Error::Canvas { width_px, height_px })?;
-    let ground = Color { a: 255, ..scene.background };
-    pixmap.pixels_mut().fill(premultiplied(ground));
+    let pixmap = pixmap(width_px, height_px).ok_or(Error::Canvas { width_px, height_px })?;
     let whole = Rect::new(0, 0, as_i32(width_px), as_i32(height_px));
-    let mut canvas = Canvas { pixmap, visible: whole, mask: None };
-    canvas.items(&scene.items);
-    Ok(Pixels(canvas.pixmap))
+    let mut surface = Surface { pixmap, visible: whole, outer: Vec::new() };
+    scene.draw_on(&mut surface);
+    Ok(Pixels(Some(surface.pixmap)))
 }
 
-struct Canvas {
+thread_local! {
+    /// The last image's memory: a fresh allocation for every chart costs page faults.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Larger buffers are given back to the system: 16 MiB, four times an image of 1200 × 800.
+const MAX_SPARE_BYTES: usize = 16 << 20;
+
+fn pixmap(width_px: u32, height_px: u32) -> Option<Pixmap> {
+    let size = IntSize::from_wh(width_px, height_px)?;
+    let bytes = usize::try_from(u64::from(width_px) * u64::from(height_px) * 4).ok()?;
+    let mut data = SPARE.take();
+    // Whatever it held is painted over by the ground.
+    data.resize(bytes, 0);
+    Pixmap::from_vec(data, size)
+}
+
+struct Surface {
     pixmap: Pixmap,
     /// What may be drawn on; always inside the image.
     visible: Rect,
-    /// `visible` for tiny-skia; absent while everything is visible.
-    mask: Option<Mask>,
+    /// What could be drawn on outside the open clips.
+    outer: Vec<Rect>,
 }
 
-impl Canvas {
-    fn items(&mut self, items: &[Item]) {
-        for item in items {
-            match item {
-                Item::Rect { rect, fill } => self.rect(*rect, *fill),
-                Item::Polyline { points, width_px, color } => {
-                    self.stroke(polyline(points), *width_px, *color);
-                }
-                Item::Fill { path, color } => self.fill(path, *color),
-                Item::Stroke { path, width_px, color } => {
-                    self.stroke(skia_path(path), *width_px, *color);
-                }
-                Item::Text(text) => self.text(text),
-                Item::Clip { rect, items } => self.clipped(*rect, items),
-            }
-        }
-    }
-
-    fn clipped(&mut self, rect: Rect, items: &[Item]) {
-        let inside = intersection(rect, self.visible);
-        if inside.width <= 0 || inside.height <= 0 {
-            return;
-        }
-        let outer = (self.visible, self.mask.take());
-        self.visible = inside;
-        self.mask = mask_of(inside, self.pixmap.width(), self.pixmap.height());
-        self.items(items);
-        (self.visible, self.mask) = outer;
+impl Canvas for Surface {
+    fn ground(&mut self, _: u32, _: u32, color: Color) {
+        self.pixmap.pixels_mut().fill(premultiplied(color));
     }
 
     fn rect(&mut self, rect: Rect, fill: Color) {
@@ -105,21 +112,20 @@ impl Canvas {
         }
     }
 
+    fn polyline(&mut self, points: &[Point], width_px: f32, color: Color) {
+        self.stroke_path(polyline(points), width_px, color);
+    }
+
     fn fill(&mut self, path: &Path, color: Color) {
         if let Some(path) = skia_path(path) {
-            let (paint, still) = (paint(color), Transform::identity());
-            let mask = self.mask.as_ref();
-            self.pixmap.fill_path(&path, &paint, FillRule::Winding, still, mask);
+            self.paint(&path, 0.0, |band, transform, mask| {
+                band.fill_path(&path, &paint(color), FillRule::Winding, transform, mask);
+            });
         }
     }
 
-    fn stroke(&mut self, path: Option<tiny_skia::Path>, width_px: f32, color: Color) {
-        let stroke =
-            Stroke { width: width_px, line_cap: LineCap::Round, line_join: LineJoin::Round, ..Stroke::default() };
-        if let Some(path) = path {
-            let (paint, still) = (paint(color), Transform::identity());
-            self.pixmap.stroke_path(&path, &paint, &stroke, still, self.mask.as_ref());
-        }
+    fn stroke(&mut self, path: &Path, width_px: f32, color: Color) {
+        self.stroke_path(skia_path(path), width_px, color);
     }
 
     fn text(&mut self, text: &Text) {
@@ -143,6 +149,54 @@ impl Canvas {
             }
         });
     }
+
+    fn push_clip(&mut self, rect: Rect) {
+        self.outer.push(self.visible);
+        self.visible = intersection(rect, self.visible);
+    }
+
+    fn pop_clip(&mut self) {
+        if let Some(outer) = self.outer.pop() {
+            self.visible = outer;
+        }
+    }
+}
+
+impl Surface {
+    fn stroke_path(&mut self, path: Option<tiny_skia::Path>, width_px: f32, color: Color) {
+        let stroke =
+            Stroke { width: width_px, line_cap: LineCap::Round, line_join: LineJoin::Round, ..Stroke::default() };
+        if let Some(path) = path {
+            self.paint(&path, width_px, |band, transform, mask| {
+                band.stroke_path(&path, &paint(color), &stroke, transform, mask);
+            });
+        }
+    }
+
+    /// Paints on the visible rows alone, which are one piece of memory; columns are masked
+    /// only when the path reaches beyond them.
+    fn paint(
+        &mut self,
+        path: &tiny_skia::Path,
+        width_px: f32,
+        draw: impl FnOnce(&mut PixmapMut<'_>, Transform, Option<&Mask>),
+    ) {
+        let (visible, width) = (self.visible, self.pixmap.width());
+        if visible.width <= 0 || visible.height <= 0 {
+            return;
+        }
+        let (bounds, reach) = (path.bounds(), width_px / 2.0 + 1.0);
+        let beyond = bounds.left() - reach < visible.x as f32 || bounds.right() + reach > visible.right() as f32;
+        let narrower = visible.x > 0 || visible.right() < as_i32(width);
+        let height = visible.height as u32;
+        let mask = (beyond && narrower).then(|| column_mask(visible, width, height)).flatten();
+        let row_bytes = width as usize * 4;
+        let first = visible.y as usize * row_bytes;
+        let rows = &mut self.pixmap.data_mut()[first..first + height as usize * row_bytes];
+        if let Some(mut band) = PixmapMut::from_bytes(rows, width, height) {
+            draw(&mut band, Transform::from_translate(0.0, -(visible.y as f32)), mask.as_ref());
+        }
+    }
 }
 
 /// The part of an image that can be addressed with `i32`; larger images are refused earlier.
@@ -157,12 +211,11 @@ fn intersection(a: Rect, b: Rect) -> Rect {
     Rect::new(x, y, right.saturating_sub(x), bottom.saturating_sub(y))
 }
 
-fn mask_of(rect: Rect, width_px: u32, height_px: u32) -> Option<Mask> {
-    let mut mask = Mask::new(width_px, height_px)?;
-    let width = width_px as usize;
-    for y in rect.y..rect.bottom() {
-        let start = y as usize * width + rect.x as usize;
-        mask.data_mut()[start..start + rect.width as usize].fill(255);
+/// A mask of `height` rows that shows the columns of `rect`.
+fn column_mask(rect: Rect, width_px: u32, height: u32) -> Option<Mask> {
+    let mut mask = Mask::new(width_px, height)?;
+    for row in mask.data_mut().chunks_exact_mut(width_px as usize) {
+        row[rect.x as usize..rect.right() as usize].fill(255);
     }
     Some(mask)
 }

@@ -2,6 +2,11 @@
 //!
 //! Knows no market and no pixel format. All lengths are device pixels, x to the right and
 //! y downwards from the top left corner; items are drawn in order, later ones on top.
+//!
+//! A back end implements [`Canvas`] and is handed to [`Scene::draw_on`]: the pixels of
+//! [`crate::raster`], the SVG of [`crate::svg`] and the vector pages of a PDF all see the same
+//! calls. One that has no fonts of its own draws [`Text::outline`]; one that embeds fonts
+//! takes [`crate::font::file`].
 
 pub use crate::font::missing_glyphs;
 
@@ -285,6 +290,12 @@ impl Text {
         crate::font::width_px(&self.text, self.size_px, self.weight)
     }
 
+    /// Its letters as contours, where they stand in the scene: for a back end without fonts.
+    #[must_use]
+    pub fn outline(&self) -> Path {
+        crate::font::outline(&self.text, self.size_px, self.weight, self.left(), self.baseline_y.round())
+    }
+
     /// The x of its left end.
     #[must_use]
     pub fn left(&self) -> f32 {
@@ -294,6 +305,29 @@ impl Text {
             Anchor::End => self.x - self.width_px(),
         }
     }
+}
+
+/// Where a [`Scene`] is drawn.
+///
+/// Colours may be translucent. Everything between [`Canvas::push_clip`] and its
+/// [`Canvas::pop_clip`] shows inside that rectangle only; clips nest, and always come in pairs.
+pub trait Canvas {
+    /// The opaque ground, once, before everything else.
+    fn ground(&mut self, width_px: u32, height_px: u32, color: Color);
+    /// A rectangle on whole pixels.
+    fn rect(&mut self, rect: Rect, fill: Color);
+    /// Straight lines from point to point, with round joins and ends.
+    fn polyline(&mut self, points: &[Point], width_px: f32, color: Color);
+    /// The inside of a path, by the non-zero rule.
+    fn fill(&mut self, path: &Path, color: Color);
+    /// The line along a path, with round joins and ends.
+    fn stroke(&mut self, path: &Path, width_px: f32, color: Color);
+    /// A line of text.
+    fn text(&mut self, text: &Text);
+    /// Shows what follows inside `rect` only.
+    fn push_clip(&mut self, rect: Rect);
+    /// Ends the innermost clip.
+    fn pop_clip(&mut self);
 }
 
 /// One thing to draw.
@@ -377,6 +411,12 @@ impl Scene {
         self.items.push(Item::Stroke { path, width_px, color });
     }
 
+    /// Draws everything on `canvas`, first to last.
+    pub fn draw_on(&self, canvas: &mut impl Canvas) {
+        canvas.ground(self.width_px, self.height_px, Color { a: 255, ..self.background });
+        draw_all(&self.items, canvas);
+    }
+
     /// Every text of the drawing, clipped ones included, in drawing order.
     #[must_use]
     pub fn texts(&self) -> Vec<&Text> {
@@ -392,5 +432,22 @@ impl Scene {
         let mut found = Vec::new();
         collect(&self.items, &mut found);
         found
+    }
+}
+
+fn draw_all(items: &[Item], canvas: &mut impl Canvas) {
+    for item in items {
+        match item {
+            Item::Rect { rect, fill } => canvas.rect(*rect, *fill),
+            Item::Polyline { points, width_px, color } => canvas.polyline(points, *width_px, *color),
+            Item::Fill { path, color } => canvas.fill(path, *color),
+            Item::Stroke { path, width_px, color } => canvas.stroke(path, *width_px, *color),
+            Item::Text(text) => canvas.text(text),
+            Item::Clip { rect, items } => {
+                canvas.push_clip(*rect);
+                draw_all(items, canvas);
+                canvas.pop_clip();
+            }
+        }
     }
 }
