@@ -151,7 +151,7 @@ pub(super) fn exchanged(value: Value) -> Result<Exchanged> {
             failures: number(&failures),
             max_attempts: max_attempts.and_then(|t| t.parse().ok()),
             deliveries: number(&deliveries),
-            options: text(options),
+            options: text(options).trim_start_matches(super::encode::RARE).to_owned(),
         });
     }
     Ok(Exchanged { now, acks, claimed, next_due, next_lease, since })

@@ -12,6 +12,9 @@ use crate::pieces;
 /// their own.
 const INLINE_ARGS_BYTES: usize = 256;
 
+/// Opens `opts` when `max_attempts` or `expires_at` stands beside it.
+pub(super) const RARE: &str = "+ ";
+
 pub(super) fn enqueue(call: &mut Cmd, wake_prefix: &str, jobs: &[NewJob]) {
     let mut ids = HashSet::with_capacity(jobs.len());
     let twice = jobs.iter().any(|job| !ids.insert(job.ulid));
@@ -30,7 +33,7 @@ fn enqueue_one(call: &mut Cmd, job: &NewJob) {
     let inline = (1..=INLINE_ARGS_BYTES).contains(&args.len());
     call.arg(if inline { "" } else { args });
 
-    let short = job.options.to_short();
+    let short = claim_options(&job.options);
     let label_words = job.options.labels.len() * 2;
     let piece_words = |text: &str| pieces(text.as_bytes()).len() * 2;
     let words = 2
@@ -53,6 +56,13 @@ fn enqueue_one(call: &mut Cmd, job: &NewJob) {
     for (key, value) in &job.options.labels {
         call.arg(format!("l.{key}")).arg(value);
     }
+}
+
+/// What a claim reads of the options: their short form, after [`RARE`] when there are fields of
+/// their own beside it. Absent: all are default, and the claim asks for no more.
+fn claim_options(options: &windlass_jobs::Options) -> String {
+    let short = options.to_short();
+    if options.max_attempts.is_none() && options.expires == When::Now { short } else { format!("{RARE}{short}") }
 }
 
 /// `''` never, `+ms` after the server's now, `ms` that instant.

@@ -28,7 +28,8 @@
 //! `<queue>` (ask again), `c:<queue>:<ulid>:<epoch>` (cancel this run) and `k:<token>` (canary).
 //!
 //! Fields of `j:`: `kind`, `created_at` (ms), `args` `args.1` … (pieces of 64 bytes), `state`,
-//! `priority` (0 or 2), `max_attempts`, `opts` `opts.1` (short form), `attempt` (failed runs),
+//! `priority` (0 or 2), `max_attempts`, `opts` `opts.1` … (short form, opened by `+ ` when
+//! `max_attempts` or `expires_at` stands beside it: absent, a claim asks for none of them), `attempt` (failed runs),
 //! `run` (`epoch deliveries started_ms worker`), `run_at` (ms), `finished_at` (ms), `progress`
 //! (`percent message`), `reason`, `skipped`, `expires_at` (ms), `cancel` (asked for), `lost`
 //! (epochs whose lease was ended, `,1,2,`), `unknown_since` (ms), `ghost` (the list it still stands in), and the caller's labels as

@@ -23,6 +23,8 @@ local prefix, worker, want, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonu
 local poison, keep, nf = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+-- A number handed to redis.call is printed as a float, which costs more than the rest of the call.
+local now_text = string.format('%.0f', now)
 local meta = redis.call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'format')
 local wrong = check_format(meta[5])
 if wrong then return wrong end
@@ -37,7 +39,7 @@ local function count(field, by)
 end
 
 local function bury(ulid, key, reason, err)
-  redis.call('HSET', key, 'state', 'failure', 'reason', reason, 'finished_at', now)
+  redis.call('HSET', key, 'state', 'failure', 'reason', reason, 'finished_at', now_text)
   redis.call('SET', P .. 'e:' .. ulid, err)
   dead[#dead + 1] = ulid
   count('failure', 1)
@@ -45,7 +47,7 @@ end
 
 -- Terminal with a result, or cancelled.
 local function finish_done(ulid, key, state)
-  redis.call('HSET', key, 'state', state, 'finished_at', now)
+  redis.call('HSET', key, 'state', state, 'finished_at', now_text)
   done[#done + 1] = ulid
   count(state, 1)
 end
@@ -208,11 +210,11 @@ end
 -- Claim. An id that is no waiting job's (cancelled: a ghost; deleted; made by hand) is passed
 -- over. A damaged record is buried or handed over with kind '': it must never stop its neighbours.
 local reply, leases, got = {now, '', '', '', meta[2] or ''}, {}, 0
-local deadline = now + lease_ms
+local deadline = string.format('%.0f', now + lease_ms)
+local first_run = '1 1 ' .. now_text .. ' ' .. worker
 local function claim(ulid)
   local key = J .. ulid
-  local h = redis.pcall('HMGET', key, 'state', 'kind', 'run', 'args', 'args.1', 'attempt', 'max_attempts', 'opts',
-    'expires_at')
+  local h = redis.pcall('HMGET', key, 'state', 'kind', 'run', 'args', 'args.1', 'opts')
   if h.err then
     dead[#dead + 1] = ulid
     count('failure', 1)
@@ -223,18 +225,25 @@ local function claim(ulid)
     count('ghosts', -1)
     return
   end
-  if h[9] and not h[3] and tonumber(h[9]) <= now then
-    bury(ulid, key, 'expired', '@EXPIRED@')
-    return
+  local opts, max_attempts, failures = h[6] or '', '', '0'
+  if opts ~= '' then
+    local rare = redis.call('HMGET', key, 'opts.1', 'opts.2', 'max_attempts', 'expires_at')
+    if rare[4] and not h[3] and tonumber(rare[4]) <= now then
+      bury(ulid, key, 'expired', '@EXPIRED@')
+      return
+    end
+    opts, max_attempts = opts .. (rare[1] or '') .. (rare[2] or ''), rare[3] or ''
   end
-  local epoch, deliveries = 1, 1
+  local epoch, deliveries, run = 1, 1, first_run
   if h[3] then
     local e, d = string.match(h[3], '^(%d+) (%d+) ')
     epoch, deliveries = (e or 0) + 1, (d or 0) + 1
+    run = epoch .. ' ' .. deliveries .. ' ' .. now_text .. ' ' .. worker
+    failures = redis.call('HGET', key, 'attempt') or '0'
   end
-  redis.call('HSET', key, 'state', 'running', 'run', epoch .. ' ' .. deliveries .. ' ' .. now .. ' ' .. worker)
+  redis.call('HSET', key, 'state', 'running', 'run', run)
   leases[#leases + 1] = deadline
-  leases[#leases + 1] = ulid .. ':' .. epoch
+  leases[#leases + 1] = h[3] and ulid .. ':' .. epoch or ulid .. ':1'
   local args = h[4]
   if not args then
     args = redis.call('GET', P .. 'a:' .. ulid) or ''
@@ -245,11 +254,9 @@ local function claim(ulid)
       args = args .. (rest[1] or '') .. (rest[2] or '')
     end
   end
-  local opts = h[8] or ''
-  if #opts == 64 then opts = opts .. (redis.call('HGET', key, 'opts.1') or '') end
   local n = 6 + got * 8
   reply[n], reply[n + 1], reply[n + 2], reply[n + 3] = ulid, epoch, deliveries, h[2] or ''
-  reply[n + 4], reply[n + 5], reply[n + 6], reply[n + 7] = args, h[6] or '0', h[7] or '', opts
+  reply[n + 4], reply[n + 5], reply[n + 6], reply[n + 7] = args, failures, max_attempts, opts
   got = got + 1
 end
 local looked_at = 0
