@@ -7,7 +7,8 @@
 -- Memory   first write a ZREM, so that renewals pass when Redis is full
 -- Cost     TIME, ZMSCORE, ZREM, ZADD, one HGET per lease
 local t = redis.call('TIME')
-local deadline = t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[1]
+-- As text: a number handed to redis.call is printed as a float, once per lease.
+local deadline = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[1])
 local score = redis.call('ZMSCORE', LEASE, unpack(ARGV, 2))
 local held, acks = {}, {}
 redis.call('ZREM', LEASE, '')
