@@ -1,0 +1,116 @@
+//! What comes round: renewals, announcements, the canary, the sweep of the queues, progress; and
+//! wake-ups.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use windlass_broker::Wake;
+use windlass_jobs::Lease;
+use windlass_jobs::command::{KEEP_FAILURE_FOR, KEEP_SUCCESS_FOR};
+
+use super::{Pump, Reply, TIDY_EVERY};
+
+impl Pump {
+    pub(super) fn wake(&mut self, wake: Wake) {
+        match &wake {
+            Wake::Canary(token) => {
+                if self.canary.hears(token)
+                    && let Some(lane) = self.lanes.get_mut(self.sweep)
+                {
+                    // The second half of the round: a reply to a claim, of whatever size.
+                    lane.hot = true;
+                    lane.pass_on = true;
+                }
+                return;
+            }
+            Wake::Cancel(_, lease) => return self.cancel(*lease),
+            // A cancel may have been missed: renewals tell.
+            Wake::All => self.renew(Duration::ZERO),
+            Wake::Queue(_) => {}
+        }
+        let full = self.free() == 0;
+        for lane in &mut self.lanes {
+            let meant = match &wake {
+                Wake::All => true,
+                Wake::Queue(queue) => *queue == lane.queue,
+                Wake::Cancel(..) | Wake::Canary(_) => false,
+            };
+            if meant {
+                lane.hot = true;
+                lane.wakes += 1;
+                lane.pass_on = full && wake != Wake::All;
+            }
+        }
+    }
+
+    /// Renews the leases of runs older than `young`.
+    pub(super) fn renew(&mut self, young: Duration) {
+        for index in 0..self.lanes.len() {
+            let held = self.running.iter().filter(|(_, r)| r.queue == index && !r.lost && r.since.elapsed() > young);
+            let leases: Vec<Lease> = held.map(|(lease, _)| *lease).collect();
+            if leases.is_empty() {
+                continue;
+            }
+            let (broker, queue, lease) =
+                (Arc::clone(&self.broker), self.lanes[index].queue.clone(), self.options.lease);
+            let call = self.under_way.begin();
+            self.calls.push(Box::pin(async move {
+                let result = broker.renew(&queue, &leases, lease).await;
+                Reply::Renewed { call, leases, result }
+            }));
+        }
+    }
+
+    pub(super) fn announce(&mut self) {
+        let mut info = self.options.info.clone();
+        info.running = self.running.len();
+        let broker = Arc::clone(&self.broker);
+        self.calls
+            .push(Box::pin(async move { Reply::Said { what: "announcement", result: broker.announce(&info).await } }));
+    }
+
+    pub(super) fn send_canary(&mut self) {
+        let token = self.canary.next();
+        let (broker, name) = (Arc::clone(&self.broker), self.options.info.name.clone());
+        let send = async move { Reply::Said { what: "canary", result: broker.canary(&name, &token).await } };
+        self.calls.push(Box::pin(send));
+    }
+
+    /// One call for one queue, in turn: forgetting what is old, offering what is parked, or
+    /// asking it without a reason. So an idle worker's calls do not grow with its queues.
+    pub(super) fn sweep(&mut self) {
+        let index = self.sweep;
+        self.sweep = (self.sweep + 1) % self.lanes.len().max(1);
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let now = Instant::now();
+        let (broker, queue) = (Arc::clone(&self.broker), lane.queue.clone());
+        if std::mem::take(&mut lane.unpark) {
+            let kinds = self.options.info.kinds.clone();
+            self.calls.push(Box::pin(async move {
+                let result = broker.unpark(&queue, &kinds).await;
+                Reply::Unparked { lane: index, result }
+            }));
+        } else if lane.tidy_at <= now {
+            lane.tidy_at = now + TIDY_EVERY;
+            self.calls.push(Box::pin(async move {
+                let result = broker.tidy(&queue, KEEP_SUCCESS_FOR, KEEP_FAILURE_FOR).await;
+                Reply::Tidied { lane: index, result }
+            }));
+        } else {
+            lane.hot = true;
+        }
+    }
+
+    pub(super) fn write_progress(&mut self) {
+        let written: Vec<_> =
+            self.progress.drain().map(|(lease, (lane, p))| (self.lanes[lane].queue.clone(), lease, p)).collect();
+        let broker = Arc::clone(&self.broker);
+        self.calls.push(Box::pin(async move {
+            let mut result = Ok(());
+            for (queue, lease, progress) in written {
+                result = result.and(broker.progress(&queue, lease, &progress).await.map(|_| ()));
+            }
+            Reply::Said { what: "progress", result }
+        }));
+    }
+}

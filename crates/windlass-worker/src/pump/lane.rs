@@ -1,0 +1,95 @@
+//! One queue as the pump sees it, and the calls that are under way.
+
+use std::time::{Duration, Instant};
+
+use windlass_jobs::command::Finish;
+use windlass_jobs::{Queue, Timestamp};
+
+use super::TIDY_EVERY;
+
+/// What the pump knows of one queue.
+pub(super) struct Lane {
+    pub(super) queue: Queue,
+    pub(super) outcomes: Vec<Finish>,
+    /// Since when the oldest outcome waits.
+    pub(super) waiting_since: Option<Instant>,
+    /// The queue may have jobs.
+    pub(super) hot: bool,
+    /// Rises with each wake-up, so that an answer older than it does not cool the queue.
+    pub(super) wakes: u64,
+    /// A wake-up came while no slot was free: tell another worker.
+    pub(super) pass_on: bool,
+    /// When the next scheduled job is due or the next lease ends.
+    pub(super) timer: Option<Instant>,
+    /// Not before this after an error.
+    pub(super) retry_at: Option<Instant>,
+    pub(super) failures: u32,
+    /// Since when the queue has data, as it last said, and when that was.
+    pub(super) since: Option<Timestamp>,
+    pub(super) heard_at: Timestamp,
+    /// When terminal jobs are next forgotten.
+    pub(super) tidy_at: Instant,
+    /// Parked jobs of the worker's kinds may be left.
+    pub(super) unpark: bool,
+}
+
+impl Lane {
+    /// A queue that may have anything.
+    pub(super) fn new(queue: &Queue) -> Self {
+        Self {
+            queue: queue.clone(),
+            outcomes: Vec::new(),
+            waiting_since: None,
+            hot: true,
+            wakes: 0,
+            pass_on: false,
+            timer: None,
+            retry_at: None,
+            failures: 0,
+            since: None,
+            heard_at: Timestamp::default(),
+            tidy_at: Instant::now() + TIDY_EVERY,
+            unpark: true,
+        }
+    }
+
+    /// A queue whose data is gone, or younger than it was, has lost it: FLUSHALL, a restart
+    /// without persistence, a failover to a replica that had nothing.
+    pub(super) fn notice_loss(&mut self, now: Timestamp, since: Option<Timestamp>) {
+        // Replies of calls that were under way together may come in any order.
+        if now < self.heard_at {
+            return;
+        }
+        self.heard_at = now;
+        if let Some(before) = self.since
+            && since.is_none_or(|since| since > before)
+        {
+            tracing::error!(queue = %self.queue, %before, event = "queue_data_lost", "the queue has lost its data");
+        }
+        self.since = since;
+    }
+}
+
+/// Calls that are not answered yet.
+#[derive(Default)]
+pub(super) struct UnderWay {
+    last: u64,
+    since: Vec<(u64, Instant)>,
+}
+
+impl UnderWay {
+    pub(super) fn begin(&mut self) -> u64 {
+        self.last += 1;
+        self.since.push((self.last, Instant::now()));
+        self.last
+    }
+
+    pub(super) fn end(&mut self, call: u64) {
+        self.since.retain(|(id, _)| *id != call);
+    }
+
+    /// True when a call has gone unanswered for so long that the broker may have stalled.
+    pub(super) fn any_older_than(&self, span: Duration) -> bool {
+        self.since.iter().any(|(_, since)| since.elapsed() > span)
+    }
+}

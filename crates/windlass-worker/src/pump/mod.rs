@@ -1,0 +1,302 @@
+//! The pump: one thread that owns every broker call of a worker.
+//!
+//! It claims, finishes, renews and announces on a runtime of its own, so that no handler,
+//! however busy or blocked, can break a lease. Handlers reach it over a channel; it reaches
+//! them over another, the apalis backend's ([`crate::source`]).
+//!
+//! Delivery is at least once: a reply that is lost after a claim leaves jobs leased to nobody
+//! here, and their leases run out; a reply that is lost after a finish makes the finish be
+//! sent again, and the fence refuses the second one.
+
+mod chores;
+mod claim;
+mod lane;
+mod reply;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, watch};
+use windlass_broker::SharedBroker;
+use windlass_jobs::command::{Ack, Claimed, Exchanged, Finish, Settle, WorkerInfo};
+use windlass_jobs::{Lease, Progress, Queue, Timestamp};
+
+use crate::canary::Canary;
+use crate::control::{Control, Stop};
+use lane::{Lane, UnderWay};
+
+/// Exchanges in flight at once.
+const MAX_CALLS: usize = 3;
+/// A batch this large is sent although another is under way.
+const GOOD_BATCH: usize = 64;
+/// How long outcomes wait for company.
+const COMPANY: Duration = Duration::from_millis(1);
+/// How often the worker says that it is there.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
+/// How often one queue is asked without a reason, in turn.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often terminal jobs past their time are forgotten.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// How often progress is written at most.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// How long a run that was told to stop has to say so before its job is released for it.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long finished results wait for an unreachable broker when the worker stops.
+const LAST_FLUSH: Duration = Duration::from_secs(5);
+
+/// A claimed job on its way to a handler.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// Index of its queue among the worker's.
+    pub(crate) queue: usize,
+    pub(crate) claimed: Claimed,
+    pub(crate) control: Arc<Control>,
+}
+
+/// What handlers tell the pump.
+#[derive(Debug)]
+pub(crate) enum Report {
+    Finish { queue: usize, finish: Finish },
+    Progress { queue: usize, lease: Lease, progress: Progress },
+}
+
+/// When to stop: told by the process, heard by the pump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StopOrder {
+    Run,
+    /// Claim nothing more; end when all is done, or when this time is over.
+    Drain(Duration),
+}
+
+/// What the pump needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct PumpOptions {
+    pub(crate) info: WorkerInfo,
+    pub(crate) queues: Vec<Queue>,
+    pub(crate) slots: usize,
+    pub(crate) lease: Duration,
+}
+
+struct Running {
+    queue: usize,
+    control: Arc<Control>,
+    since: Instant,
+    lost: bool,
+}
+
+enum Reply {
+    Exchanged {
+        call: u64,
+        lane: usize,
+        wakes: u64,
+        asked: usize,
+        finishes: Vec<Finish>,
+        result: windlass_broker::Result<Exchanged>,
+    },
+    Renewed {
+        call: u64,
+        leases: Vec<Lease>,
+        result: windlass_broker::Result<Vec<Ack>>,
+    },
+    Said {
+        what: &'static str,
+        result: windlass_broker::Result<()>,
+    },
+    Tidied {
+        lane: usize,
+        result: windlass_broker::Result<usize>,
+    },
+    Unparked {
+        lane: usize,
+        result: windlass_broker::Result<usize>,
+    },
+}
+
+pub(crate) struct Pump {
+    broker: SharedBroker,
+    options: PumpOptions,
+    lanes: Vec<Lane>,
+    running: HashMap<Lease, Running>,
+    progress: HashMap<Lease, (usize, Progress)>,
+    /// Slots promised to claims under way.
+    reserved: usize,
+    exchanges: usize,
+    calls: FuturesUnordered<BoxFuture<'static, Reply>>,
+    /// Where jobs go; gone once the worker drains.
+    jobs: Option<mpsc::UnboundedSender<Vec<Job>>>,
+    cursor: usize,
+    sweep: usize,
+    ends: Ends,
+    canary: Canary,
+    /// The broker's clock, as it last said, and when that was.
+    clock: Option<(Timestamp, Instant)>,
+    under_way: UnderWay,
+}
+
+/// The stations of a stop.
+#[derive(Default)]
+struct Ends {
+    /// Runs are told to stop.
+    stop_at: Option<Instant>,
+    /// Runs that did not answer are released.
+    release_at: Option<Instant>,
+    /// Whatever could not be written is left to the leases.
+    give_up_at: Option<Instant>,
+}
+
+impl Pump {
+    pub(crate) fn new(
+        broker: SharedBroker,
+        options: PumpOptions,
+        jobs: mpsc::UnboundedSender<Vec<Job>>,
+        canary: Canary,
+    ) -> Self {
+        Self {
+            broker,
+            lanes: options.queues.iter().map(Lane::new).collect(),
+            options,
+            running: HashMap::new(),
+            progress: HashMap::new(),
+            reserved: 0,
+            exchanges: 0,
+            calls: FuturesUnordered::new(),
+            jobs: Some(jobs),
+            cursor: 0,
+            sweep: 0,
+            ends: Ends::default(),
+            canary,
+            clock: None,
+            under_way: UnderWay::default(),
+        }
+    }
+
+    /// Runs until a drain is ordered and over.
+    pub(crate) async fn run(
+        mut self,
+        mut reports: mpsc::UnboundedReceiver<Report>,
+        mut orders: watch::Receiver<StopOrder>,
+    ) {
+        let mut wakes = self.broker.wakes(&self.options.info.name).await;
+        let mut renew = ticker(self.options.lease / 3);
+        let mut announce = ticker(ANNOUNCE_EVERY);
+        let mut sweep = ticker(SWEEP_EVERY);
+        let mut write_progress = ticker(PROGRESS_EVERY);
+        let mut canary = ticker(Canary::EVERY);
+        let mut received = Vec::with_capacity(256);
+        loop {
+            self.issue();
+            if self.is_over() {
+                break;
+            }
+            let sleep = tokio::time::sleep_until(self.next_instant().into());
+            tokio::select! {
+                biased;
+                Some(reply) = self.calls.next(), if !self.calls.is_empty() => self.take_reply(reply),
+                n = reports.recv_many(&mut received, 256) => {
+                    debug_assert!(n > 0, "handlers hold a sender as long as the pump runs");
+                    for report in received.drain(..) {
+                        self.take_report(report);
+                    }
+                }
+                Some(wake) = wakes.recv() => self.wake(wake),
+                Ok(()) = orders.changed() => self.order(*orders.borrow_and_update()),
+                _ = renew.tick() => self.renew(self.options.lease / 4),
+                _ = announce.tick() => self.announce(),
+                _ = sweep.tick() => self.sweep(),
+                _ = canary.tick() => self.send_canary(),
+                _ = write_progress.tick(), if !self.progress.is_empty() => self.write_progress(),
+                () = sleep => self.timers(),
+            }
+        }
+        if let Err(error) = self.broker.retire(&self.options.info.name).await {
+            tracing::debug!(error = %chain(&error), "worker not taken off the list");
+        }
+    }
+
+    fn order(&mut self, order: StopOrder) {
+        let StopOrder::Drain(grace) = order else { return };
+        let now = Instant::now();
+        self.jobs = None;
+        let stop_at = self.ends.stop_at.map_or(now + grace, |at| at.min(now + grace));
+        self.ends.stop_at = Some(stop_at);
+    }
+
+    /// What a passed instant brings about.
+    fn timers(&mut self) {
+        let now = Instant::now();
+        for lane in &mut self.lanes {
+            if lane.timer.is_some_and(|at| at <= now) {
+                lane.timer = None;
+                lane.hot = true;
+            }
+        }
+        if self.ends.stop_at.is_some_and(|at| at <= now) && self.ends.release_at.is_none() {
+            for running in self.running.values() {
+                running.control.stop(Stop::Shutdown);
+            }
+            self.ends.release_at = Some(now + LAST_WORDS);
+            self.ends.give_up_at = Some(now + LAST_WORDS + LAST_FLUSH);
+        }
+        if self.ends.release_at.is_some_and(|at| at <= now) {
+            let silent: Vec<(Lease, usize)> = self.running.iter().map(|(lease, r)| (*lease, r.queue)).collect();
+            for (lease, queue) in silent {
+                self.finish(queue, Finish { lease, settle: Settle::Release });
+            }
+        }
+    }
+
+    fn next_instant(&self) -> Instant {
+        let now = Instant::now();
+        let has_room = self.free() > 0 && !self.draining();
+        let lanes = self.lanes.iter().flat_map(|lane| {
+            let waits = !lane.outcomes.is_empty() || (lane.hot && has_room);
+            [
+                lane.timer.filter(|_| has_room),
+                lane.retry_at.filter(|at| waits && *at > now),
+                lane.waiting_since
+                    .filter(|_| self.exchanges < MAX_CALLS && lane.retry_at.is_none())
+                    .map(|at| at + COMPANY),
+            ]
+        });
+        let ends = [
+            self.ends.stop_at.filter(|_| self.ends.release_at.is_none()),
+            self.ends.release_at.filter(|_| !self.running.is_empty()),
+            self.ends.give_up_at,
+        ];
+        lanes.chain(ends).flatten().min().unwrap_or(now + Duration::from_secs(3600))
+    }
+
+    fn is_over(&self) -> bool {
+        if !self.draining() {
+            return false;
+        }
+        let written = self.lanes.iter().all(|lane| lane.outcomes.is_empty()) && self.exchanges == 0;
+        if self.running.is_empty() && written {
+            return true;
+        }
+        let over = self.ends.give_up_at.is_some_and(|at| at <= Instant::now());
+        if over {
+            let unwritten: usize = self.lanes.iter().map(|lane| lane.outcomes.len()).sum();
+            tracing::error!(
+                unwritten,
+                "stopping although the queue does not answer: these jobs run again when their leases end"
+            );
+        }
+        over
+    }
+}
+
+/// A tick that is late is not made up for.
+fn ticker(every: Duration) -> tokio::time::Interval {
+    let mut ticker = tokio::time::interval(every.max(Duration::from_millis(1)));
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticker
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
