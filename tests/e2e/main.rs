@@ -10,3 +10,4 @@ mod hostile;
 mod http;
 mod isolation;
 mod layering;
+mod liveness;

@@ -12,6 +12,7 @@ use windlass_jobs::Queue;
 use windlass_jobs::command::Counts;
 
 use crate::Shared;
+use crate::probes;
 use crate::problem::{Code, Problem};
 
 /// How long a check waits for the queue.
@@ -47,14 +48,25 @@ pub(crate) async fn health(State(shared): State<Shared>) -> Response {
     axum::Json(health).into_response()
 }
 
-/// `GET /livez`: this process answers.
-pub(crate) async fn livez() -> Response {
-    axum::Json(json!({ "status": "OK" })).into_response()
+/// `GET /livez`: this process answers, and its worker, if it has one, is not dead.
+pub(crate) async fn livez(State(shared): State<Shared>) -> Result<Response, Problem> {
+    match &shared.worker {
+        Some(worker) => probes::livez(worker),
+        None => Ok(axum::Json(json!({ "status": "OK" })).into_response()),
+    }
 }
 
-/// `GET /readyz`: this process reaches its queue.
+/// `GET /metrics`: what is measured, in the Prometheus text format.
+pub(crate) async fn metrics(State(shared): State<Shared>) -> Response {
+    probes::metrics(shared.worker.as_ref())
+}
+
+/// `GET /readyz`: this process reaches its queue, and its worker, if it has one, takes jobs.
 pub(crate) async fn readyz(State(shared): State<Shared>) -> Result<Response, Problem> {
     if ping(&shared).await {
+        if let Some(worker) = &shared.worker {
+            return probes::readyz(worker);
+        }
         return Ok(axum::Json(json!({ "status": "OK" })).into_response());
     }
     Err(Problem::new(Code::QueueUnavailable, "the queue does not answer at the moment").retry_after(1))
@@ -84,7 +96,9 @@ pub(crate) async fn queues(State(shared): State<Shared>) -> Result<Response, Pro
 }
 
 /// `GET /api/workers`: `{"workers": [{"name", "host", "pid", "queues", "kinds", "slots",
-/// "running", "started_at", "seen_at", "version"}]}`, by name.
+/// "running", "jobs": [{"id", "kind", "running_ms"}], "canary_age_ms", "draining",
+/// "started_at", "seen_at", "version"}]}`, by name. What varies is as of `seen_at`, at most some
+/// seconds ago; a worker not heard of for 15 s is not listed.
 pub(crate) async fn workers(State(shared): State<Shared>) -> Result<Response, Problem> {
     let workers = shared.broker.workers().await?;
     Ok(axum::Json(json!({ "workers": workers })).into_response())

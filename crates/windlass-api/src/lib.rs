@@ -15,6 +15,7 @@ mod events;
 mod gate;
 mod health;
 mod json;
+mod probes;
 mod problem;
 mod request;
 mod result;
@@ -35,9 +36,10 @@ use tokio_util::sync::CancellationToken;
 use windlass_broker::SharedBroker;
 use windlass_producer::Producer;
 use windlass_store::Services;
-use windlass_worker::Registry;
+use windlass_worker::{Health, Registry};
 
 pub use auth::{Auth, BadKeyHash, KeyHash, generate_key, hash_key};
+pub use probes::serve_probes;
 pub use problem::Code;
 pub use routes::{ROUTES, Route, Scope};
 pub use serve::{Error, serve};
@@ -53,6 +55,8 @@ pub struct Api {
     pub services: Services,
     /// The kinds that may be enqueued.
     pub registry: Registry,
+    /// The worker that runs in this process, if one does: the probes speak for it too.
+    pub worker: Option<Health>,
     /// Who is let in, and how much is taken.
     pub options: ApiOptions,
 }
@@ -164,6 +168,7 @@ struct Inner {
     producer: Producer,
     services: Services,
     registry: Registry,
+    worker: Option<Health>,
     options: ApiOptions,
     /// Room for bodies, in KiB.
     room: Arc<Semaphore>,
@@ -182,6 +187,7 @@ impl Inner {
             broker: api.broker,
             services: api.services,
             registry: api.registry,
+            worker: api.worker,
             room: Arc::new(Semaphore::new(room_kib)),
             streams: Arc::new(Semaphore::new(api.options.event_streams.min(Semaphore::MAX_PERMITS))),
             options: api.options,
@@ -221,6 +227,7 @@ fn build(shared: Shared) -> Router {
         .route("/api/health", get(health::health))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
         .route("/docs/errors/{code}", get(error_page))
         .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path"))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), gate::gate))

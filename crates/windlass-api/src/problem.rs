@@ -86,6 +86,8 @@ codes! {
     QueueUnavailable "queue_unavailable" SERVICE_UNAVAILABLE "The queue does not answer"
     StoreFull "store_full" SERVICE_UNAVAILABLE "The queue's store has no room"
     StoreUnavailable "store_unavailable" SERVICE_UNAVAILABLE "The artifact store does not answer"
+    WorkerNotReady "worker_not_ready" SERVICE_UNAVAILABLE "The worker takes no jobs"
+    WorkerDead "worker_dead" SERVICE_UNAVAILABLE "The worker should be started again"
     Busy "busy" SERVICE_UNAVAILABLE "Too many uploads at once"
 }
 

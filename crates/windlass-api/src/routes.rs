@@ -46,6 +46,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/api/health", Scope::Public),
     route("GET", "/livez", Scope::Public),
     route("GET", "/readyz", Scope::Public),
+    route("GET", "/metrics", Scope::Public),
     route("GET", "/docs/errors/{code}", Scope::Public),
 ];
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -52,19 +53,53 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: impl Future<Output
     if matches!(api.options.auth, Auth::LoopbackOpen) && !at.ip().is_loopback() {
         return Err(Error::OpenToTheWorld(at));
     }
-    let options = api.options.clone();
-    let stop = CancellationToken::new();
-    let service = build(Inner::new(api, stop.clone())).into_service::<Incoming>();
-    let slots = Arc::new(Semaphore::new(options.connections.min(Semaphore::MAX_PERMITS)));
-    let mut connections = JoinSet::new();
+    let limits = Limits {
+        connections: api.options.connections,
+        head_timeout: api.options.head_timeout,
+        drain_timeout: api.options.drain_timeout,
+    };
     tracing::info!(%at, "serving");
+    let streams = CancellationToken::new();
+    let router = build(Inner::new(api, streams.clone()));
+    let shutdown = async {
+        shutdown.await;
+        streams.cancel();
+    };
+    accept_all(listener, router, &limits, shutdown).await;
+    Ok(())
+}
+
+/// What a listener allows.
+pub(crate) struct Limits {
+    pub(crate) connections: usize,
+    pub(crate) head_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+}
+
+impl Limits {
+    /// For probes: few connections, and none that stays long.
+    pub(crate) const PROBES: Self =
+        Self { connections: 16, head_timeout: Duration::from_secs(5), drain_timeout: Duration::from_millis(200) };
+}
+
+/// Accepts connections until `shutdown` completes, then lets open requests end in time.
+pub(crate) async fn accept_all(
+    listener: TcpListener,
+    router: Router,
+    limits: &Limits,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let stop = CancellationToken::new();
+    let service = router.into_service::<Incoming>();
+    let slots = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+    let mut connections = JoinSet::new();
     let accepting = async {
         loop {
             // Full: the kernel's queue holds further connections back.
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
             let stream = accept(&listener).await;
             let service = TowerToHyperService::new(service.clone());
-            let (stop, head_timeout) = (stop.clone(), options.head_timeout);
+            let (stop, head_timeout) = (stop.clone(), limits.head_timeout);
             connections.spawn(async move {
                 let _slot = slot;
                 connection(stream, service, head_timeout, stop).await;
@@ -79,11 +114,10 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: impl Future<Output
     drop(listener);
     stop.cancel();
     let drained =
-        tokio::time::timeout(options.drain_timeout, async { while connections.join_next().await.is_some() {} });
+        tokio::time::timeout(limits.drain_timeout, async { while connections.join_next().await.is_some() {} });
     if drained.await.is_err() {
         tracing::warn!(open = connections.len(), "connections cut after the drain timeout");
     }
-    Ok(())
 }
 
 /// The next connection, whatever goes wrong on the way.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Lease, Queue, Ulid};
+use crate::id::{JobId, Lease, Queue, Ulid};
 use crate::job::{MAX_DELIVERIES, Options, Reason, State};
 use crate::time::Timestamp;
 
@@ -286,6 +286,15 @@ pub struct WorkerInfo {
     pub slots: usize,
     /// How many it runs now.
     pub running: usize,
+    /// What it has run longest, at most [`WorkerInfo::MAX_JOBS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<RunningJob>,
+    /// How long ago, in ms, it last proved that it can fetch; `None` before the first time.
+    #[serde(default)]
+    pub canary_age_ms: Option<u64>,
+    /// It was told to stop and finishes what it has.
+    #[serde(default)]
+    pub draining: bool,
     /// When it started.
     pub started_at: Timestamp,
     /// When it last announced itself; written by the broker's clock.
@@ -294,7 +303,20 @@ pub struct WorkerInfo {
     pub version: String,
 }
 
+/// A job a worker runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningJob {
+    /// The job.
+    pub id: JobId,
+    /// What it does.
+    pub kind: String,
+    /// For how long, in ms, when the worker said so.
+    pub running_ms: u64,
+}
+
 impl WorkerInfo {
+    /// How many running jobs an announcement names at most.
+    pub const MAX_JOBS: usize = 20;
     /// A worker not heard of for this long counts as gone.
     pub const GONE_AFTER: Duration = Duration::from_secs(15);
 }

@@ -11,6 +11,7 @@ mod canary;
 mod child;
 mod control;
 mod frame;
+mod health;
 mod isolate;
 mod kind;
 mod policy;
@@ -27,6 +28,7 @@ mod watchdog;
 mod worker;
 
 pub use child::child_main;
+pub use health::{Condition, Health, HealthLimits};
 pub use isolate::Isolation;
 pub use kind::{InlineKind, Inputs, IsolatedKind, KindSpec, RunContext, decode_args};
 pub use recycle::Recycle;

@@ -12,7 +12,7 @@ use windlass_jobs::command::WorkerInfo;
 use windlass_jobs::{Queue, Timestamp, new_ulid};
 use windlass_store::Services;
 
-use crate::canary::Canary;
+use crate::health::{Health, HealthLimits};
 use crate::isolate::Isolation;
 use crate::pool::Pool;
 use crate::pump::{Pump, PumpOptions, StopOrder};
@@ -31,6 +31,8 @@ pub struct WorkerOptions {
     /// How long a job stays its own without a renewal: 100 ms to 1 h, default
     /// [`WorkerOptions::LEASE`]. A crashed worker's jobs are run elsewhere after this.
     pub lease: Duration,
+    /// How old its canary may be before it counts as cut off, or dead.
+    pub health: HealthLimits,
     /// How children are started.
     pub isolation: Isolation,
 }
@@ -45,7 +47,7 @@ impl WorkerOptions {
     #[must_use]
     pub fn new(queues: Vec<Queue>, isolation: Isolation) -> Self {
         let slots = 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { queues, slots, lease: Self::LEASE, isolation }
+        Self { queues, slots, lease: Self::LEASE, health: HealthLimits::default(), isolation }
     }
 }
 
@@ -75,7 +77,7 @@ pub enum Error {
 pub struct Worker {
     name: String,
     orders: watch::Sender<StopOrder>,
-    canary: Canary,
+    health: Health,
     pump_ended: Option<oneshot::Receiver<()>>,
     handlers: Option<JoinHandle<Result<(), WorkerError>>>,
 }
@@ -97,13 +99,13 @@ impl Worker {
         let (jobs, claimed) = mpsc::unbounded_channel();
         let (reports, reported) = mpsc::unbounded_channel();
         let (orders, ordered) = watch::channel(StopOrder::Run);
-        let canary = Canary::new();
+        let health = Health::new(&name, options.slots, options.health);
         let (pump_ends, pump_ended) = oneshot::channel();
 
         let pump_options =
             PumpOptions { info, queues: options.queues.clone(), slots: options.slots, lease: options.lease };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
-        let pump = Pump::new(broker, pump_options, jobs, canary.clone());
+        let pump = Pump::new(broker, pump_options, jobs, health.clone());
         let run = move || {
             runtime.block_on(pump.run(reported, ordered));
             let _ = pump_ends.send(());
@@ -129,7 +131,7 @@ impl Worker {
         // Boxed here: inside an async block the compiler loses sight of the future's lifetime.
         let run: BoxFuture<'static, Result<(), WorkerError>> = Box::pin(worker.run());
         let handlers = tokio::spawn(run);
-        Ok(Self { name, orders, canary, pump_ended: Some(pump_ended), handlers: Some(handlers) })
+        Ok(Self { name, orders, health, pump_ended: Some(pump_ended), handlers: Some(handlers) })
     }
 
     /// Its name: host, process and a random part.
@@ -138,16 +140,11 @@ impl Worker {
         &self.name
     }
 
-    /// How long ago the worker last proved that it can fetch: its canary went through its own
-    /// wake-up path and a claim was answered. At most 5 s and a little when all is well; over
-    /// [`Worker::NOT_READY_AFTER`] it is cut off.
+    /// How it is, to be asked from anywhere.
     #[must_use]
-    pub fn canary_age(&self) -> Duration {
-        self.canary.age()
+    pub fn health(&self) -> Health {
+        self.health.clone()
     }
-
-    /// A worker whose canary is older than this takes no jobs.
-    pub const NOT_READY_AFTER: Duration = Duration::from_secs(15);
 
     /// Claims nothing more; jobs still running after `grace` are given back. A second call
     /// may shorten the grace.
@@ -215,6 +212,14 @@ fn check(options: &WorkerOptions) -> Result<(), Error> {
     if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&options.lease) {
         return fail("lease", format!("{} ms", options.lease.as_millis()), "100 ms to 1 h");
     }
+    let HealthLimits { ready_within, live_within } = options.health;
+    if !(Duration::from_millis(500)..=Duration::from_secs(3600)).contains(&ready_within) {
+        return fail("health.ready_within", format!("{} ms", ready_within.as_millis()), "500 ms to 1 h");
+    }
+    if !(ready_within..=Duration::from_secs(86_400)).contains(&live_within) {
+        let allowed = "from health.ready_within to a day";
+        return fail("health.live_within", format!("{} ms", live_within.as_millis()), allowed);
+    }
     Ok(())
 }
 
@@ -231,6 +236,9 @@ fn info(registry: &Registry, options: &WorkerOptions) -> WorkerInfo {
         kinds: registry.specs().map(|spec| spec.name.to_owned()).collect(),
         slots: options.slots,
         running: 0,
+        jobs: Vec::new(),
+        canary_age_ms: None,
+        draining: false,
         started_at: Timestamp::now(),
         seen_at: Timestamp::now(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

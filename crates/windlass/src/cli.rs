@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Dead(Dead),
     /// Show every queue: what waits, runs, is done, has failed.
     Queues,
+    /// Show every worker: whether it can fetch, how many slots it has, what it runs.
+    Workers,
     /// Show the kinds of job this binary can do.
     Kinds,
     /// Look whether everything a worker needs is there and works; code 1 when not.

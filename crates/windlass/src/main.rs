@@ -12,6 +12,7 @@ mod probe;
 mod runtime;
 mod settings;
 mod system;
+mod systemd;
 mod telemetry;
 
 use std::process::ExitCode;

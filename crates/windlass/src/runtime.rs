@@ -83,6 +83,7 @@ impl Stores {
     ) -> anyhow::Result<Worker> {
         let mut options = WorkerOptions::new(queues, isolation(settings));
         options.lease = settings.lease;
+        options.health = settings.health;
         if let Some(slots) = slots.or(settings.slots) {
             options.slots = slots;
         }
@@ -139,12 +140,14 @@ pub(crate) async fn work_until_signal(
     signals: &mut Signals,
     settings: &Settings,
 ) -> anyhow::Result<()> {
+    let told = crate::systemd::tell(Some(worker.health()));
     tokio::select! {
         ended = worker.wait() => return ended.context("worker"),
         signal = signals.next() => {
             tracing::info!(signal, grace_s = settings.grace.as_secs(), "draining: no new jobs; a second signal stops at once");
         }
     }
+    told.stopping();
     worker.drain(settings.grace);
     tokio::select! {
         ended = worker.wait() => ended.context("worker")?,

@@ -43,6 +43,12 @@ pub(crate) struct Settings {
     pub(crate) slots: Option<usize>,
     /// A job's lease. `WINDLASS_LEASE_MS`, 100–3,600,000, default 30,000.
     pub(crate) lease: Duration,
+    /// Where a worker answers probes. `WINDLASS_WORKER_LISTEN`: an address and a port, or `off`;
+    /// default `127.0.0.1:8002`, or a free port when another worker has that one.
+    pub(crate) worker_listen: WorkerListen,
+    /// How old a worker's canary may be. `WINDLASS_READY_WITHIN_MS` (500–3,600,000, default
+    /// 15,000) and `WINDLASS_LIVE_WITHIN_MS` (from that to 86,400,000, default 60,000).
+    pub(crate) health: windlass_worker::HealthLimits,
     /// How long a drain waits for running jobs. `WINDLASS_GRACE_SECONDS`, 0–3,600, default 25.
     pub(crate) grace: Duration,
     /// The program that children run. `WINDLASS_CHILD_PROGRAM`, default this one.
@@ -54,6 +60,23 @@ pub(crate) struct Settings {
     pub(crate) log: String,
     /// How it is logged: `text` or `json`. `WINDLASS_LOG_FORMAT`, default `text`.
     pub(crate) log_format: LogFormat,
+}
+
+/// Where a worker answers probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WorkerListen {
+    /// There or on a free port.
+    Near(SocketAddr),
+    /// There and nowhere else.
+    At(SocketAddr),
+    Off,
+}
+
+impl FromStr for WorkerListen {
+    type Err = ();
+    fn from_str(s: &str) -> Result<Self, ()> {
+        if s == "off" { Ok(Self::Off) } else { s.parse().map(Self::At).map_err(|_| ()) }
+    }
 }
 
 /// How log lines look.
@@ -85,6 +108,9 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_QUEUES", "queues"),
     ("WINDLASS_SLOTS", "slots"),
     ("WINDLASS_LEASE_MS", "lease_ms"),
+    ("WINDLASS_WORKER_LISTEN", "worker_listen"),
+    ("WINDLASS_READY_WITHIN_MS", "ready_within_ms"),
+    ("WINDLASS_LIVE_WITHIN_MS", "live_within_ms"),
     ("WINDLASS_GRACE_SECONDS", "grace_seconds"),
     ("WINDLASS_CHILD_PROGRAM", "child_program"),
     ("WINDLASS_CHILD_JOBS", "child_jobs"),
@@ -218,6 +244,10 @@ impl Settings {
             queues: queues(&found)?,
             slots: found.parse("WINDLASS_SLOTS", "1 to 10000", |n| (1..=10_000).contains(n))?,
             lease: lease_ms.map_or(windlass_worker::WorkerOptions::LEASE, Duration::from_millis),
+            worker_listen: found
+                .parse("WINDLASS_WORKER_LISTEN", "off, or an address and a port such as 0.0.0.0:8002", |_| true)?
+                .unwrap_or(WorkerListen::Near((Ipv4Addr::LOCALHOST, 8002).into())),
+            health: health(&found)?,
             grace: grace_s.map_or(windlass_worker::WorkerOptions::GRACE, Duration::from_secs),
             child_program: found.text("WINDLASS_CHILD_PROGRAM").unwrap_or(THIS_PROGRAM).into(),
             recycle: recycle(&found)?,
@@ -240,6 +270,22 @@ fn recycle(found: &Found) -> anyhow::Result<windlass_worker::Recycle> {
         recycle.above_rss_bytes = mib * 1024 * 1024;
     }
     Ok(recycle)
+}
+
+fn health(found: &Found) -> anyhow::Result<windlass_worker::HealthLimits> {
+    let mut health = windlass_worker::HealthLimits::default();
+    let ready = |ms: &u64| (500..=3_600_000).contains(ms);
+    if let Some(ms) = found.parse("WINDLASS_READY_WITHIN_MS", "500 to 3600000", ready)? {
+        health.ready_within = Duration::from_millis(ms);
+        health.live_within = health.live_within.max(health.ready_within);
+    }
+    let least = health.ready_within;
+    let allowed = format!("{} (ready within) to 86400000", least.as_millis());
+    let live = |ms: &u64| *ms <= 86_400_000 && Duration::from_millis(*ms) >= least;
+    if let Some(ms) = found.parse("WINDLASS_LIVE_WITHIN_MS", &allowed, live)? {
+        health.live_within = Duration::from_millis(ms);
+    }
+    Ok(health)
 }
 
 fn listen(found: &Found) -> anyhow::Result<SocketAddr> {
@@ -365,6 +411,9 @@ mod tests {
         check("WINDLASS_LISTEN", "8001", "127.0.0.1:8001");
         check("WINDLASS_QUEUES", "a,B", "a-z");
         check("WINDLASS_LOG_FORMAT", "xml", "text or json");
+        check("WINDLASS_WORKER_LISTEN", "8002", "off, or an address");
+        check("WINDLASS_READY_WITHIN_MS", "499", "500 to 3600000");
+        check("WINDLASS_LIVE_WITHIN_MS", "14999", "15000 (ready within)");
         check("REDIS_URL", "https://u:geheim@x", "***");
         check("WINDLASS_API_KEYS", "short", "***");
         let text = format!("{:#}", read(&[], &[("windlass.toml", "slotz = 1")]).unwrap_err());

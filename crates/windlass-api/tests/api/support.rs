@@ -272,7 +272,7 @@ impl Bench {
             artifacts: Arc::new(FileArtifacts::new(dir.path())),
             results: Arc::new(FileResults::new(dir.path())),
         };
-        let api = Api { broker: broker.clone(), services, registry: registry(), options };
+        let api = Api { broker: broker.clone(), services, registry: registry(), worker: None, options };
         Self { app: router(api.clone()), api, broker, dir }
     }
 

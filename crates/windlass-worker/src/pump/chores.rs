@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use windlass_broker::Wake;
-use windlass_jobs::Lease;
-use windlass_jobs::command::{KEEP_FAILURE_FOR, KEEP_SUCCESS_FOR};
+use windlass_jobs::command::{KEEP_FAILURE_FOR, KEEP_SUCCESS_FOR, RunningJob, WorkerInfo};
+use windlass_jobs::{JobId, Lease, Ulid};
 
-use super::{Pump, Reply, TIDY_EVERY};
+use super::{Pump, Reply, Running, TIDY_EVERY};
 
 impl Pump {
     pub(super) fn wake(&mut self, wake: Wake) {
         match &wake {
             Wake::Canary(token) => {
-                if self.canary.hears(token)
+                if self.canary.hears(token, Instant::now())
                     && let Some(lane) = self.lanes.get_mut(self.sweep)
                 {
                     // The second half of the round: a reply to a claim, of whatever size.
@@ -24,11 +24,11 @@ impl Pump {
                 return;
             }
             Wake::Cancel(_, lease) => return self.cancel(*lease),
-            // A cancel may have been missed: renewals tell.
-            Wake::All => self.renew(Duration::ZERO),
+            Wake::All => self.reconnected(),
             Wake::Queue(_) => {}
         }
-        let full = self.free() == 0;
+        // A worker that drains has no slot for anyone.
+        let full = self.free() == 0 || self.draining();
         for lane in &mut self.lanes {
             let meant = match &wake {
                 Wake::All => true,
@@ -40,6 +40,18 @@ impl Pump {
                 lane.wakes += 1;
                 lane.pass_on = full && wake != Wake::All;
             }
+        }
+    }
+
+    /// Wake-ups go through again: whatever was missed is made up for at once.
+    fn reconnected(&mut self) {
+        // A cancel may have been missed: renewals tell.
+        self.renew(Duration::ZERO);
+        for lane in &mut self.lanes {
+            lane.retry_at = None;
+        }
+        if !self.canary.is_under_way() {
+            self.send_canary();
         }
     }
 
@@ -64,16 +76,31 @@ impl Pump {
     pub(super) fn announce(&mut self) {
         let mut info = self.options.info.clone();
         info.running = self.running.len();
+        info.draining = self.draining();
+        info.canary_age_ms = self.health.has_fetched().then(|| as_ms(self.health.canary_age()));
+        info.jobs = self.longest_running();
         let broker = Arc::clone(&self.broker);
         self.calls
             .push(Box::pin(async move { Reply::Said { what: "announcement", result: broker.announce(&info).await } }));
     }
 
     pub(super) fn send_canary(&mut self) {
-        let token = self.canary.next();
+        let token = self.canary.next(Instant::now());
         let (broker, name) = (Arc::clone(&self.broker), self.options.info.name.clone());
-        let send = async move { Reply::Said { what: "canary", result: broker.canary(&name, &token).await } };
-        self.calls.push(Box::pin(send));
+        self.calls.push(Box::pin(async move { Reply::Canary { result: broker.canary(&name, &token).await } }));
+    }
+
+    /// What it has been busy with longest, for people.
+    fn longest_running(&self) -> Vec<RunningJob> {
+        let mut running: Vec<_> = self.running.iter().map(|(lease, run)| (run.since, lease.ulid, run)).collect();
+        running.sort_by_key(|(since, ulid, _)| (*since, *ulid));
+        running.truncate(WorkerInfo::MAX_JOBS);
+        let job = |(since, ulid, run): (Instant, Ulid, &Running)| RunningJob {
+            id: JobId::new(ulid, self.lanes[run.queue].queue.clone()),
+            kind: run.kind.clone(),
+            running_ms: as_ms(since.elapsed()),
+        };
+        running.into_iter().map(job).collect()
     }
 
     /// One call for one queue, in turn: forgetting what is old, offering what is parked, or
@@ -113,4 +140,8 @@ impl Pump {
             Reply::Said { what: "progress", result }
         }));
     }
+}
+
+fn as_ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -37,7 +37,7 @@ impl Pump {
             let want = if lane.hot && !draining { free.min(MAX_EXCHANGE) } else { 0 };
             let ready = lane.outcomes.len();
             if want == 0 && ready == 0 {
-                return lane.pass_on && !draining;
+                return lane.pass_on;
             }
             let aged = lane.waiting_since.is_some_and(|since| now.duration_since(since) >= COMPANY);
             self.exchanges == 0 || want.max(ready) >= GOOD_BATCH || aged

@@ -27,6 +27,7 @@ use windlass_jobs::{Lease, Progress, Queue, Timestamp};
 
 use crate::canary::Canary;
 use crate::control::{Control, Stop};
+use crate::health::Health;
 use lane::{Lane, UnderWay};
 
 /// Exchanges in flight at once.
@@ -83,6 +84,7 @@ pub(crate) struct PumpOptions {
 
 struct Running {
     queue: usize,
+    kind: String,
     control: Arc<Control>,
     since: Instant,
     lost: bool,
@@ -101,6 +103,10 @@ enum Reply {
         call: u64,
         leases: Vec<Lease>,
         result: windlass_broker::Result<Vec<Ack>>,
+    },
+    /// The broker has a canary, or does not.
+    Canary {
+        result: windlass_broker::Result<()>,
     },
     Said {
         what: &'static str,
@@ -132,6 +138,7 @@ pub(crate) struct Pump {
     sweep: usize,
     ends: Ends,
     canary: Canary,
+    health: Health,
     /// The broker's clock, as it last said, and when that was.
     clock: Option<(Timestamp, Instant)>,
     under_way: UnderWay,
@@ -153,7 +160,7 @@ impl Pump {
         broker: SharedBroker,
         options: PumpOptions,
         jobs: mpsc::UnboundedSender<Vec<Job>>,
-        canary: Canary,
+        health: Health,
     ) -> Self {
         Self {
             broker,
@@ -168,7 +175,8 @@ impl Pump {
             cursor: 0,
             sweep: 0,
             ends: Ends::default(),
-            canary,
+            canary: Canary::new(health.clone()),
+            health,
             clock: None,
             under_way: UnderWay::default(),
         }
@@ -180,18 +188,20 @@ impl Pump {
         mut reports: mpsc::UnboundedReceiver<Report>,
         mut orders: watch::Receiver<StopOrder>,
     ) {
+        let _guard = self.health.pump_guard();
         let mut wakes = self.broker.wakes(&self.options.info.name).await;
         let mut renew = ticker(self.options.lease / 3);
         let mut announce = ticker(ANNOUNCE_EVERY);
         let mut sweep = ticker(SWEEP_EVERY);
         let mut write_progress = ticker(PROGRESS_EVERY);
-        let mut canary = ticker(Canary::EVERY);
+        let mut canary = ticker(Canary::HURRY);
         let mut received = Vec::with_capacity(256);
         loop {
             self.issue();
             if self.is_over() {
                 break;
             }
+            self.health.runs(self.running.len());
             let sleep = tokio::time::sleep_until(self.next_instant().into());
             tokio::select! {
                 biased;
@@ -207,7 +217,7 @@ impl Pump {
                 _ = renew.tick() => self.renew(self.options.lease / 4),
                 _ = announce.tick() => self.announce(),
                 _ = sweep.tick() => self.sweep(),
-                _ = canary.tick() => self.send_canary(),
+                _ = canary.tick() => if self.canary.is_due(Instant::now()) { self.send_canary() },
                 _ = write_progress.tick(), if !self.progress.is_empty() => self.write_progress(),
                 () = sleep => self.timers(),
             }
@@ -220,7 +230,10 @@ impl Pump {
     fn order(&mut self, order: StopOrder) {
         let StopOrder::Drain(grace) = order else { return };
         let now = Instant::now();
-        self.jobs = None;
+        if self.jobs.take().is_some() {
+            self.health.drains();
+            self.announce();
+        }
         let stop_at = self.ends.stop_at.map_or(now + grace, |at| at.min(now + grace));
         self.ends.stop_at = Some(stop_at);
     }

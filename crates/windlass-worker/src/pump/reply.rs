@@ -8,6 +8,7 @@ use windlass_jobs::command::{Ack, Claimed, Exchanged, Finish, Settle, TIDY_SLICE
 
 use super::{COMPANY, Job, Pump, Reply, Report, Running, TIDY_EVERY, chain};
 use crate::control::{Control, Stop};
+use crate::health::RunEnd;
 
 impl Pump {
     pub(super) fn take_reply(&mut self, reply: Reply) {
@@ -24,6 +25,12 @@ impl Pump {
             Reply::Renewed { call, leases, result } => {
                 self.under_way.end(call);
                 self.take_renewed(&leases, result);
+            }
+            Reply::Canary { result } => {
+                self.canary.was_sent();
+                if let Err(error) = result {
+                    tracing::debug!(error = %chain(&error), "canary not sent");
+                }
             }
             Reply::Said { what, result } => {
                 if let Err(error) = result {
@@ -93,7 +100,8 @@ impl Pump {
         let mut batch = Vec::with_capacity(claimed.len());
         for claimed in claimed {
             let control = Arc::new(Control::default());
-            let running = Running { queue, control: Arc::clone(&control), since: now, lost: false };
+            let kind = claimed.kind.clone();
+            let running = Running { queue, kind, control: Arc::clone(&control), since: now, lost: false };
             self.running.insert(claimed.lease, running);
             batch.push(Job { queue, claimed, control });
         }
@@ -134,6 +142,7 @@ impl Pump {
 
     pub(super) fn finish(&mut self, queue: usize, finish: Finish) {
         self.progress.remove(&finish.lease);
+        self.health.ended(RunEnd::of(&finish.settle));
         match self.running.remove(&finish.lease) {
             Some(running) if !running.lost => {
                 let lane = &mut self.lanes[queue];

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use windlass_api::{Api, ApiOptions, Auth, KeyHash, generate_key, hash_key};
+use windlass_worker::Health;
 
 use super::report;
 use crate::cli::ApiArgs;
@@ -24,26 +25,19 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) async fn start(settings: &Settings, stores: &Stores, listen: SocketAddr) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(listen).await.with_context(|| format!("the API cannot listen on {listen}"))?;
-        Self::on(listener, settings, stores)
-    }
-
-    /// Listens on a free port instead when the port is taken.
-    pub(crate) async fn start_near(settings: &Settings, stores: &Stores, listen: SocketAddr) -> anyhow::Result<Self> {
-        let listener = match TcpListener::bind(listen).await {
-            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => TcpListener::bind((listen.ip(), 0)).await,
-            other => other,
-        };
-        Self::on(listener.with_context(|| format!("the API cannot listen on {listen}"))?, settings, stores)
-    }
-
-    fn on(listener: TcpListener, settings: &Settings, stores: &Stores) -> anyhow::Result<Self> {
+    /// Serves on a socket, for the worker of this process too, if there is one.
+    pub(crate) fn on(
+        listener: TcpListener,
+        settings: &Settings,
+        stores: &Stores,
+        worker: Option<Health>,
+    ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         let api = Api {
             broker: stores.broker.clone(),
             services: stores.services.clone(),
             registry: crate::kinds::registry(None),
+            worker,
             options: ApiOptions { auth: auth(settings, address)?, ..ApiOptions::default() },
         };
         let (stop, stopped) = oneshot::channel();
@@ -69,6 +63,19 @@ impl Server {
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         let _ = self.stop.send(());
         self.serving.await?.context("the API")
+    }
+}
+
+/// The API's socket.
+pub(crate) async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(listen).await.with_context(|| format!("the API cannot listen on {listen}"))
+}
+
+/// A socket there, or on a free port when that one is taken.
+pub(crate) async fn bind_near(listen: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(listen).await {
+        Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => TcpListener::bind((listen.ip(), 0)).await,
+        other => other,
     }
 }
 
@@ -110,15 +117,18 @@ fn make_key(file: &Path) -> anyhow::Result<KeyHash> {
 pub(crate) async fn run(settings: &Settings, args: &ApiArgs, as_json: bool) -> anyhow::Result<ExitCode> {
     let stores = Stores::open(settings).await?;
     let mut signals = Signals::listen()?;
-    let mut server = Server::start(settings, &stores, args.listen.unwrap_or(settings.listen)).await?;
+    let listener = bind(args.listen.unwrap_or(settings.listen)).await?;
+    let mut server = Server::on(listener, settings, &stores, None)?;
     tracing::info!(api = %server.address(), store = stores.place, "API started");
     if as_json {
         report::json_line(&json!({ "api": server.address(), "store": stores.place }));
     }
+    let told = crate::systemd::tell(None);
     tokio::select! {
         error = server.ended() => return Err(error),
         signal = signals.next() => tracing::info!(signal, "stopping: open requests are answered"),
     }
+    told.stopping();
     server.stop().await?;
     Ok(ExitCode::SUCCESS)
 }

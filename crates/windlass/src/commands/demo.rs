@@ -34,9 +34,11 @@ pub(crate) async fn run(settings: &Settings, args: &Demo, as_json: bool) -> anyh
     say(format!("  drew 52 cards and their back      {}", cards.display()));
     let jobs = jobs(&cards, &stores.services).await?;
 
-    let server = api::Server::start_near(settings, &stores, settings.listen).await?;
     let queues = runtime::queues(&[], settings, &registry)?;
     let mut worker = stores.worker(settings, registry, queues, None)?;
+    let listener = api::bind_near(settings.listen).await;
+    let listener = listener.with_context(|| format!("the API cannot listen on {}", settings.listen))?;
+    let server = api::Server::on(listener, settings, &stores, Some(worker.health()))?;
 
     let first = round(&stores, &jobs, as_json).await?;
     let mut files = Vec::new();

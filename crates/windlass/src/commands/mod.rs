@@ -13,6 +13,7 @@ mod report;
 mod task;
 mod up;
 mod worker;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Limit { queue, max_waiting } => control::limit(&settings, &queue, max_waiting, json).await,
         Command::Dead(args) => dead::run(&settings, &args, json).await,
         Command::Queues => queues::run(&settings, json).await,
+        Command::Workers => workers::run(&settings, json).await,
         Command::Doctor => doctor::run(&settings, json).await,
         Command::Kinds => Ok(kinds::run(json)),
         Command::Bench(args) => match args.what {

@@ -14,8 +14,9 @@ pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow
     let registry = crate::kinds::registry(Some(&stores.broker));
     let queues = runtime::queues(&args.worker.queues, settings, &registry)?;
     let mut signals = Signals::listen()?;
-    let mut server = api::Server::start(settings, &stores, args.api.listen.unwrap_or(settings.listen)).await?;
+    let listener = api::bind(args.api.listen.unwrap_or(settings.listen)).await?;
     let mut worker = stores.worker(settings, registry, queues, args.worker.slots)?;
+    let mut server = api::Server::on(listener, settings, &stores, Some(worker.health()))?;
     tracing::info!(api = %server.address(), worker = worker.name(), store = stores.place, "up");
     if as_json {
         report::json_line(&json!({ "api": server.address(), "worker": worker.name(), "store": stores.place }));

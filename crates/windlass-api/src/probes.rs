@@ -1,0 +1,73 @@
+//! A worker's probes: `/livez`, `/readyz` and `/metrics`, on the API's socket where a worker runs
+//! beside it, and on a small one of its own where none does.
+//!
+//! They say nothing secret and change nothing, so they need no key.
+
+use axum::Router;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde_json::json;
+use tokio::net::TcpListener;
+use windlass_worker::{Condition, Health};
+
+use crate::problem::{Code, Problem};
+use crate::serve::{Error, Limits, accept_all};
+
+/// Serves a worker's probes until `shutdown` completes.
+///
+/// # Errors
+/// [`Error::Listener`], before the first connection is accepted; never afterwards.
+pub async fn serve_probes(
+    listener: TcpListener,
+    worker: Health,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    let at = listener.local_addr().map_err(Error::Listener)?;
+    tracing::info!(%at, "probes: /livez, /readyz, /metrics");
+    let live = worker.clone();
+    let ready = worker.clone();
+    let rendered = |answer: Result<Response, Problem>| answer.unwrap_or_else(|problem| problem.render(""));
+    let router = Router::new()
+        .route("/livez", get(async move || rendered(livez(&live))))
+        .route("/readyz", get(async move || rendered(readyz(&ready))))
+        .route("/metrics", get(async move || metrics(Some(&worker))))
+        .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path").render(""));
+    accept_all(listener, router, &Limits::PROBES, shutdown).await;
+    Ok(())
+}
+
+/// 200 unless the worker should be started again.
+pub(crate) fn livez(worker: &Health) -> Result<Response, Problem> {
+    if worker.is_live() {
+        return Ok(axum::Json(json!({ "status": "OK" })).into_response());
+    }
+    Err(about(worker, Code::WorkerDead, "the worker has not proved for too long that it can fetch jobs"))
+}
+
+/// 200 while the worker takes jobs.
+pub(crate) fn readyz(worker: &Health) -> Result<Response, Problem> {
+    let detail = match worker.condition() {
+        Condition::Ready => return Ok(axum::Json(json!({ "status": "OK" })).into_response()),
+        Condition::Starting => "the worker has not fetched yet",
+        Condition::Draining => "the worker was told to stop",
+        Condition::CutOff => "the worker cannot fetch jobs at the moment",
+        Condition::Dead => "the worker has not proved for too long that it can fetch jobs",
+    };
+    Err(about(worker, Code::WorkerNotReady, detail).retry_after(1))
+}
+
+/// What is measured, in the Prometheus text format.
+pub(crate) fn metrics(worker: Option<&Health>) -> Response {
+    let text = worker.map(Health::metrics).unwrap_or_default();
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+fn about(worker: &Health, code: Code, detail: &str) -> Problem {
+    let age_ms = u64::try_from(worker.canary_age().as_millis()).unwrap_or(u64::MAX);
+    Problem::new(code, detail)
+        .with("worker", worker.worker())
+        .with("condition", worker.condition().as_str())
+        .with("canary_age_ms", age_ms)
+}
