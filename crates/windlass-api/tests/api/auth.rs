@@ -20,7 +20,7 @@ fn path_of(path: &str) -> String {
 async fn every_route_asks_for_a_key_unless_it_is_public() {
     let bench = with_keys(&["k"]);
     let public: Vec<&str> = ROUTES.iter().filter(|r| r.scope == Scope::Public).map(|r| r.path).collect();
-    assert_eq!(public, ["/api/health", "/livez", "/readyz", "/docs/errors/{code}"]);
+    assert_eq!(public, ["/api/health", "/livez", "/readyz", "/metrics", "/docs/errors/{code}"]);
     for route in ROUTES {
         let path = path_of(route.path);
         let answer = bench.send(route.method, &path, &[], Body::empty()).await;
