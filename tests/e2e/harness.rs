@@ -196,6 +196,10 @@ impl Daemon {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// kill -9, at once.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

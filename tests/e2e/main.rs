@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
+mod cache;
 mod cli;
 mod demo;
 mod faults;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
@@ -24,28 +24,66 @@ pub(crate) struct Read {
 
 /// Reads a body of at most `limit` bytes.
 pub(crate) async fn read(shared: &Shared, headers: &HeaderMap, body: Body, limit: usize) -> Result<Read, Problem> {
-    check_encoding(headers)?;
-    let announced =
-        headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
-    if announced.is_some_and(|bytes| bytes > limit) {
-        return Err(too_large(limit));
+    let mut parts = Parts::begin(shared, headers, body, limit, limit)?;
+    let mut bytes = BytesMut::with_capacity(parts.announced.unwrap_or(0));
+    while let Some(part) = parts.next().await? {
+        bytes.extend_from_slice(&part);
     }
-    let expected = announced.unwrap_or(limit);
-    let room = shared
-        .room_for(expected)
-        .ok_or_else(|| Problem::new(Code::Busy, "too many bodies are being read at the moment").retry_after(1))?;
-    let started = Instant::now();
-    let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0));
-    let mut chunks = body.into_data_stream();
-    loop {
-        let earned = Duration::from_secs((bytes.len() / BYTES_PER_SECOND) as u64);
-        let deadline = started + shared.options.body_timeout + earned;
-        match timeout_at(deadline, chunks.next()).await {
-            Err(_) => return Err(closing(Problem::new(Code::BodyTimeout, "the body came too slowly"))),
-            Ok(None) => return Ok(Read { bytes: bytes.freeze(), _room: room }),
-            Ok(Some(Err(_))) => return Err(closing(Problem::new(Code::BodyUnreadable, "the body broke off"))),
-            Ok(Some(Ok(chunk))) if bytes.len() + chunk.len() > limit => return Err(too_large(limit)),
-            Ok(Some(Ok(chunk))) => bytes.extend_from_slice(&chunk),
+    Ok(Read { bytes: bytes.freeze(), _room: parts.room })
+}
+
+/// What a body that is not kept whole may take of memory while it comes, in bytes.
+const PART_ROOM: usize = 1024 * 1024;
+
+/// A body as it comes: its size, speed and share of memory bounded.
+pub(crate) struct Parts {
+    chunks: BodyDataStream,
+    announced: Option<usize>,
+    read: usize,
+    limit: usize,
+    started: Instant,
+    timeout: Duration,
+    room: OwnedSemaphorePermit,
+}
+
+impl Parts {
+    /// For a caller that keeps no more than a part of it in memory.
+    pub(crate) fn open(shared: &Shared, headers: &HeaderMap, body: Body, limit: usize) -> Result<Self, Problem> {
+        Self::begin(shared, headers, body, limit, PART_ROOM)
+    }
+
+    fn begin(
+        shared: &Shared,
+        headers: &HeaderMap,
+        body: Body,
+        limit: usize,
+        most_room: usize,
+    ) -> Result<Self, Problem> {
+        check_encoding(headers)?;
+        let announced =
+            headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+        if announced.is_some_and(|bytes| bytes > limit) {
+            return Err(too_large(limit));
+        }
+        let room = shared
+            .room_for(announced.unwrap_or(limit).min(most_room))
+            .ok_or_else(|| Problem::new(Code::Busy, "too many bodies are being read at the moment").retry_after(1))?;
+        let (started, timeout) = (Instant::now(), shared.options.body_timeout);
+        Ok(Self { chunks: body.into_data_stream(), announced, read: 0, limit, started, timeout, room })
+    }
+
+    /// The next part; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let earned = Duration::from_secs((self.read / BYTES_PER_SECOND) as u64);
+        match timeout_at(self.started + self.timeout + earned, self.chunks.next()).await {
+            Err(_) => Err(closing(Problem::new(Code::BodyTimeout, "the body came too slowly"))),
+            Ok(None) => Ok(None),
+            Ok(Some(Err(_))) => Err(closing(Problem::new(Code::BodyUnreadable, "the body broke off"))),
+            Ok(Some(Ok(part))) if self.read + part.len() > self.limit => Err(too_large(self.limit)),
+            Ok(Some(Ok(part))) => {
+                self.read += part.len();
+                Ok(Some(part))
+            }
         }
     }
 }

@@ -40,6 +40,7 @@ pub(crate) async fn enqueue(State(shared): State<Shared>, headers: HeaderMap, bo
     let body = body::read(&shared, &headers, body, shared.options.json_bytes).await?;
     let jobs = read(&shared, body).await?;
     check_blobs(&shared, &jobs).await?;
+    pin_blobs(&shared, &jobs).await?;
     let is_batch = jobs.is_batch;
     let accepted: Vec<Accepted> = jobs.ready.iter().map(accepted).collect();
     queue(&shared, jobs, &accepted).await?;
@@ -80,8 +81,33 @@ async fn check_blobs(shared: &Shared, jobs: &Jobs) -> Result<(), Problem> {
     if faults.is_empty() { Ok(()) } else { Err(request::refuse(faults, jobs.is_batch)) }
 }
 
+/// Holds every job's blobs from before it is queued until it has ended. What is held for jobs that
+/// then are not queued is let go by the housekeeper.
+async fn pin_blobs(shared: &Shared, jobs: &Jobs) -> Result<(), Problem> {
+    let mut holders = Vec::new();
+    for (index, ready) in jobs.ready.iter().enumerate().filter(|(_, ready)| !ready.blobs.is_empty()) {
+        let id = JobId::new(ready.job.ulid, ready.queue.clone()).to_string();
+        let digests: BTreeSet<Digest> = ready.blobs.iter().filter_map(|name| name.parse().ok()).collect();
+        holders.push((index, id, Vec::from_iter(digests)));
+    }
+    let artifacts = &shared.services.artifacts;
+    let pins = holders.into_iter().map(|(index, id, digests)| async move {
+        Ok::<_, windlass_store::Error>((index, artifacts.pin(&id, &digests).await?))
+    });
+    let mut faults = Vec::new();
+    let mut pins = stream::iter(pins).buffered(LOOKS);
+    while let Some(pin) = pins.next().await {
+        let (index, missing) = pin?;
+        // One that went since it was looked for.
+        let missing: BTreeSet<String> = missing.iter().map(Digest::hex).collect();
+        faults.extend(lacks(index, &jobs.ready[index], &missing));
+    }
+    if faults.is_empty() { Ok(()) } else { Err(request::refuse(faults, jobs.is_batch)) }
+}
+
 fn lacks(index: usize, job: &Ready, missing: &BTreeSet<String>) -> Vec<Fault> {
-    let lacking = job.blobs.iter().filter(|name| missing.contains(*name));
+    let lacking =
+        job.blobs.iter().filter(|name| missing.contains(*name) || missing.contains(name.trim_start_matches("sha256:")));
     let fault = |name: &String| {
         let message = format!("blob sha256:{} is not stored: upload it first", name.trim_start_matches("sha256:"));
         Fault { index, violation: Violation::new("/args", "blob_missing", message) }

@@ -78,7 +78,8 @@ fn admit(shared: &Shared, route: &str, method: &Method, uri: &Uri, headers: &Hea
     };
     match route.scope {
         Scope::Public => Ok(()),
-        Scope::Read | Scope::Write => shared.options.auth.check_key(headers),
+        // Every key may do everything.
+        Scope::Read | Scope::Write | Scope::Admin => shared.options.auth.check_key(headers),
     }
 }
 

@@ -9,6 +9,7 @@
 mod auth;
 mod blobs;
 mod body;
+mod cache;
 mod control;
 mod enqueue;
 mod events;
@@ -39,6 +40,7 @@ use windlass_store::Services;
 use windlass_worker::{Health, Registry};
 
 pub use auth::{Auth, BadKeyHash, KeyHash, generate_key, hash_key};
+pub use cache::view as cache_stats_view;
 pub use probes::serve_probes;
 pub use problem::Code;
 pub use routes::{ROUTES, Route, Scope};
@@ -217,7 +219,9 @@ fn build(shared: Shared) -> Router {
         .route("/api/tasks/{id}/events", get(events::events))
         .route("/api/tasks/{id}/result", get(result::result))
         .route("/api/blobs", post(blobs::post))
-        .route("/api/blobs/{sha256}", head(blobs::head).put(blobs::put))
+        .route("/api/blobs/{sha256}", head(blobs::head).get(blobs::get).put(blobs::put))
+        .route("/api/cache/stats", get(cache::stats))
+        .route("/api/cache/clear", post(cache::clear))
         .route("/api/queues", get(health::queues))
         .route("/api/queues/{queue}/pause", post(control::pause))
         .route("/api/queues/{queue}/resume", post(control::resume))

@@ -89,6 +89,8 @@ codes! {
     WorkerNotReady "worker_not_ready" SERVICE_UNAVAILABLE "The worker takes no jobs"
     WorkerDead "worker_dead" SERVICE_UNAVAILABLE "The worker should be started again"
     Busy "busy" SERVICE_UNAVAILABLE "Too many uploads at once"
+    BlobQuotaFull "blob_quota_full" INSUFFICIENT_STORAGE "Uploaded blobs take as much room as they may"
+    StorageFull "storage_full" INSUFFICIENT_STORAGE "The artifact store has no room"
 }
 
 /// An answer that says what went wrong. The gate writes it, with the request's id, as
@@ -178,7 +180,21 @@ impl From<windlass_broker::Error> for Problem {
 
 impl From<windlass_store::Error> for Problem {
     fn from(error: windlass_store::Error) -> Self {
+        use windlass_store::Error as E;
         tracing::warn!(error = %chain(&error), "artifact store call failed");
+        match error {
+            E::QuotaFull { max, .. } => {
+                let detail = format!("uploaded blobs together may take {max} bytes; the oldest unused ones go first");
+                return Self::new(Code::BlobQuotaFull, detail).retry_after(60);
+            }
+            E::TooLarge { max, .. } => {
+                return Self::new(Code::BodyTooLarge, format!("at most {max} bytes are kept of one thing"));
+            }
+            full if full.is_full() => {
+                return Self::new(Code::StorageFull, "the artifact store has no room at the moment").retry_after(60);
+            }
+            _ => {}
+        }
         Self::new(Code::StoreUnavailable, "the artifact store does not answer at the moment").retry_after(1)
     }
 }

@@ -9,6 +9,8 @@ pub enum Scope {
     Read,
     /// A key; something is changed.
     Write,
+    /// A key that may see and do everything.
+    Admin,
 }
 
 /// One method on one path.
@@ -37,6 +39,9 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/api/blobs", Scope::Write),
     route("PUT", "/api/blobs/{sha256}", Scope::Write),
     route("HEAD", "/api/blobs/{sha256}", Scope::Read),
+    route("GET", "/api/blobs/{sha256}", Scope::Read),
+    route("GET", "/api/cache/stats", Scope::Admin),
+    route("POST", "/api/cache/clear", Scope::Admin),
     route("GET", "/api/queues", Scope::Read),
     route("POST", "/api/queues/{queue}/pause", Scope::Write),
     route("POST", "/api/queues/{queue}/resume", Scope::Write),

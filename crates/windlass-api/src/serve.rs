@@ -53,6 +53,8 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: impl Future<Output
     if matches!(api.options.auth, Auth::LoopbackOpen) && !at.ip().is_loopback() {
         return Err(Error::OpenToTheWorld(at));
     }
+    // Whoever holds blobs for jobs also lets go of them.
+    let _housekeeper = windlass_worker::Housekeeper::start(api.broker.clone(), api.services.clone());
     let limits = Limits {
         connections: api.options.connections,
         head_timeout: api.options.head_timeout,

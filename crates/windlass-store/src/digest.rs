@@ -24,6 +24,11 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// The digest whose hash this is.
+    pub(crate) const fn from_hash(hash: [u8; 32]) -> Self {
+        Self(hash)
+    }
+
     /// The 64 digits.
     #[must_use]
     pub fn hex(&self) -> String {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::Digest;
+
 /// A store call that did not work out.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -13,6 +15,12 @@ pub enum Error {
         /// What it said.
         #[source]
         source: windlass_redis::Error,
+    },
+    /// Redis answered what no script of ours answers.
+    #[error("{operation} on redis: the answer makes no sense")]
+    Reply {
+        /// What was tried.
+        operation: &'static str,
     },
     /// A file could not be read or written.
     #[error("file {}", path.display())]
@@ -31,4 +39,31 @@ pub enum Error {
         /// The limit.
         max: u64,
     },
+    /// The bytes that came are not those that were announced.
+    #[error("the bytes are {found}")]
+    OtherBytes {
+        /// What they are.
+        found: Digest,
+    },
+    /// Uploads take up as much as they may.
+    #[error("uploads take {used} of {max} bytes")]
+    QuotaFull {
+        /// What they take.
+        used: u64,
+        /// What they may.
+        max: u64,
+    },
+}
+
+impl Error {
+    /// True when the store has no room at the moment: the disk, or Redis' memory, is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match self {
+            Self::Redis { source, .. } => source.class() == windlass_redis::Class::Full,
+            Self::File { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge),
+            _ => false,
+        }
+    }
 }

@@ -1,16 +1,27 @@
-//! The result cache: what went into a job names what came out of it.
+//! The result cache: what went into a job names what came out of it, and equal jobs run once.
+//!
+//! The first of equal jobs takes the *lead*; the others are put off, without an attempt and without
+//! a slot, until its result is there. A lead lasts [`LEAD`] and is renewed while the job runs, so
+//! a leader that dies holds them up no longer than that. The cache only ever spares work: without
+//! it, or when a lead is lost, equal jobs run more than once and come to the same.
 
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use windlass_store::{Digest, Services};
+use windlass_jobs::Ulid;
+use windlass_store::{Digest, Results, Services};
 
 use crate::kind::KindSpec;
 use crate::result::StoredResult;
 
+/// How long a lead lasts without a renewal.
+const LEAD: Duration = Duration::from_secs(10);
+
 /// The key of a job's result: BLAKE3 over kind, version and canonical args, as 64 hex digits.
 /// Input files count through their digests, which are part of the args.
-pub(crate) fn key(spec: &KindSpec, args: &Value) -> String {
+fn key(spec: &KindSpec, args: &Value) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(spec.name.as_bytes()).update(&[0]).update(&spec.version.to_le_bytes());
     hash_value(&mut hasher, args);
@@ -51,9 +62,114 @@ fn canonical_number(number: &serde_json::Number) -> String {
     }
 }
 
+/// What is to be done about a job whose result may be cached.
+pub(crate) enum Sought {
+    /// An equal job has left its result.
+    Hit(StoredResult),
+    /// An equal job is being run: ask again after this long.
+    PutOff(Duration),
+    /// It is to be run.
+    Run(Lead),
+}
+
+/// Looks for the result of an equal job, and for equal jobs that are being run; takes the lead
+/// when there are none. A store that fails means that the job is run.
+pub(crate) async fn seek(services: &Services, spec: &KindSpec, args: &Value, job: Ulid) -> Sought {
+    let Some(ttl) = spec.cache_ttl else { return Sought::Run(Lead::none()) };
+    let key = key(spec, args);
+    if let Some(hit) = look_up(services, &key).await {
+        return Sought::Hit(hit);
+    }
+    // The job's name without its epoch: a job that is delivered again takes its own lead over.
+    let token = job.to_string();
+    match services.results.lead(&key, &token, LEAD).await {
+        Ok(windlass_store::Lead::Mine) => {}
+        Ok(windlass_store::Lead::Other { age }) => return Sought::PutOff(put_off(age)),
+        Err(error) => {
+            tracing::warn!(%error, "equal jobs not asked about: the job is run");
+            return Sought::Run(Lead::none());
+        }
+    }
+    let lead = Lead(Some(Held { results: Arc::clone(&services.results), key, token, ttl }));
+    // The leader before may have ended between the two questions. Dropped, the lead is let go.
+    match lead.look_again(services).await {
+        Some(hit) => Sought::Hit(hit),
+        None => Sought::Run(lead),
+    }
+}
+
+/// A quarter of what the leader has spent already, so that a wait costs a job at most a quarter
+/// of the run it spares; 100 ms to 2 s.
+fn put_off(age: Duration) -> Duration {
+    (age / 4).clamp(Duration::from_millis(100), Duration::from_secs(2))
+}
+
+/// The lead among equal jobs, or nothing for a job without any. Dropped, it is let go.
+pub(crate) struct Lead(Option<Held>);
+
+struct Held {
+    results: Arc<dyn Results>,
+    key: String,
+    token: String,
+    ttl: Duration,
+}
+
+impl Lead {
+    /// For a job that equal ones do not concern.
+    pub(crate) const fn none() -> Self {
+        Self(None)
+    }
+
+    async fn look_again(&self, services: &Services) -> Option<StoredResult> {
+        look_up(services, &self.0.as_ref()?.key).await
+    }
+
+    /// Keeps the lead while the work is done.
+    pub(crate) async fn hold<T>(&self, work: impl Future<Output = T>) -> T {
+        let Some(held) = &self.0 else { return work.await };
+        tokio::select! {
+            biased;
+            out = work => out,
+            never = held.renew() => match never {},
+        }
+    }
+
+    /// Keeps a result for equal jobs. A store that fails costs a later run, nothing else.
+    pub(crate) async fn keep(&self, result: &StoredResult) {
+        let Some(held) = &self.0 else { return };
+        let json = serde_json::to_string(result).unwrap_or_default();
+        if let Err(error) = held.results.put(&held.key, &json, held.ttl).await {
+            tracing::warn!(%error, "result not cached");
+        }
+    }
+}
+
+impl Held {
+    async fn renew(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(LEAD / 3).await;
+            // One that is lost meanwhile means that an equal job runs as well: no harm done.
+            if let Err(error) = self.results.lead(&self.key, &self.token, LEAD).await {
+                tracing::debug!(%error, "lead not renewed");
+            }
+        }
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        let (Some(held), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else { return };
+        runtime.spawn(async move {
+            if let Err(error) = held.results.let_go(&held.key, &held.token).await {
+                tracing::debug!(%error, "lead not let go: it ends by itself");
+            }
+        });
+    }
+}
+
 /// The result of an equal job, if it and all its artifacts are still there; their time is
 /// renewed. A store that fails is a miss.
-pub(crate) async fn look_up(services: &Services, key: &str) -> Option<StoredResult> {
+async fn look_up(services: &Services, key: &str) -> Option<StoredResult> {
     let json = match services.results.get(key).await {
         Ok(json) => json?,
         Err(error) => {
@@ -61,7 +177,17 @@ pub(crate) async fn look_up(services: &Services, key: &str) -> Option<StoredResu
             return None;
         }
     };
-    let mut result: StoredResult = serde_json::from_str(&json).ok()?;
+    match usable(services, &json).await {
+        Some(result) => Some(result),
+        None => {
+            let _ = services.results.forget(key).await;
+            None
+        }
+    }
+}
+
+async fn usable(services: &Services, json: &str) -> Option<StoredResult> {
+    let mut result: StoredResult = serde_json::from_str(json).ok()?;
     for artifact in &result.artifacts {
         let digest: Digest = artifact.blob.parse().ok()?;
         if !services.artifacts.touch(&digest).await.unwrap_or(false) {
@@ -72,14 +198,6 @@ pub(crate) async fn look_up(services: &Services, key: &str) -> Option<StoredResu
     Some(result)
 }
 
-/// Keeps a result for equal jobs. A store that fails costs a later run, nothing else.
-pub(crate) async fn keep(services: &Services, key: &str, result: &StoredResult, ttl: Duration) {
-    let json = serde_json::to_string(result).unwrap_or_default();
-    if let Err(error) = services.results.put(key, &json, ttl).await {
-        tracing::warn!(%error, "result not cached");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +205,14 @@ mod tests {
 
     fn of(args: Value) -> String {
         key(&KindSpec::new("k", ""), &args)
+    }
+
+    #[test]
+    fn a_wait_is_short_and_bounded() {
+        let ms = Duration::from_millis;
+        for (age, wait) in [(0, 100), (400, 100), (2_000, 500), (60_000, 2_000)] {
+            assert_eq!(put_off(ms(age)), ms(wait));
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use windlass_jobs::command::{Claimed, Finish, decode_options, effective_max_atte
 use windlass_jobs::{ArtifactFile, Done, Options, Outcome, Progress, Queue, Reason, RunError};
 use windlass_store::{Digest, Services};
 
-use crate::cache;
+use crate::cache::{self, Lead, Sought};
 use crate::control::Stop;
 use crate::isolate::JobFacts;
 use crate::kind::{KindSpec, RunContext};
@@ -142,18 +142,32 @@ impl Runner {
     }
 
     async fn inline(&self, run: &Run<'_>) -> Ended {
+        // Args that are no JSON are refused by the kind itself.
+        let args = run.spec().cache_ttl.and_then(|_| serde_json::from_str::<Value>(&run.job.claimed.args).ok());
+        let lead = match &args {
+            Some(args) => match cache::seek(&self.services, run.spec(), args, run.job.claimed.lease.ulid).await {
+                Sought::Hit(hit) => return done_with(&hit, false),
+                Sought::PutOff(delay) => return Ended::Snooze(delay),
+                Sought::Run(lead) => lead,
+            },
+            None => Lead::none(),
+        };
         let context = InlineContext { run, reports: &self.reports };
         let handler = run.kind.run_inline(&run.job.claimed.args, &context);
         let handler = self.watchdog.watch(run.spec().name, run.job.claimed.lease, handler);
-        match self.within_limits(run, handler).await {
+        match lead.hold(self.within_limits(run, handler)).await {
             Err(ended) => ended,
             Ok(Outcome::Done(done)) if !done.artifacts.is_empty() => ended_of(Outcome::fatal(
                 "no_directory",
                 "a kind that runs inside the worker has no directory for artifacts",
             )),
-            Ok(Outcome::Done(Done { value: Value::Null, skipped, .. })) => Ended::Done { result: None, skipped },
             Ok(Outcome::Done(done)) => {
-                done_with(&StoredResult { value: done.value, ..StoredResult::default() }, done.skipped)
+                let stored = StoredResult { value: done.value, ..StoredResult::default() };
+                lead.keep(&stored).await;
+                match stored.value {
+                    Value::Null => Ended::Done { result: None, skipped: done.skipped },
+                    _ => done_with(&stored, done.skipped),
+                }
             }
             Ok(other) => ended_of(other),
         }
@@ -196,23 +210,19 @@ impl Runner {
         if !violations.is_empty() {
             return ended_of(refused(&violations));
         }
-        let key = run.spec().cache_ttl.map(|ttl| (cache::key(run.spec(), &args), ttl));
-        if let Some((key, _)) = &key
-            && let Some(hit) = cache::look_up(&self.services, key).await
-        {
-            return done_with(&hit, false);
-        }
-        let work = self.isolated_miss(run, &args);
-        let (mut stored, skipped) = match work.await {
+        let lead = match cache::seek(&self.services, run.spec(), &args, run.job.claimed.lease.ulid).await {
+            Sought::Hit(hit) => return done_with(&hit, false),
+            Sought::PutOff(delay) => return Ended::Snooze(delay),
+            Sought::Run(lead) => lead,
+        };
+        let (mut stored, skipped) = match lead.hold(self.isolated_miss(run, &args)).await {
             Ok(done) => done,
             Err(ended) => return ended,
         };
         if let Err(error) = run.kind.publish(&mut stored, &self.services).await {
             return Ended::Failed { reason: Reason::Error, error, after: None };
         }
-        if let Some((key, ttl)) = key {
-            cache::keep(&self.services, &key, &stored, ttl).await;
-        }
+        lead.keep(&stored).await;
         done_with(&stored, skipped)
     }
 

@@ -66,6 +66,8 @@ pub(crate) enum Command {
     },
     /// Failed jobs: list them, let them start anew, forget them.
     Dead(Dead),
+    /// Results and files that are kept so that equal jobs need not run.
+    Cache(Cache),
     /// Show every queue: what waits, runs, is done, has failed.
     Queues,
     /// Show every worker: whether it can fetch, how many slots it has, what it runs.
@@ -220,6 +222,23 @@ pub(crate) struct Which {
     /// Every failed job of the queue.
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+/// `windlass cache`.
+#[derive(Debug, Args)]
+pub(crate) struct Cache {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: CacheVerb,
+}
+
+/// What can be done with the result cache.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum CacheVerb {
+    /// How much is kept, and how well it serves.
+    Stats,
+    /// Forget every result, so that equal jobs run anew; files of finished jobs stay.
+    Clear,
 }
 
 /// `windlass bench`.

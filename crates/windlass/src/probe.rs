@@ -18,7 +18,14 @@ use windlass_worker::{InlineKind, Inputs, IsolatedKind, KindSpec, Registry, RunC
 const QUEUE: &str = "probe";
 
 pub(crate) fn register(registry: &mut Registry) {
-    registry.inline(Noop).inline(Sleep).inline(Fail).inline(Block).isolated(IsolatedNoop).isolated(crash::Crash);
+    registry
+        .inline(Noop)
+        .inline(Sleep)
+        .inline(Fail)
+        .inline(Block)
+        .isolated(IsolatedNoop)
+        .isolated(Cacheable)
+        .isolated(crash::Crash);
 }
 
 /// `probe.noop`: any args, no result.
@@ -158,6 +165,46 @@ impl IsolatedKind for IsolatedNoop {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let runs = RUNS.fetch_add(1, Ordering::Relaxed) + 1;
         let value = json!({ "child": std::process::id(), "runs_of_child": runs });
+        Outcome::Done(Done { value, ..Done::default() })
+    }
+}
+
+/// `probe.cacheable`: `{"ms": 0–60,000, "key"}`; what comes out is kept for a day, so that of
+/// equal jobs one runs.
+struct Cacheable;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CacheableArgs {
+    ms: u64,
+    /// Any text, to make jobs differ.
+    #[serde(default)]
+    key: String,
+}
+
+impl IsolatedKind for Cacheable {
+    type Args = CacheableArgs;
+
+    fn spec(&self) -> KindSpec {
+        KindSpec {
+            queue: QUEUE,
+            cache_ttl: Some(KindSpec::CACHE_TTL),
+            ..KindSpec::new("probe.cacheable", "takes args.ms in a child process; equal jobs run once")
+        }
+    }
+    fn check(&self, args: &CacheableArgs) -> Vec<Violation> {
+        match args.ms {
+            0..=60_000 => Vec::new(),
+            ms => vec![Violation::new("/ms", "out_of_range", format!("{ms}; 0 to 60000 is allowed"))],
+        }
+    }
+    fn inputs(&self, _: &CacheableArgs) -> Inputs {
+        Inputs::default()
+    }
+    fn run(&self, args: CacheableArgs, _: &Path, ctx: &dyn RunContext) -> Outcome {
+        ctx.progress(0.0, "working");
+        std::thread::sleep(Duration::from_millis(args.ms));
+        let value = json!({ "key": args.key, "child": std::process::id() });
         Outcome::Done(Done { value, ..Done::default() })
     }
 }

@@ -8,7 +8,7 @@ use windlass_broker::redis::RedisBroker;
 use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
 use windlass_jobs::Queue;
 use windlass_redis::Link;
-use windlass_store::{FileArtifacts, FileResults, RedisArtifacts, RedisResults, Services};
+use windlass_store::{Services, file_services, redis_services};
 use windlass_worker::{Isolation, Registry, Worker, WorkerOptions};
 
 use crate::settings::Settings;
@@ -35,17 +35,14 @@ impl Stores {
     /// Opens what the settings name. A Redis is not contacted yet.
     pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Self> {
         match &settings.redis {
-            Some(options) => Self::redis(options, &settings.queue_prefix),
+            Some(options) => Self::redis(options, settings),
             None => Self::embedded(settings).await,
         }
     }
 
-    fn redis(options: &windlass_redis::Options, prefix: &str) -> anyhow::Result<Self> {
-        let link = Link::new(options.clone())?;
-        let services = Services {
-            artifacts: Arc::new(RedisArtifacts::new(link.clone(), prefix)),
-            results: Arc::new(RedisResults::new(link.clone(), prefix)),
-        };
+    fn redis(options: &windlass_redis::Options, settings: &Settings) -> anyhow::Result<Self> {
+        let (link, prefix) = (Link::new(options.clone())?, settings.queue_prefix.as_str());
+        let services = redis_services(&link, prefix, settings.limits.clone());
         let broker = Arc::new(RedisBroker::new(link, prefix));
         let (options, prefix) = (options.clone(), prefix.to_owned());
         let place = options.shown().to_owned();
@@ -60,8 +57,7 @@ impl Stores {
         let broker = SqliteBroker::open(&file, SqliteOptions::default())
             .await
             .with_context(|| format!("the embedded queue {}", file.display()))?;
-        let services =
-            Services { artifacts: Arc::new(FileArtifacts::new(dir)), results: Arc::new(FileResults::new(dir)) };
+        let services = file_services(dir, settings.limits.clone());
         let broker: SharedBroker = Arc::new(broker);
         let shared = Arc::clone(&broker);
         Ok(Self {

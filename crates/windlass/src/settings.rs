@@ -56,6 +56,10 @@ pub(crate) struct Settings {
     /// When a child is used again. `WINDLASS_CHILD_JOBS` (1–1,000,000, default 100) and
     /// `WINDLASS_CHILD_MEMORY_MIB` (1–1,048,576, default 256).
     pub(crate) recycle: windlass_worker::Recycle,
+    /// How much is kept beside the queue, and for how long: `WINDLASS_CACHE_MAX_MB` (1–16,777,216,
+    /// default 1024), `WINDLASS_BLOBS_MAX_MB` (the same, default 2048),
+    /// `WINDLASS_ARTIFACT_TTL_HOURS` and `WINDLASS_BLOB_TTL_HOURS` (1–8,760, default 24).
+    pub(crate) limits: windlass_store::Limits,
     /// What is logged, as a filter of the tracing crate. `WINDLASS_LOG`, default `info`.
     pub(crate) log: String,
     /// How it is logged: `text` or `json`. `WINDLASS_LOG_FORMAT`, default `text`.
@@ -115,6 +119,10 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_CHILD_PROGRAM", "child_program"),
     ("WINDLASS_CHILD_JOBS", "child_jobs"),
     ("WINDLASS_CHILD_MEMORY_MIB", "child_memory_mib"),
+    ("WINDLASS_CACHE_MAX_MB", "cache_max_mb"),
+    ("WINDLASS_BLOBS_MAX_MB", "blobs_max_mb"),
+    ("WINDLASS_ARTIFACT_TTL_HOURS", "artifact_ttl_hours"),
+    ("WINDLASS_BLOB_TTL_HOURS", "blob_ttl_hours"),
     ("WINDLASS_LOG", "log"),
     ("WINDLASS_LOG_FORMAT", "log_format"),
     ("REDIS_URL", "redis_url"),
@@ -251,6 +259,7 @@ impl Settings {
             grace: grace_s.map_or(windlass_worker::WorkerOptions::GRACE, Duration::from_secs),
             child_program: found.text("WINDLASS_CHILD_PROGRAM").unwrap_or(THIS_PROGRAM).into(),
             recycle: recycle(&found)?,
+            limits: limits(&found)?,
             log: found.text("WINDLASS_LOG").unwrap_or("info").to_owned(),
             log_format: found.parse("WINDLASS_LOG_FORMAT", "text or json", |_| true)?.unwrap_or(LogFormat::Text),
         })
@@ -286,6 +295,27 @@ fn health(found: &Found) -> anyhow::Result<windlass_worker::HealthLimits> {
         health.live_within = Duration::from_millis(ms);
     }
     Ok(health)
+}
+
+fn limits(found: &Found) -> anyhow::Result<windlass_store::Limits> {
+    let mut limits = windlass_store::Limits::default();
+    let sizes =
+        [("WINDLASS_CACHE_MAX_MB", &mut limits.cache_bytes), ("WINDLASS_BLOBS_MAX_MB", &mut limits.upload_bytes)];
+    for (name, bytes) in sizes {
+        if let Some(mib) = found.parse::<u64>(name, "1 to 16777216", |mib| (1..=16_777_216).contains(mib))? {
+            *bytes = mib * 1024 * 1024;
+        }
+    }
+    let spans = [
+        ("WINDLASS_ARTIFACT_TTL_HOURS", &mut limits.artifact_ttl),
+        ("WINDLASS_BLOB_TTL_HOURS", &mut limits.upload_ttl),
+    ];
+    for (name, ttl) in spans {
+        if let Some(hours) = found.parse::<u64>(name, "1 to 8760", |hours| (1..=8_760).contains(hours))? {
+            *ttl = Duration::from_secs(hours * 3600);
+        }
+    }
+    Ok(limits)
 }
 
 fn listen(found: &Found) -> anyhow::Result<SocketAddr> {
@@ -414,6 +444,8 @@ mod tests {
         check("WINDLASS_WORKER_LISTEN", "8002", "off, or an address");
         check("WINDLASS_READY_WITHIN_MS", "499", "500 to 3600000");
         check("WINDLASS_LIVE_WITHIN_MS", "14999", "15000 (ready within)");
+        check("WINDLASS_CACHE_MAX_MB", "0", "1 to 16777216");
+        check("WINDLASS_BLOB_TTL_HOURS", "-1", "1 to 8760");
         check("REDIS_URL", "https://u:geheim@x", "***");
         check("WINDLASS_API_KEYS", "short", "***");
         let text = format!("{:#}", read(&[], &[("windlass.toml", "slotz = 1")]).unwrap_err());

@@ -20,6 +20,15 @@ async fn blobs_are_stored_under_their_digest() {
         assert_eq!((answer.status, answer.json()), (StatusCode::CREATED, expected.clone()), "{method} {path}");
     }
     assert_eq!(bench.send("HEAD", &path, &[], Body::empty()).await.status, StatusCode::OK);
+    let down = bench.get(&path).await;
+    assert_eq!((down.status, down.body.as_slice()), (StatusCode::OK, &b"cards"[..]));
+    // B29: whatever it is, no browser takes it for a page.
+    assert_eq!(
+        (down.header("content-type"), down.header("content-disposition")),
+        ("application/octet-stream", "attachment")
+    );
+    assert_eq!(down.header("etag"), format!("\"{}\"", digest.hex()));
+    assert_eq!(bench.get(&format!("/api/blobs/{}", Digest::of(b"x").hex())).await.code(), "blob_not_found");
 }
 
 #[tokio::test]
@@ -85,8 +94,44 @@ async fn bodies_in_memory_are_bounded_together() {
 #[tokio::test]
 async fn a_store_that_fails_is_told_without_its_inside() {
     let bench = Bench::new();
-    std::fs::write(bench.dir.path().join("artifacts"), "a file where the folder would be").unwrap();
+    std::fs::write(bench.dir.path().join("incoming"), "a file where the folder would be").unwrap();
     let answer = bench.send("POST", "/api/blobs", &[], "x").await;
     assert_eq!((answer.status, answer.code().as_str()), (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"));
-    assert!(!String::from_utf8_lossy(&answer.body).contains("artifacts/"), "{}", answer.json());
+    assert!(!String::from_utf8_lossy(&answer.body).contains("incoming/"), "{}", answer.json());
+}
+
+/// F44: a disk without room is 507, and what was there is whole.
+#[tokio::test]
+async fn uploads_over_the_quota_are_507() {
+    let mut bench = Bench::new();
+    let limits = windlass_store::Limits { upload_bytes: 10, ..windlass_store::Limits::default() };
+    bench.api.services = windlass_store::file_services(bench.dir.path(), limits);
+    bench.app = windlass_api::router(bench.api.clone());
+    assert_eq!(bench.send("POST", "/api/blobs", &[], "ten bytes.").await.status, StatusCode::CREATED);
+    let answer = bench.send("POST", "/api/blobs", &[], "x").await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (507, "blob_quota_full"));
+    assert_eq!(answer.header("retry-after"), "60");
+    assert_eq!(bench.get(&format!("/api/blobs/{}", Digest::of(b"x").hex())).await.status, StatusCode::NOT_FOUND);
+}
+
+/// A job's blobs are held from the door on, whatever their age; those of a refused one are not lost.
+#[tokio::test]
+async fn a_jobs_blobs_are_held_until_it_has_ended() {
+    let bench = Bench::new();
+    let digest = Digest::of(b"card");
+    bench.send("POST", "/api/blobs", &[], "card").await;
+    let job = json!({ "kind": "test.picture", "args": { "blob": digest.hex(), "width": 5 } });
+    let accepted = bench.post(json!([job, job])).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{}", accepted.json());
+    let artifacts = &bench.api.services.artifacts;
+    assert_eq!(artifacts.stats().await.unwrap().pinned_jobs, 2);
+    let long_ago = std::time::SystemTime::now() - windlass_store::PIN_CHECK * 2;
+    for pin in std::fs::read_dir(bench.dir.path().join("pins")).unwrap() {
+        std::fs::File::options().append(true).open(pin.unwrap().path()).unwrap().set_modified(long_ago).unwrap();
+    }
+    let claimed = bench.claim("pictures").await;
+    let done = windlass_jobs::command::Settle::Success { result: None, skipped: false };
+    bench.settle("pictures", claimed.lease, done).await;
+    let released = windlass_worker::release_ended(&bench.api.broker, &bench.api.services).await.unwrap();
+    assert_eq!((released, artifacts.stats().await.unwrap().pinned_jobs), (1, 1), "the other one still waits");
 }

@@ -4,6 +4,7 @@
 
 mod auth;
 mod blobs;
+mod cache;
 mod control;
 mod enqueue;
 mod errors;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 use windlass_jobs::{JobId, NewJob, Options, Queue, When};
 use windlass_producer::Producer;
-use windlass_store::Services;
+use windlass_store::{Digest, Services};
 use windlass_worker::{KindSpec, Registry};
 
 use super::{report, task};
@@ -33,6 +33,7 @@ pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> an
     };
     let job = new_job(&args, &spec, &value)?;
     let id = JobId::new(job.ulid, queue.clone());
+    hold_inputs(&registry, &stores.services, spec.name, &value, &id).await?;
     Producer::new(stores.broker.clone()).enqueue(&queue, job).await?;
     if !args.wait {
         return Ok(accepted(&id, as_json));
@@ -54,6 +55,25 @@ pub(crate) async fn submit_and_wait(
     let id = JobId::new(job.ulid, queue.clone());
     Producer::new(stores.broker.clone()).enqueue(queue, job).await?;
     wait(settings, stores, crate::kinds::registry(Some(&stores.broker)), &id, None, as_json).await
+}
+
+/// Holds the blobs a job needs until it has ended, whenever that is.
+async fn hold_inputs(
+    registry: &Registry,
+    services: &Services,
+    kind: &str,
+    args: &Value,
+    id: &JobId,
+) -> anyhow::Result<()> {
+    let blobs = registry.inputs(kind, args).unwrap_or_default().blobs;
+    let digests: Vec<Digest> = blobs.iter().map(|blob| blob.parse()).collect::<Result<_, _>>()?;
+    if digests.is_empty() {
+        return Ok(());
+    }
+    match services.artifacts.pin(&id.to_string(), &digests).await?.first() {
+        Some(missing) => bail!("blob {missing} is not stored: name a file with \"@path\" to upload it"),
+        None => Ok(()),
+    }
 }
 
 fn accepted(id: &JobId, as_json: bool) -> ExitCode {
@@ -176,7 +196,7 @@ async fn upload_named(value: &mut Value, base: &Path, services: &Services) -> an
 
 async fn upload(path: &Path, services: &Services) -> anyhow::Result<String> {
     let (digest, _) =
-        services.artifacts.put_file(path).await.with_context(|| format!("upload of {}", path.display()))?;
+        services.artifacts.upload_file(path).await.with_context(|| format!("upload of {}", path.display()))?;
     Ok(digest.to_string())
 }
 

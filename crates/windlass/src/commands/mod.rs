@@ -2,6 +2,7 @@
 
 mod api;
 mod bench;
+mod cache;
 mod control;
 mod dead;
 mod demo;
@@ -47,6 +48,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Resume { queue } => control::pause(&settings, &queue, false, json).await,
         Command::Limit { queue, max_waiting } => control::limit(&settings, &queue, max_waiting, json).await,
         Command::Dead(args) => dead::run(&settings, &args, json).await,
+        Command::Cache(args) => cache::run(&settings, args.verb, json).await,
         Command::Queues => queues::run(&settings, json).await,
         Command::Workers => workers::run(&settings, json).await,
         Command::Doctor => doctor::run(&settings, json).await,

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use windlass_worker::Health;
+use windlass_worker::{Health, Housekeeper};
 
 use super::{api, report};
 use crate::cli::WorkerArgs;
@@ -22,6 +22,7 @@ pub(crate) async fn run(settings: &Settings, args: &WorkerArgs, as_json: bool) -
     let mut signals = Signals::listen()?;
     let listener = listen(settings.worker_listen).await?;
     let names: Vec<String> = queues.iter().map(ToString::to_string).collect();
+    let _housekeeper = Housekeeper::start(stores.broker.clone(), stores.services.clone());
     let mut worker = stores.worker(settings, registry, queues, args.slots)?;
     let probes = listener.map(|listener| Probes::on(listener, worker.health())).transpose()?;
     let at = probes.as_ref().map(|probes| probes.address);
