@@ -215,7 +215,7 @@ impl Runner {
             Sought::PutOff(delay) => return Ended::Snooze(delay),
             Sought::Run(lead) => lead,
         };
-        let (mut stored, skipped) = match lead.hold(self.isolated_miss(run, &args)).await {
+        let (mut stored, skipped) = match lead.hold(Box::pin(self.isolated_miss(run, &args))).await {
             Ok(done) => done,
             Err(ended) => return ended,
         };
