@@ -16,9 +16,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("windlass-worker", &["jobs", "broker", "store", "producer"]),
     ("windlass-pdf", &["jobs", "worker", "chart"]),
     ("windlass-chart", &["jobs", "worker", "store"]),
-    ("windlass-api", &["jobs", "redis", "broker", "store", "producer", "worker", "pdf", "chart"]),
+    ("windlass-market", &["jobs", "redis", "store", "producer", "worker"]),
+    ("windlass-api", &["jobs", "redis", "broker", "store", "producer", "worker", "pdf", "chart", "market"]),
     ("windlass-testkit", &["jobs", "broker", "redis", "store", "producer", "worker"]),
-    ("windlass", &["jobs", "redis", "broker", "store", "producer", "worker", "pdf", "chart", "api"]),
+    ("windlass", &["jobs", "redis", "broker", "store", "producer", "worker", "pdf", "chart", "market", "api"]),
     ("e2e", &[]),
 ];
 

@@ -12,3 +12,4 @@ mod http;
 mod isolation;
 mod layering;
 mod liveness;
+mod market;

@@ -1,9 +1,12 @@
 //! The command line: what can be asked for.
 
+mod market;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use market::{Market, MarketCandles, MarketReplay, MarketVerb, ReplayMode};
 use windlass_jobs::{JobId, Priority, Queue, Reason};
 
 /// Windlass: background jobs done reliably – PDFs, charts, checks – with one binary.
@@ -76,6 +79,8 @@ pub(crate) enum Command {
     Kinds,
     /// Look whether everything a worker needs is there and works; code 1 when not.
     Doctor,
+    /// Prices and positions: hold the rules against files of quotes.
+    Market(Market),
     /// Measure.
     Bench(Bench),
 }

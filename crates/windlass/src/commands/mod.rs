@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod enqueue;
 mod kinds;
+mod market;
 mod queues;
 mod report;
 mod task;
@@ -53,6 +54,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Workers => workers::run(&settings, json).await,
         Command::Doctor => doctor::run(&settings, json).await,
         Command::Kinds => Ok(kinds::run(json)),
+        Command::Market(args) => market::run(args, json).await,
         Command::Bench(args) => match args.what {
             BenchWhat::Queue(args) => bench::run(&settings, &args, json).await,
         },

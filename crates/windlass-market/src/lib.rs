@@ -1,0 +1,18 @@
+//! Prices, candles, positions: stop-loss and take-profit decided on every quote.
+//!
+//! The rules are pure: integers in, decisions out, no clock and no IO. Prices are integer
+//! points (price × 10^digits); this crate never computes with a floating-point price, never
+//! rounds a price that does not fit, and never triggers anything on a price made up for display.
+
+#![forbid(unsafe_code)]
+
+pub mod calendar;
+pub mod candle;
+mod csv;
+pub mod guard;
+pub mod index;
+pub mod price;
+pub mod replay;
+pub mod rules;
+
+pub use csv::Error as CsvError;
