@@ -113,7 +113,7 @@ fn late_ticks_count_until_their_minute_is_forgotten() {
     let life = Life { minute_ms: Some(60_000), grace_ms: 2_000 };
     let mut candles = Candles::new(&[Timeframe::MINUTE], None, life);
     assert_eq!(candles.add(&tick(10, 1, 10)), Added::Counted);
-    assert_eq!(candles.tick_over(62_000)[0].1.is_final, true);
+    assert!(candles.tick_over(62_000)[0].1.is_final);
     assert_eq!(candles.add(&tick(70_000, 3, 12)), Added::Counted);
     assert_eq!(candles.add(&tick(5, 2, 9)), Added::Late);
     assert_eq!(candles.add(&tick(5, 2, 9)), Added::Duplicate);

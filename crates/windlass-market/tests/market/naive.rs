@@ -72,12 +72,7 @@ pub(crate) fn closings(
         if let Some(trail) = rules.trail {
             armed |= trail.activation.is_none_or(|price| if is_long { extreme >= price } else { extreme <= price });
             if armed {
-                let level = match (trail.distance, is_long) {
-                    (Distance::Points(points), true) => extreme - points,
-                    (Distance::Points(points), false) => extreme + points,
-                    (Distance::Bps(bps), true) => extreme * (10_000 - bps) / 10_000,
-                    (Distance::Bps(bps), false) => (extreme * (10_000 + bps) + 9_999) / 10_000,
-                };
+                let level = trailing(trail.distance, extreme, is_long);
                 let better = |stop: i64| if is_long { level - stop } else { stop - level };
                 if stop.is_none_or(|stop| better(stop) >= trail.step) {
                     stop = Some(level);
@@ -87,4 +82,14 @@ pub(crate) fn closings(
         }
     }
     (closed, stop)
+}
+
+/// R4: a long's stop is rounded down, a short's up.
+fn trailing(distance: Distance, extreme: i64, is_long: bool) -> i64 {
+    match (distance, is_long) {
+        (Distance::Points(points), true) => extreme - points,
+        (Distance::Points(points), false) => extreme + points,
+        (Distance::Bps(bps), true) => extreme * (10_000 - bps) / 10_000,
+        (Distance::Bps(bps), false) => (extreme * (10_000 + bps) + 9_999) / 10_000,
+    }
 }
