@@ -7,10 +7,7 @@ use serde_json::json;
 use windlass_jobs::{ArtifactFile, Done, Outcome, Violation};
 use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext};
 
-use crate::{ChartArgs, Drawn, Error, RENDERER_VERSION, render_png};
-
-/// Where the image lies in the private directory.
-const OUTPUT: &str = "out/chart.png";
+use crate::{ChartArgs, Drawn, Error, RENDERER_VERSION, render_file};
 
 /// Bytes a pixel costs at the peak: four drawn, three as RGB, three for the file at worst.
 const PEAK_BYTES_PER_PIXEL: u64 = 10;
@@ -19,7 +16,7 @@ const PEAK_BYTES_PER_PIXEL: u64 = 10;
 /// at 12 MiB in all (2026-11-20).
 const BASE_BYTES: u64 = 64 << 20;
 
-/// Draws a price chart as `out/chart.png`.
+/// Draws a price chart as `out/chart.<format>`.
 ///
 /// The value of the result: `{format, width_px, height_px, bytes, bars, visible_bars,
 /// draw_ms, encode_ms, notes, renderer_version}`.
@@ -35,7 +32,7 @@ impl IsolatedKind for ChartRender {
             queue: "chart",
             timeout: Duration::from_secs(60),
             cache_ttl: Some(KindSpec::CACHE_TTL),
-            ..KindSpec::new("chart.render", "draws a price chart as a PNG image")
+            ..KindSpec::new("chart.render", "draws a price chart as PNG, JPEG, WebP or SVG")
         }
     }
 
@@ -54,7 +51,7 @@ impl IsolatedKind for ChartRender {
             return Outcome::Cancel { reason: "cancelled before drawing".to_owned() };
         }
         ctx.progress(5.0, "drawing");
-        let drawn = match render_png(&args) {
+        let drawn = match render_file(&args) {
             Ok(drawn) => drawn,
             Err(Error::Refused(violations)) => return refused(&violations),
             Err(error) => return Outcome::fatal("chart_failed", with_sources(&error)),
@@ -63,11 +60,12 @@ impl IsolatedKind for ChartRender {
             return Outcome::Cancel { reason: "cancelled before writing".to_owned() };
         }
         ctx.progress(90.0, "writing");
-        let path = dir.join(OUTPUT);
+        let output = format!("out/{}", file_name(&args));
+        let path = dir.join(&output);
         let written =
-            path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, &drawn.png));
+            path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, &drawn.file));
         if let Err(error) = written {
-            return Outcome::retry("write_failed", format!("{OUTPUT}: {error}"));
+            return Outcome::retry("write_failed", format!("{output}: {error}"));
         }
         ctx.progress(100.0, "done");
         Outcome::Done(done(&args, &drawn))
@@ -89,10 +87,10 @@ fn done(args: &ChartArgs, drawn: &Drawn) -> Done {
     let ms = |time: Duration| (time.as_secs_f64() * 1e4).round() / 10.0;
     Done {
         value: json!({
-            "format": "png",
+            "format": args.format,
             "width_px": drawn.width_px,
             "height_px": drawn.height_px,
-            "bytes": drawn.png.len(),
+            "bytes": drawn.file.len(),
             "bars": args.candles.t.len(),
             "visible_bars": drawn.visible_bars,
             "draw_ms": ms(drawn.draw_time),
@@ -101,10 +99,14 @@ fn done(args: &ChartArgs, drawn: &Drawn) -> Done {
             "renderer_version": RENDERER_VERSION,
         }),
         artifacts: vec![ArtifactFile {
-            name: "chart.png".to_owned(),
-            media_type: "image/png".to_owned(),
-            path: OUTPUT.into(),
+            name: file_name(args),
+            media_type: args.format.media_type().to_owned(),
+            path: format!("out/{}", file_name(args)).into(),
         }],
         skipped: false,
     }
+}
+
+fn file_name(args: &ChartArgs) -> String {
+    format!("chart.{}", args.format.name())
 }

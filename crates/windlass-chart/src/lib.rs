@@ -1,17 +1,17 @@
-//! Price charts as PNG images: candles, moving averages, volume, axes, in pure Rust.
+//! Price charts as images and vectors: bars of eight types, studies, levels, markers, axes.
 //!
 //! Never opens a socket, starts a browser or reads a font of the machine; equal args give
 //! byte-identical images. Data flows one way: [`args`] → [`render`] → [`scene`] →
-//! [`raster`] → [`encode`]; [`handler`] makes the job kind `chart.render` of it.
+//! [`raster`] → [`encode`], or → [`svg`]; [`handler`] makes the job kind `chart.render` of it.
 //!
 //! ```
-//! use windlass_chart::{GOOG_DAILY_CSV, args::ChartArgs, csv, render_png};
+//! use windlass_chart::{GOOG_DAILY_CSV, args::ChartArgs, csv, render_file};
 //!
 //! let candles = csv::candles_from_csv(GOOG_DAILY_CSV)?;
 //! let mut args = ChartArgs::new("GOOG", "1d".parse()?, candles);
 //! args.visible_bars = Some(200);
-//! let drawn = render_png(&args)?;
-//! assert!(drawn.png.starts_with(b"\x89PNG"));
+//! let drawn = render_file(&args)?;
+//! assert!(drawn.file.starts_with(b"\x89PNG"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -24,20 +24,24 @@ pub mod csv;
 pub mod encode;
 pub mod font;
 pub mod handler;
+pub mod indicator;
+pub mod pattern;
 pub mod raster;
 pub mod render;
+pub mod renko;
 pub mod scene;
 pub mod svg;
 
-pub use args::ChartArgs;
+pub use args::{ChartArgs, Format};
 pub use handler::ChartRender;
+pub use render::{Chart, Values};
 
 /// GOOG, daily, 2004-08-19 to 2013-03-01, 2,148 bars, for demos and tests: public domain,
 /// "Quandl WIKI Prices. Archived copy supplied by marketneutral on Kaggle."
 pub const GOOG_DAILY_CSV: &str = include_str!("../assets/data/GOOG_1d.csv");
 
 /// Raised whenever equal args may give another image.
-pub const RENDERER_VERSION: u32 = 1;
+pub const RENDERER_VERSION: u32 = 2;
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +57,15 @@ pub enum Error {
         /// Rows asked for.
         height_px: u32,
     },
-    /// The PNG encoder failed.
+    /// The encoder failed.
     #[error("the image could not be encoded")]
-    Encode(#[source] png::EncodingError),
+    Encode(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    fn encode(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Encode(source.into())
+    }
 }
 
 fn summary(violations: &[Violation]) -> String {
@@ -66,8 +76,8 @@ fn summary(violations: &[Violation]) -> String {
 /// A finished chart.
 #[derive(Debug)]
 pub struct Drawn {
-    /// The PNG file.
-    pub png: Vec<u8>,
+    /// The file, in the format asked for.
+    pub file: Vec<u8>,
     /// Columns of the image: `width_px` × `scale`.
     pub width_px: u32,
     /// Rows of the image: `height_px` × `scale`.
@@ -76,31 +86,42 @@ pub struct Drawn {
     pub visible_bars: usize,
     /// What was drawn otherwise than asked, each for a person.
     pub notes: Vec<String>,
+    /// The drawn bars and the computed series.
+    pub values: Values,
     /// Time taken to lay out and draw.
     pub draw_time: Duration,
     /// Time taken to encode.
     pub encode_time: Duration,
 }
 
-/// Draws `args` and encodes the image.
+/// Draws `args` and writes the file.
 ///
 /// # Errors
 /// [`Error::Refused`] when `args` are wrong; the others should not happen.
-pub fn render_png(args: &ChartArgs) -> Result<Drawn, Error> {
+pub fn render_file(args: &ChartArgs) -> Result<Drawn, Error> {
     let started = Instant::now();
     let chart = render::chart(args).map_err(Error::Refused)?;
-    let pixels = raster::draw(&chart.scene)?;
-    let draw_time = started.elapsed();
-    let png = encode::png(&pixels, args.effort)?;
-    Ok(Drawn {
-        png,
-        width_px: pixels.width_px(),
-        height_px: pixels.height_px(),
-        visible_bars: chart.visible_bars,
-        notes: chart.notes,
-        draw_time,
-        encode_time: started.elapsed().saturating_sub(draw_time),
-    })
+    let Chart { scene, visible_bars, notes, values } = chart;
+    let (width_px, height_px) = (scene.width_px, scene.height_px);
+    let (file, draw_time) = if args.format == Format::Svg {
+        let draw_time = started.elapsed();
+        (svg::document(&scene).into_bytes(), draw_time)
+    } else {
+        let pixels = raster::draw(&scene)?;
+        let draw_time = started.elapsed();
+        (encode::file(&pixels, args)?, draw_time)
+    };
+    let encode_time = started.elapsed().saturating_sub(draw_time);
+    Ok(Drawn { file, width_px, height_px, visible_bars, notes, values, draw_time, encode_time })
+}
+
+/// A small picture of `args` as a PNG file, `width_px` wide: bars and lines without words.
+///
+/// # Errors
+/// As [`render_file`].
+pub fn thumbnail_png(args: &ChartArgs, width_px: u32) -> Result<Vec<u8>, Error> {
+    let scene = render::thumbnail(args, width_px).map_err(Error::Refused)?;
+    encode::png(&raster::draw(&scene)?, encode::Effort::Balanced)
 }
 
 /// Adds every kind of this crate.

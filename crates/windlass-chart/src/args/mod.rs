@@ -4,20 +4,28 @@
 //! format is refused by serde, a wrong value by [`ChartArgs::check`].
 
 mod check;
+mod check_marks;
 mod column;
-
-use std::fmt;
-use std::str::FromStr;
+mod interval;
+mod look;
+mod marks;
+mod study;
 
 use serde::{Deserialize, Serialize};
 
 pub use crate::encode::Effort;
 pub use check::MAX_PRICE;
 pub use column::Column;
+pub use interval::{Interval, UnknownInterval};
+pub use look::{
+    Brick, ChartType, Colors, Format, Hex, Locale, Palette, PriceMode, PriceScale, Renko, Return, Side, Store, Theme,
+};
+pub use marks::{Level, LevelKind, Line, LineStyle, Marker, MarkerAt, Position, PositionSide, Shape, Spot, Zone};
+pub use study::{Overlay, Panel, PanelKind, VwapAnchor};
 
 /// What to draw.
 ///
-/// *Shape*: a JSON object; `symbol`, `interval` and `candles` are required.
+/// *Shape*: a JSON object; `symbol`, `interval` and either `candles` or `source` are required.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChartArgs {
@@ -25,30 +33,65 @@ pub struct ChartArgs {
     pub symbol: String,
     /// The time one bar covers: `1m 3m 5m 15m 30m 1h 2h 4h 6h 12h 1d 1w 1mo`.
     pub interval: Interval,
-    /// The bars, oldest first: 1–50,000.
+    /// The bars, oldest first: 1–50,000. Either these or a `source`.
+    #[serde(default)]
     pub candles: Candles,
-    /// How many of the newest bars are drawn, 2–5,000; older ones only feed the averages.
-    /// Default: all but those the longest average needs before its first value.
+    /// Where the bars are, when they do not come with the args.
+    #[serde(default)]
+    pub source: Option<Source>,
+    /// How many of the newest bars are drawn, 2–5,000; older ones only feed the studies.
+    /// Default: all but those the slowest study needs before its first value.
     #[serde(default)]
     pub visible_bars: Option<u32>,
     /// How bars are drawn. Default `candle`.
     #[serde(default, rename = "type")]
     pub chart_type: ChartType,
+    /// How high bricks are, with the type `renko` only. Default: the range of 14 bars.
+    #[serde(default)]
+    pub renko: Option<Renko>,
     /// Lines over the price, at most 10. Default none.
     #[serde(default)]
     pub overlays: Vec<Overlay>,
     /// Panels below the price, at most 6, each kind once. Default none.
     #[serde(default)]
     pub panels: Vec<Panel>,
+    /// Prices that matter, at most 20. Default none.
+    #[serde(default)]
+    pub levels: Vec<Level>,
+    /// Positions with risk and reward, at most 20. Default none.
+    #[serde(default)]
+    pub positions: Vec<Position>,
+    /// Straight lines, at most 20. Default none.
+    #[serde(default)]
+    pub lines: Vec<Line>,
+    /// Shaded ranges of prices, at most 20. Default none.
+    #[serde(default)]
+    pub zones: Vec<Zone>,
+    /// Signs at bars, at most 200. Default none.
+    #[serde(default)]
+    pub markers: Vec<Marker>,
+    /// Candlestick patterns to look for, by the names of TA-Lib in any case, with or without
+    /// `CDL` and underscores: `hammer`, `morning_star`, `CDLENGULFING`. Default none.
+    #[serde(default)]
+    pub patterns: Vec<String>,
     /// A line above everything, at most 128 characters. Default none.
     #[serde(default)]
     pub title: Option<String>,
     /// A smaller line below the title, at most 128 characters. Default none.
     #[serde(default)]
     pub subtitle: Option<String>,
-    /// The colours. Default `light`.
+    /// Pale letters behind the price, at most 64 characters. Default none.
+    #[serde(default)]
+    pub watermark: Option<String>,
+    /// The ground. Default `light`.
     #[serde(default)]
     pub theme: Theme,
+    /// Which colours say up and down. Default `classic`.
+    #[serde(default)]
+    pub palette: Palette,
+    /// Single colours instead of the theme's. Default none.
+    #[serde(default)]
+    pub colors: Colors,
     /// The language of month names and figures. Default and only value `en`.
     #[serde(default)]
     pub locale: Locale,
@@ -78,12 +121,33 @@ pub struct ChartArgs {
     /// print. `width_px` × `height_px` × `scale`² is at most 16.8 million. Default 1.
     #[serde(default = "default_scale")]
     pub scale: u32,
-    /// The file format. Default and only value `png`.
+    /// The file format. Default `png`.
     #[serde(default)]
     pub format: Format,
-    /// What to spend on a small file. Default `balanced`.
+    /// With `png` only: what to spend on a small file. Default `balanced`.
     #[serde(default)]
-    pub effort: Effort,
+    pub effort: Option<Effort>,
+    /// With `jpeg` and lossy `webp` only: 1–100. Default 85.
+    #[serde(default)]
+    pub quality: Option<u8>,
+    /// With `webp` only: whether a smaller file may blur thin lines. Default false.
+    #[serde(default)]
+    pub lossy: bool,
+    /// How the image is kept.
+    #[serde(default)]
+    pub store: Store,
+    /// What the result holds. Default `ref`.
+    #[serde(default, rename = "return")]
+    pub returns: Return,
+}
+
+/// Where bars are that do not come with the args.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// An uploaded blob, `sha256:` and 64 lower-case hex digits: the JSON of `candles`, or CSV
+    /// with the header `time,open,high,low,close,volume`.
+    pub candles_blob: String,
 }
 
 const DEFAULT_WIDTH_PX: u32 = 1200;
@@ -127,12 +191,23 @@ impl ChartArgs {
             interval,
             candles,
             visible_bars: None,
+            source: None,
             chart_type: ChartType::default(),
+            renko: None,
             overlays: Vec::new(),
             panels: Vec::new(),
+            levels: Vec::new(),
+            positions: Vec::new(),
+            lines: Vec::new(),
+            zones: Vec::new(),
+            markers: Vec::new(),
+            patterns: Vec::new(),
             title: None,
             subtitle: None,
+            watermark: None,
             theme: Theme::default(),
+            palette: Palette::default(),
+            colors: Colors::default(),
             locale: Locale::default(),
             time_zone: default_time_zone(),
             price_scale: PriceScale::default(),
@@ -143,17 +218,21 @@ impl ChartArgs {
             height_px: DEFAULT_HEIGHT_PX,
             scale: DEFAULT_SCALE,
             format: Format::default(),
-            effort: Effort::default(),
+            effort: None,
+            quality: None,
+            lossy: false,
+            store: Store::default(),
+            returns: Return::default(),
         }
     }
 
-    /// How many bars are drawn: [`ChartArgs::visible_bars`] or its default, and never more
-    /// than there are.
+    /// How many of `bars` bars are drawn: [`ChartArgs::visible_bars`] or its default, and never
+    /// more than there are.
     #[must_use]
-    pub fn visible(&self) -> usize {
-        let bars = self.candles.t.len();
-        let longest = self.overlays.iter().map(|Overlay::Sma { period }| *period as usize).max();
-        let beyond_warm_up = bars.saturating_sub(longest.unwrap_or(1).saturating_sub(1));
+    pub fn visible_of(&self, bars: usize) -> usize {
+        let overlays = self.overlays.iter().map(Overlay::warm_up);
+        let slowest = overlays.chain(self.panels.iter().map(|panel| panel.kind.warm_up())).max();
+        let beyond_warm_up = bars.saturating_sub(slowest.unwrap_or(0));
         let wanted = match self.visible_bars {
             Some(visible) => visible as usize,
             None if beyond_warm_up >= 2 => beyond_warm_up,
@@ -190,209 +269,11 @@ pub struct Candles {
     pub v: Option<Column>,
 }
 
-/// The time one bar covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Interval {
-    /// One minute.
-    #[serde(rename = "1m")]
-    Minutes1,
-    /// Three minutes.
-    #[serde(rename = "3m")]
-    Minutes3,
-    /// Five minutes.
-    #[serde(rename = "5m")]
-    Minutes5,
-    /// A quarter of an hour.
-    #[serde(rename = "15m")]
-    Minutes15,
-    /// Half an hour.
-    #[serde(rename = "30m")]
-    Minutes30,
-    /// One hour.
-    #[serde(rename = "1h")]
-    Hours1,
-    /// Two hours.
-    #[serde(rename = "2h")]
-    Hours2,
-    /// Four hours.
-    #[serde(rename = "4h")]
-    Hours4,
-    /// Six hours.
-    #[serde(rename = "6h")]
-    Hours6,
-    /// Half a day.
-    #[serde(rename = "12h")]
-    Hours12,
-    /// One day.
-    #[serde(rename = "1d")]
-    Day,
-    /// One week.
-    #[serde(rename = "1w")]
-    Week,
-    /// One month.
-    #[serde(rename = "1mo")]
-    Month,
-}
-
-impl Interval {
-    const MINUTE_MS: i64 = 60_000;
-    const HOUR_MS: i64 = 60 * Self::MINUTE_MS;
-    const DAY_MS: i64 = 24 * Self::HOUR_MS;
-
-    /// Every interval, shortest first, with its name on the wire, its label on the chart
-    /// and its length in milliseconds (a month counts 30 days).
-    const ALL: [(Self, &'static str, &'static str, i64); 13] = [
-        (Self::Minutes1, "1m", "1m", Self::MINUTE_MS),
-        (Self::Minutes3, "3m", "3m", 3 * Self::MINUTE_MS),
-        (Self::Minutes5, "5m", "5m", 5 * Self::MINUTE_MS),
-        (Self::Minutes15, "15m", "15m", 15 * Self::MINUTE_MS),
-        (Self::Minutes30, "30m", "30m", 30 * Self::MINUTE_MS),
-        (Self::Hours1, "1h", "1h", Self::HOUR_MS),
-        (Self::Hours2, "2h", "2h", 2 * Self::HOUR_MS),
-        (Self::Hours4, "4h", "4h", 4 * Self::HOUR_MS),
-        (Self::Hours6, "6h", "6h", 6 * Self::HOUR_MS),
-        (Self::Hours12, "12h", "12h", 12 * Self::HOUR_MS),
-        (Self::Day, "1d", "1D", Self::DAY_MS),
-        (Self::Week, "1w", "1W", 7 * Self::DAY_MS),
-        (Self::Month, "1mo", "1M", 30 * Self::DAY_MS),
-    ];
-
-    fn row(self) -> (Self, &'static str, &'static str, i64) {
-        Self::ALL[self as usize]
-    }
-
-    /// What the chart calls it: `1D` for `1d`.
+impl Candles {
+    /// Whether there is nothing in any column.
     #[must_use]
-    pub fn label(self) -> &'static str {
-        self.row().2
+    pub fn is_empty(&self) -> bool {
+        let volumes = self.v.as_ref().map_or(0, |v| v.len());
+        [&self.t, &self.o, &self.h, &self.l, &self.c].into_iter().all(|column| column.is_empty()) && volumes == 0
     }
-
-    /// How long it is; a month counts 30 days.
-    #[must_use]
-    pub fn length_ms(self) -> i64 {
-        self.row().3
-    }
-
-    /// Whether bars are stamped with a time of day rather than a date.
-    #[must_use]
-    pub fn is_intraday(self) -> bool {
-        self.length_ms() < Self::DAY_MS
-    }
-}
-
-impl fmt::Display for Interval {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.row().1)
-    }
-}
-
-/// A name that is no interval.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown interval {found:?}, expected one of 1m 3m 5m 15m 30m 1h 2h 4h 6h 12h 1d 1w 1mo")]
-pub struct UnknownInterval {
-    /// What was found.
-    pub found: String,
-}
-
-impl FromStr for Interval {
-    type Err = UnknownInterval;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let found = Self::ALL.iter().find(|row| row.1 == name);
-        found.map(|row| row.0).ok_or_else(|| UnknownInterval { found: name.to_owned() })
-    }
-}
-
-/// How bars are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChartType {
-    /// Filled bodies with wicks.
-    #[default]
-    Candle,
-}
-
-/// A line over the price, told apart by `kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Overlay {
-    /// The simple moving average of the closes.
-    Sma {
-        /// How many bars are averaged, 1–1,000.
-        period: u32,
-    },
-}
-
-/// A panel below the price, told apart by `kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Panel {
-    /// One column a bar; needs `candles.v`.
-    // Braces, because serde lets unknown fields of a unit variant pass.
-    Volume {},
-}
-
-/// The colours of a chart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Theme {
-    /// Dark on white.
-    #[default]
-    Light,
-    /// Light on near-black.
-    Dark,
-}
-
-/// The language of a chart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Locale {
-    /// English: `Feb`, `1,234.50`.
-    #[default]
-    En,
-}
-
-/// The file format of a chart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// PNG.
-    #[default]
-    Png,
-}
-
-/// The price axis.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PriceScale {
-    /// How prices are spaced. Default `linear`.
-    #[serde(default)]
-    pub mode: PriceMode,
-    /// Where the axis stands. Default `right`.
-    #[serde(default)]
-    pub side: Side,
-    /// The smallest step of a price, 1e-12 to 1e12: sets the decimals of every price, and
-    /// grid lines stand on whole ticks. Default: told from the prices.
-    #[serde(default)]
-    pub tick_size: Option<f64>,
-}
-
-/// How prices are spaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PriceMode {
-    /// Evenly.
-    #[default]
-    Linear,
-}
-
-/// A side of the chart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Side {
-    /// The left.
-    Left,
-    /// The right.
-    #[default]
-    Right,
 }

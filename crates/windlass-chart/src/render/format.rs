@@ -43,7 +43,7 @@ pub(super) fn signed(value: f64, decimals: usize) -> String {
 pub(super) fn volume(value: f64, decimals: Option<usize>) -> String {
     let units = [(1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")];
     // 999,995 prints as 1.00M rather than 1000.00K.
-    let unit = units.into_iter().find(|(size, _)| value >= size * 0.999_995);
+    let unit = units.into_iter().find(|(size, _)| value.abs() >= size * 0.999_995);
     match unit {
         Some((size, name)) => format!("{}{name}", number(value / size, decimals.unwrap_or(2))),
         None => number(value, decimals.unwrap_or_else(|| decimals_of(value).min(2))),
@@ -53,7 +53,7 @@ pub(super) fn volume(value: f64, decimals: Option<usize>) -> String {
 /// The label of a volume axis: as few decimals as the value needs.
 #[must_use]
 pub(super) fn volume_tick(value: f64) -> String {
-    let size = [1e12, 1e9, 1e6, 1e3].into_iter().find(|size| value >= *size).unwrap_or(1.0);
+    let size = [1e12, 1e9, 1e6, 1e3].into_iter().find(|size| value.abs() >= *size).unwrap_or(1.0);
     volume(value, Some(decimals_of(value / size).min(4)))
 }
 

@@ -3,8 +3,10 @@
 //! They have room of their own, so that neither a candle nor the last-price line can run
 //! through them. What does not fit is left out and noted.
 
-use super::format;
+use super::paint::legend_values;
 use super::view::View;
+use super::{format, steps};
+use crate::args::ChartType;
 use crate::font;
 use crate::scene::{Anchor, Color, Text, Weight};
 
@@ -169,34 +171,44 @@ fn chip_width(chip: &Chip, scale: f32) -> f32 {
 }
 
 fn groups(view: &View<'_>) -> Vec<Vec<Chip>> {
-    let (style, last) = (view.style, view.last());
+    let (style, last) = (&view.style, view.last_bar);
     let name = |text: &str| Span::regular(text, style.muted);
     let symbol = Span { text: view.args.symbol.trim().to_owned(), weight: Weight::SemiBold, color: style.text };
     let interval = Span { weight: Weight::SemiBold, ..name(view.args.interval.label()) };
     let chip = |spans| Chip { spans, size: BODY_SIZE, own_line: false };
-    let color = style.bar(view.rising(last));
+    let color = style.bar(last.rising());
     let price = |value: f64| Span::regular(format::number(value, view.decimals), color);
-    let columns = [("O", view.open), ("H", view.high), ("L", view.low), ("C", view.close)];
-    let prices = columns.map(|(letter, column)| chip(vec![name(letter), price(column[last])]));
-    let mut groups = vec![
-        vec![Chip { spans: vec![symbol, interval], size: SYMBOL_SIZE, own_line: true }],
-        vec![chip(vec![name(&when(view))])],
-        prices.into_iter().chain([chip(vec![change(view)])]).collect(),
-    ];
+    let columns = [("O", last.open), ("H", last.high), ("L", last.low), ("C", last.close)];
+    let prices = columns.map(|(letter, value)| chip(vec![name(letter), price(value)]));
+    let mut groups = vec![vec![Chip { spans: vec![symbol, interval], size: SYMBOL_SIZE, own_line: true }]];
+    groups.extend(kind_of(view).map(|words| vec![chip(vec![name(&words)])]));
+    groups.push(vec![chip(vec![name(&when(view))])]);
+    groups.push(prices.into_iter().chain([chip(vec![change(view)])]).collect());
     if view.args.legend {
-        for (index, line) in view.lines.iter().enumerate() {
-            let value = line.values[last].map(|value| format::number(value, view.decimals));
-            let value = Span::regular(value.unwrap_or_else(|| "–".to_owned()), line.color);
-            let spans = vec![name(&line.name), value];
+        for (index, study) in view.overlays.iter().enumerate() {
+            let values = legend_values(view, study).map(|(text, color)| Span::regular(text, color));
+            let spans = std::iter::once(name(&study.name)).chain(values).collect();
             groups.push(vec![Chip { spans, size: BODY_SIZE, own_line: index == 0 }]);
         }
     }
     groups
 }
 
+/// What kind of bars these are, when they are not what the header's prices are.
+fn kind_of(view: &View<'_>) -> Option<String> {
+    match view.args.chart_type {
+        ChartType::HeikinAshi => Some("Heikin-Ashi".to_owned()),
+        ChartType::Renko => {
+            let height = view.brick.unwrap_or_default();
+            Some(format!("Renko {}", format::number(height, view.decimals.max(steps::decimals_of(height).min(4)))))
+        }
+        _ => None,
+    }
+}
+
 /// When the last bar opened, and in which zone.
 fn when(view: &View<'_>) -> String {
-    let at = view.times[view.last()];
+    let at = view.last_bar.at;
     if view.args.interval.is_intraday() {
         let (date, clock) = (format::date(at.date()), format::clock(at));
         format!("{date} {clock} {}", view.args.time_zone)
@@ -207,9 +219,9 @@ fn when(view: &View<'_>) -> String {
 
 /// What the last close is above the one before it; above its own open when it is the first.
 fn change(view: &View<'_>) -> Span {
-    let last = view.last();
-    let from = view.previous_close.unwrap_or(view.open[last]);
-    let change = view.close[last] - from;
+    let last = view.last_bar;
+    let from = last.previous_close.unwrap_or(last.open);
+    let change = last.close - from;
     let mut text = format::signed(change, view.decimals);
     if from != 0.0 {
         text.push_str(&format!(" ({}%)", format::signed(change / from.abs() * 100.0, 2)));

@@ -1,11 +1,11 @@
 //! Colours and sizes. The palettes are the ones traders know from TradingView's default
 //! themes; translucent colours are mixed beforehand, which keeps the image's palette small.
 
-use crate::args::Theme;
+use crate::args::{ChartArgs, Palette, Theme};
 use crate::scene::Color;
 
 /// The colours of one theme.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Style {
     /// Behind everything.
     pub background: Color,
@@ -21,8 +21,6 @@ pub struct Style {
     pub up: Color,
     /// Bars that close below their open.
     pub down: Color,
-    /// Text on the tag of the last price.
-    pub on_tag: Color,
     /// Overlays, in order.
     pub series: [Color; 10],
     /// Opacity of volume columns.
@@ -37,6 +35,43 @@ impl Style {
             Theme::Light => &LIGHT,
             Theme::Dark => &DARK,
         }
+    }
+
+    /// The colours that `args` ask for: their theme, palette and single colours.
+    #[must_use]
+    pub fn for_args(args: &ChartArgs) -> Self {
+        let mut style = Self::of(args.theme).clone();
+        (style.up, style.down) = match (args.palette, args.theme) {
+            (Palette::Classic, _) => (style.up, style.down),
+            (Palette::ColorBlind, Theme::Light) => (Color::rgb(0x00_72_b2), Color::rgb(0xe0_7b_00)),
+            (Palette::ColorBlind, Theme::Dark) => (Color::rgb(0x56_b4_e9), Color::rgb(0xe6_9f_00)),
+            (Palette::EastAsian, _) => (style.down, style.up),
+        };
+        let asked = &args.colors;
+        for (place, color) in [
+            (&mut style.up, asked.up),
+            (&mut style.down, asked.down),
+            (&mut style.background, asked.background),
+            (&mut style.text, asked.text),
+            (&mut style.grid, asked.grid),
+        ] {
+            *place = color.map_or(*place, |hex| hex.0);
+        }
+        style
+    }
+
+    /// The colour of text on `ground`: white, or near-black where white could not be read.
+    #[must_use]
+    pub fn on(ground: Color) -> Color {
+        // Relative luminance without gamma; above it white has less than 2.5 : 1 of contrast.
+        let light = 0.2126 * f32::from(ground.r) + 0.7152 * f32::from(ground.g) + 0.0722 * f32::from(ground.b);
+        if light > 165.0 { Color::rgb(0x13_17_22) } else { Color::rgb(0xff_ff_ff) }
+    }
+
+    /// `color` as seen through it: for shaded areas.
+    #[must_use]
+    pub const fn pale(color: Color, opacity: u8) -> Color {
+        Color { a: opacity, ..color }
     }
 
     /// The colour of a bar.
@@ -60,7 +95,6 @@ static LIGHT: Style = Style {
     border: Color::rgb(0xd9_dc_e3),
     up: Color::rgb(0x08_99_81),
     down: Color::rgb(0xf2_36_45),
-    on_tag: Color::rgb(0xff_ff_ff),
     series: [
         Color::rgb(0x29_62_ff),
         Color::rgb(0xf5_7c_00),
@@ -84,7 +118,6 @@ static DARK: Style = Style {
     border: Color::rgb(0x36_3a_46),
     up: Color::rgb(0x08_99_81),
     down: Color::rgb(0xf2_36_45),
-    on_tag: Color::rgb(0xff_ff_ff),
     series: [
         Color::rgb(0x5b_8c_ff),
         Color::rgb(0xff_98_00),

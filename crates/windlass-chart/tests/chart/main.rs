@@ -1,11 +1,14 @@
 //! Charts as a job sees them: args in, pictures out.
 
+mod files;
+mod marks;
 mod pictures;
 mod refusals;
 mod runs;
+mod studies;
 
 use serde_json::{Value, json};
-use windlass_chart::args::{Candles, ChartArgs, Overlay, Panel};
+use windlass_chart::args::{Candles, ChartArgs, Overlay, PanelKind};
 use windlass_chart::{GOOG_DAILY_CSV, csv};
 
 /// GOOG, the last `bars` days, two averages and volume: the reference chart.
@@ -14,7 +17,7 @@ fn goog(bars: u32) -> ChartArgs {
     let mut args = ChartArgs::new("GOOG", "1d".parse().expect("1d is an interval"), candles);
     args.visible_bars = Some(bars);
     args.overlays = vec![Overlay::Sma { period: 20 }, Overlay::Sma { period: 50 }];
-    args.panels = vec![Panel::Volume {}];
+    args.panels = vec![PanelKind::Volume {}.into()];
     args
 }
 

@@ -156,18 +156,89 @@ fn every_fault_is_reported_at_once() {
 
 #[test]
 fn nothing_is_parsed_and_ignored() {
-    check_form("/quality", json!(85), "unknown field `quality`");
+    check_form("/dpi", json!(85), "unknown field `dpi`");
     check_form("/candles/x", json!([]), "unknown field `x`");
-    check_form("/type", json!("renko"), "unknown variant `renko`");
-    check_form("/format", json!("jpeg"), "unknown variant `jpeg`");
+    check_form("/type", json!("pnf"), "unknown variant `pnf`");
+    check_form("/format", json!("gif"), "unknown variant `gif`");
     check_form("/locale", json!("de"), "unknown variant `de`");
     check_form("/interval", json!("7m"), "unknown variant `7m`");
-    check_form("/price_scale", json!({"mode": "log"}), "unknown variant `log`");
+    check_form("/price_scale", json!({"mode": "square"}), "unknown variant `square`");
     check_form("/price_scale", json!({"invert": true}), "unknown field `invert`");
-    check_form("/overlays", json!([{"kind": "ema", "period": 9}]), "unknown variant `ema`");
+    check_form("/overlays", json!([{"kind": "zigzag", "period": 9}]), "unknown variant `zigzag`");
     check_form("/overlays", json!([{"kind": "sma", "period": 9, "k": 2}]), "unknown field `k`");
     check_form("/panels", json!([{"kind": "volume", "ma": 20}]), "unknown field `ma`");
     check_form("/width_px", json!(-1), "invalid value: integer `-1`");
+    check_form("/renko", json!({"brick": "atr"}), "atr:14");
+    check_form("/colors", json!({"up": "red"}), "#089981");
+    check_form("/return", json!("everything"), "unknown variant `everything`");
+    // What belongs to another format or type is refused as well.
+    check("/quality", json!(85), &["/quality quality_unused"]);
+    check("/lossy", json!(true), &["/lossy lossy_unused"]);
+    check("/renko", json!({"brick": 5}), &["/renko renko_unused"]);
+    let mut args = three_bars();
+    args["format"] = json!("jpeg");
+    args["effort"] = json!("fast");
+    check_args(&args, &["/effort effort_unused"]);
+    args["format"] = json!("webp");
+    args["effort"] = json!(null);
+    args["quality"] = json!(101);
+    check_args(&args, &["/quality out_of_range", "/quality quality_unused"]);
+    check("/markers", json!([{"t": 1_092_873_600_000_i64, "price": 3}]), &["/markers/0/price price_unused"]);
+}
+
+#[test]
+fn marks_must_make_sense() {
+    let level = |price: Value| json!([{"kind": "entry", "price": price}]);
+    check("/levels", level(json!(1e300)), &["/levels/0/price out_of_range"]);
+    check("/levels", json!(vec![level(json!(1))[0].clone(); 21]), &["/levels too_many"]);
+    check(
+        "/levels",
+        json!([{"kind": "alert", "price": 1, "label": "a\u{202e}b"}]),
+        &["/levels/0/label control_character"],
+    );
+    let position = json!([{"side": "short", "entry": 5, "stop_loss": 4, "take_profit": 6}]);
+    check("/positions", position, &["/positions/0 position_invalid"]);
+    check("/zones", json!([{"low": 5, "high": 5}]), &["/zones/0/high out_of_range"]);
+    check("/markers", json!([{"t": 0.5e300}]), &["/markers/0/t time_invalid"]);
+    check("/markers", json!([{"t": 1_092_873_600_000_i64, "at": "price"}]), &["/markers/0/price price_missing"]);
+    check("/patterns", json!(["../../etc/passwd"]), &["/patterns/0 unknown_pattern"]);
+    check("/watermark", json!("삼성전자"), &["/watermark glyph_missing"]);
+    check("/watermark", json!("x".repeat(65)), &["/watermark too_long"]);
+    let line = json!([{"from": {"t": 5, "price": 1}, "to": {"t": 4, "price": 1}}]);
+    check("/lines", line, &["/lines/0/to/t not_rising"]);
+}
+
+#[test]
+fn studies_are_limited() {
+    let macd = json!([{"kind": "macd", "fast": 26, "slow": 12}]);
+    check("/panels", macd, &["/panels/0/fast out_of_range"]);
+    check("/panels", json!([{"kind": "rsi", "bands": [70, 30]}]), &["/panels/0/bands out_of_range"]);
+    check("/panels", json!([{"kind": "rsi", "weight": 9}]), &["/panels/0/weight out_of_range"]);
+    check("/overlays", json!([{"kind": "bbands", "k": 0}]), &["/overlays/0/k out_of_range"]);
+    let mut no_volume = three_bars();
+    no_volume["candles"].as_object_mut().expect("an object").remove("v");
+    no_volume["panels"] = json!([{"kind": "obv"}, {"kind": "mfi"}]);
+    no_volume["overlays"] = json!([{"kind": "vwap"}]);
+    let expected = ["/overlays/0 volume_missing", "/panels/0 volume_missing", "/panels/1 volume_missing"];
+    check_args(&no_volume, &expected);
+    let mut log = three_bars();
+    log["price_scale"] = json!({"mode": "log"});
+    log["candles"]["l"][1] = json!(0);
+    check_args(&log, &["/candles/l/1 not_positive"]);
+    let mut renko = three_bars();
+    renko["type"] = json!("renko");
+    renko["renko"] = json!({"brick": 1e-9});
+    check_args(&renko, &["/renko/brick brick_too_small"]);
+}
+
+#[test]
+fn bars_come_once() {
+    let blob = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    check("/source", json!({"candles_blob": blob}), &["/source candles_twice"]);
+    let without = |source: Value| json!({"symbol": "GOOG", "interval": "1d", "source": source});
+    check_args(&without(json!({"candles_blob": blob})), &[]);
+    check_args(&without(json!({"candles_blob": "../x"})), &["/source/candles_blob blob_invalid"]);
+    check_args(&without(json!(null)), &["/candles candles_missing"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::json;
-use windlass_chart::{ChartArgs, ChartRender, render_png};
+use windlass_chart::{ChartArgs, ChartRender, render_file};
 use windlass_jobs::Outcome;
 use windlass_worker::{IsolatedKind, RunContext};
 
@@ -47,7 +47,7 @@ fn a_run_leaves_the_image_and_says_what_it_drew() {
         panic!("good args are drawn");
     };
     let file = std::fs::read(dir.path().join(&done.artifacts[0].path)).expect("the image");
-    assert_eq!(file, render_png(&goog(200)).expect("good args").png);
+    assert_eq!(file, render_file(&goog(200)).expect("good args").file);
     assert_eq!(done.artifacts[0].media_type, "image/png");
     for (field, expected) in [
         ("format", json!("png")),
@@ -94,7 +94,7 @@ fn a_directory_that_cannot_be_written_is_tried_again() {
 #[test]
 fn the_kind_keeps_its_word() {
     let spec = ChartRender.spec();
-    assert_eq!((spec.name, spec.queue, spec.version), ("chart.render", "chart", 1));
+    assert_eq!((spec.name, spec.queue, spec.version), ("chart.render", "chart", windlass_chart::RENDERER_VERSION));
     assert_eq!(spec.timeout, Duration::from_secs(60));
     assert_eq!(spec.cache_ttl, Some(Duration::from_secs(86_400)));
     let inputs = ChartRender.inputs(&goog(200));
