@@ -26,6 +26,16 @@ pub(crate) fn binary() -> &'static Path {
     })
 }
 
+/// A program of the examples, built first if need be.
+pub(crate) fn example(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let built = Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "windlass-examples"]).status();
+        assert!(built.is_ok_and(|status| status.success()), "the examples do not build");
+    });
+    binary().with_file_name(name)
+}
+
 /// A working directory and settings of its own.
 pub(crate) struct Home {
     dir: TempDir,
@@ -117,8 +127,18 @@ impl Home {
 
     /// Starts a command that stays up, its log in a file.
     pub(crate) fn start(&self, args: &[&str]) -> Daemon {
+        self.spawn(self.command(args))
+    }
+
+    /// Starts a program of the examples in this home.
+    pub(crate) fn start_example(&self, name: &str) -> Daemon {
+        let mut command = Command::new(example(name));
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
+        self.spawn(command)
+    }
+
+    fn spawn(&self, mut command: Command) -> Daemon {
         let log = self.dir.path().join(format!("log-{}.txt", windlass_jobs::new_ulid()));
-        let mut command = self.command(args);
         command.stdout(Stdio::piped()).stderr(std::fs::File::create(&log).unwrap());
         let mut child = windlass_testkit::spawn(command).unwrap();
         let stdout = child.stdout.take().unwrap();

@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("windlass-api", &["jobs", "redis", "broker", "store", "producer", "worker", "pdf", "chart", "market"]),
     ("windlass-testkit", &["jobs", "broker", "redis", "store", "producer", "worker"]),
     ("windlass", &["jobs", "redis", "broker", "store", "producer", "worker", "pdf", "chart", "market", "api"]),
+    ("windlass-examples", &["jobs", "broker", "store", "producer", "worker"]),
     ("e2e", &[]),
 ];
 
@@ -35,6 +36,9 @@ const KEPT_BY: &[(&str, &[&str])] = &[
     ("image-webp", &["windlass-chart"]),
     ("libwebp-sys", &["windlass-chart"]),
     ("axum", &["windlass-api"]),
+    ("jsonschema", &["windlass-producer"]),
+    ("schemars", &["windlass-worker"]),
+    ("sd-notify", &["windlass"]),
     ("clap", &["windlass"]),
     ("landlock", &["windlass-worker"]),
     ("seccompiler", &["windlass-worker"]),
@@ -83,7 +87,7 @@ fn what_a_crate_keeps_to_itself_is_named_nowhere_else() {
 #[test]
 fn every_source_file_opens_with_what_it_is() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut todo = vec![root.join("crates"), root.join("tests")];
+    let mut todo = vec![root.join("crates"), root.join("examples"), root.join("tests")];
     while let Some(dir) = todo.pop() {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
 mod cache;
+mod catalogue;
 mod cli;
 mod demo;
 mod faults;

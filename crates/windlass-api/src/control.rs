@@ -126,7 +126,7 @@ pub(crate) async fn dead(
     let mut tasks = Vec::with_capacity(page.ids.len());
     for ulid in page.ids {
         if let Some(record) = shared.broker.get(&JobId::new(ulid, queue.clone())).await? {
-            tasks.push(serde_json::to_value(Task::of(&record, &shared.registry)).unwrap_or_default());
+            tasks.push(serde_json::to_value(Task::of(&record, shared.door.registry())).unwrap_or_default());
         }
     }
     Ok(axum::Json(json!({ "tasks": tasks, "next": page.next })).into_response())

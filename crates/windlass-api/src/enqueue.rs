@@ -1,6 +1,7 @@
 //! `POST /api/tasks`: one job, or a batch of which all are accepted or none.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -38,7 +39,7 @@ pub(crate) async fn enqueue(State(shared): State<Shared>, headers: HeaderMap, bo
     }
     body::check_json(&headers)?;
     let body = body::read(&shared, &headers, body, shared.options.json_bytes).await?;
-    let jobs = read(&shared, body).await?;
+    let jobs = read_by_all_kinds(&shared, body).await?;
     check_blobs(&shared, &jobs).await?;
     pin_blobs(&shared, &jobs).await?;
     let is_batch = jobs.is_batch;
@@ -47,14 +48,25 @@ pub(crate) async fn enqueue(State(shared): State<Shared>, headers: HeaderMap, bo
     Ok(answer(accepted, is_batch))
 }
 
-async fn read(shared: &Shared, body: body::Read) -> Result<Jobs, Problem> {
-    let max_jobs = shared.options.batch_jobs;
-    if body.bytes.len() <= LARGE_BYTES {
-        return request::read(&body.bytes, &shared.registry, max_jobs);
+/// Reads the body by the kinds as they are known, and once more when a job is of a kind of another
+/// program and there is news of those.
+async fn read_by_all_kinds(shared: &Shared, body: body::Read) -> Result<Jobs, Problem> {
+    let body = Arc::new(body);
+    let first = read(shared, &body).await?;
+    if first.needs_others && shared.door.refresh().await? {
+        return read(shared, &body).await?.jobs;
     }
-    let registry = shared.registry.clone();
-    let reading = tokio::task::spawn_blocking(move || request::read(&body.bytes, &registry, max_jobs));
-    reading.await.map_err(|_| Problem::new(Code::Internal, "the server made a mistake"))?
+    first.jobs
+}
+
+async fn read(shared: &Shared, body: &Arc<body::Read>) -> Result<request::Read, Problem> {
+    let (max_jobs, kinds) = (shared.options.batch_jobs, shared.door.kinds());
+    if body.bytes.len() <= LARGE_BYTES {
+        return Ok(request::read(&body.bytes, &kinds, max_jobs));
+    }
+    let body = Arc::clone(body);
+    let reading = tokio::task::spawn_blocking(move || request::read(&body.bytes, &kinds, max_jobs));
+    reading.await.map_err(|_| Problem::new(Code::Internal, "the server made a mistake"))
 }
 
 /// Looks for every blob that any job needs, and keeps those that are there for a day more.

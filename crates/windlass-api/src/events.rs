@@ -106,7 +106,7 @@ impl Watch {
 
     /// The event for what changed, if anything did.
     fn tell(&mut self, record: &JobRecord) -> Option<(Event, bool)> {
-        let task = Task::of(record, &self.shared.registry);
+        let task = Task::of(record, self.shared.door.registry());
         let (standing, json) = (task.standing(), task.to_json());
         let name = match &self.seen {
             Some((_, seen)) if *seen == json => return None,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use windlass_broker::Error;
 use windlass_jobs::Queue;
+use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::Counts;
 
 use crate::Shared;
@@ -102,4 +103,24 @@ pub(crate) async fn queues(State(shared): State<Shared>) -> Result<Response, Pro
 pub(crate) async fn workers(State(shared): State<Shared>) -> Result<Response, Problem> {
     let workers = shared.broker.workers().await?;
     Ok(axum::Json(json!({ "workers": workers })).into_response())
+}
+
+/// `GET /api/kinds`: `{"kinds": [{"name", "version", "aliases", "queue", "schema", "max_attempts",
+/// "timeout_ms", "isolated", "about", "seen_at", "workers": 2}]}`, by name: what workers have
+/// published, also those that are gone; `workers` counts those that are there.
+pub(crate) async fn kinds(State(shared): State<Shared>) -> Result<Response, Problem> {
+    let (kinds, workers) = tokio::try_join!(shared.broker.kinds(), shared.broker.workers())?;
+    let view = |kind: KindInfo| {
+        let knows = workers.iter().filter(|worker| worker.kinds.contains(&kind.name)).count();
+        KindView { kind, workers: knows }
+    };
+    let kinds: Vec<KindView> = kinds.into_iter().map(view).collect();
+    Ok(axum::Json(json!({ "kinds": kinds })).into_response())
+}
+
+#[derive(Serialize)]
+struct KindView {
+    #[serde(flatten)]
+    kind: KindInfo,
+    workers: usize,
 }

@@ -11,6 +11,7 @@ mod blobs;
 mod body;
 mod cache;
 mod control;
+mod door;
 mod enqueue;
 mod events;
 mod gate;
@@ -46,6 +47,7 @@ pub use problem::Code;
 pub use routes::{ROUTES, Route, Scope};
 pub use serve::{Error, serve};
 
+use door::Door;
 use problem::Problem;
 
 /// What the API speaks for.
@@ -55,7 +57,8 @@ pub struct Api {
     pub broker: SharedBroker,
     /// Inputs and outputs of jobs.
     pub services: Services,
-    /// The kinds that may be enqueued.
+    /// The kinds this program knows; those that workers of others have published may be
+    /// enqueued too.
     pub registry: Registry,
     /// The worker that runs in this process, if one does: the probes speak for it too.
     pub worker: Option<Health>,
@@ -169,7 +172,7 @@ struct Inner {
     broker: SharedBroker,
     producer: Producer,
     services: Services,
-    registry: Registry,
+    door: Door,
     worker: Option<Health>,
     options: ApiOptions,
     /// Room for bodies, in KiB.
@@ -186,9 +189,9 @@ impl Inner {
         let room_kib = (api.options.bodies_bytes.div_ceil(1024)).min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
             producer: Producer::new(Arc::<dyn windlass_broker::Broker>::clone(&api.broker)),
+            door: Door::new(api.registry, Arc::<dyn windlass_broker::Broker>::clone(&api.broker)),
             broker: api.broker,
             services: api.services,
-            registry: api.registry,
             worker: api.worker,
             room: Arc::new(Semaphore::new(room_kib)),
             streams: Arc::new(Semaphore::new(api.options.event_streams.min(Semaphore::MAX_PERMITS))),
@@ -228,6 +231,7 @@ fn build(shared: Shared) -> Router {
         .route("/api/queues/{queue}/limits", axum::routing::put(control::limits))
         .route("/api/queues/{queue}/dead", get(control::dead))
         .route("/api/workers", get(health::workers))
+        .route("/api/kinds", get(health::kinds))
         .route("/api/health", get(health::health))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use windlass_jobs::{Backoff, NewJob, Options, Priority, Queue, Timestamp, Violation, When, new_ulid};
-use windlass_worker::Registry;
 
+use crate::door::Kinds;
 use crate::json;
 use crate::problem::{Code, Problem};
 
@@ -48,6 +48,13 @@ pub(crate) struct Jobs {
     pub(crate) is_batch: bool,
 }
 
+/// What became of a body.
+pub(crate) struct Read {
+    pub(crate) jobs: Result<Jobs, Problem>,
+    /// Some job is of a kind this program does not know itself: what others have published counts.
+    pub(crate) needs_others: bool,
+}
+
 /// Something wrong with one of the jobs.
 pub(crate) struct Fault {
     pub(crate) index: usize,
@@ -66,7 +73,13 @@ struct ArgsOnly<'a> {
 /// # Errors
 /// 400 when it is not acceptable JSON, 413 when there are too many jobs, 422 with everything
 /// wrong with any of them.
-pub(crate) fn read(body: &[u8], registry: &Registry, max_jobs: usize) -> Result<Jobs, Problem> {
+pub(crate) fn read(body: &[u8], kinds: &Kinds, max_jobs: usize) -> Read {
+    let mut needs_others = false;
+    let jobs = read_all(body, kinds, max_jobs, &mut needs_others);
+    Read { jobs, needs_others }
+}
+
+fn read_all(body: &[u8], kinds: &Kinds, max_jobs: usize, needs_others: &mut bool) -> Result<Jobs, Problem> {
     let not_json = |detail: String| Problem::new(Code::JsonInvalid, cut(detail));
     let document = json::parse(body).map_err(not_json)?;
     let (items, is_batch) = match &document {
@@ -88,7 +101,7 @@ pub(crate) fn read(body: &[u8], registry: &Registry, max_jobs: usize) -> Result<
     let mut ready = Vec::with_capacity(items.len());
     let raw = raw_args(body, items, is_batch).map_err(not_json)?;
     for (index, (item, raw)) in items.iter().zip(raw).enumerate() {
-        match read_job(item, raw, registry) {
+        match read_job(item, raw, kinds, needs_others) {
             Ok(job) => ready.push(job),
             Err(wrong) => faults.extend(wrong.into_iter().map(|violation| Fault { index, violation })),
         }
@@ -158,7 +171,7 @@ fn cut(mut text: String) -> String {
 }
 
 /// Reads one job, or says everything that is wrong with it.
-fn read_job(item: &Value, raw: &RawValue, registry: &Registry) -> Result<Ready, Vec<Violation>> {
+fn read_job(item: &Value, raw: &RawValue, kinds: &Kinds, needs_others: &mut bool) -> Result<Ready, Vec<Violation>> {
     let Value::Object(object) = item else {
         return Err(vec![Violation::new("", "wrong_type", "a job is an object")]);
     };
@@ -172,23 +185,24 @@ fn read_job(item: &Value, raw: &RawValue, registry: &Registry) -> Result<Ready, 
     let when = fields.when("run_at", "delay_ms");
     let queue = fields.queue();
     let job = NewJob { ulid: new_ulid(), kind, args: raw.to_owned(), when, options };
-    let spec = registry.spec(&job.kind);
-    if spec.is_none() && !job.kind.is_empty() {
+    *needs_others |= !job.kind.is_empty() && !kinds.is_own(&job.kind);
+    let default_queue = kinds.queue(&job.kind);
+    if default_queue.is_none() && !job.kind.is_empty() {
         fields.refuse("kind", "unknown_kind", "this kind is not known here");
     }
     // An ill-formed kind is an unknown one; said once.
     fields.wrong.extend(job.check().into_iter().filter(|violation| violation.path != "/kind"));
     let args = args.unwrap_or(&Value::Null);
     if object.contains_key("args") {
-        let inside = registry.check(&job.kind, args).unwrap_or_default().into_iter();
+        let inside = kinds.check(&job.kind, args).unwrap_or_default().into_iter();
         fields.wrong.extend(inside.map(|v| Violation { path: format!("/args{}", v.path), ..v }));
     }
-    match spec {
-        Some(spec) if fields.wrong.is_empty() => {
+    match default_queue {
+        Some(default_queue) if fields.wrong.is_empty() => {
             let queue = queue
-                .or_else(|| Queue::new(spec.queue).ok())
+                .or(default_queue)
                 .ok_or_else(|| vec![Violation::new("/queue", "required", "this kind has no queue of its own")])?;
-            let blobs = registry.inputs(&job.kind, args).unwrap_or_default().blobs;
+            let blobs = kinds.blobs(&job.kind, args);
             Ok(Ready { queue, job, blobs })
         }
         _ => Err(fields.wrong),

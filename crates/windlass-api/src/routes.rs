@@ -48,6 +48,7 @@ pub const ROUTES: &[Route] = &[
     route("PUT", "/api/queues/{queue}/limits", Scope::Write),
     route("GET", "/api/queues/{queue}/dead", Scope::Read),
     route("GET", "/api/workers", Scope::Read),
+    route("GET", "/api/kinds", Scope::Read),
     route("GET", "/api/health", Scope::Public),
     route("GET", "/livez", Scope::Public),
     route("GET", "/readyz", Scope::Public),

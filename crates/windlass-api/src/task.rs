@@ -174,7 +174,7 @@ pub(crate) async fn show(
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|_| Problem::new(Code::QueryInvalid, "only ?include=args is known here"))?;
     let record = find(&shared, id).await?;
-    let mut task = Task::of(&record, &shared.registry);
+    let mut task = Task::of(&record, shared.door.registry());
     if query.include == Some(Include::Args) {
         task = task.with_args(&record);
     }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
+use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, Page, WorkerInfo};
 use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Progress, Queue, State, Ulid};
 
@@ -90,6 +91,15 @@ pub trait Leases: Send + Sync {
     /// # Errors
     /// [`Error`].
     async fn announce(&self, worker: &WorkerInfo) -> Result<()>;
+
+    /// Publishes kinds into the catalogue, a slice at a time; see
+    /// [`KindInfo::replaces`](windlass_jobs::catalogue::KindInfo::replaces) for what becomes of a
+    /// kind that is there. Expected when a worker starts, and every
+    /// [`PUBLISH_EVERY`](windlass_jobs::catalogue::PUBLISH_EVERY).
+    ///
+    /// # Errors
+    /// [`Error`]; the first slices may have been taken.
+    async fn publish(&self, kinds: &[KindInfo]) -> Result<()>;
 
     /// Takes a worker that stops off the list.
     ///
@@ -186,6 +196,13 @@ pub trait Inspect: Send + Sync {
     /// # Errors
     /// [`Error`].
     async fn workers(&self) -> Result<Vec<WorkerInfo>>;
+
+    /// Every kind that workers published, by name, also those whose workers are gone; at most
+    /// [`MAX_KINDS`](windlass_jobs::catalogue::MAX_KINDS).
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn kinds(&self) -> Result<Vec<KindInfo>>;
 
     /// Says something whenever the job may have changed, from now on, until the receiver is
     /// dropped. What is said may be late by 100 ms and may stand for several changes.

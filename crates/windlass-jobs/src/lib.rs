@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+pub mod catalogue;
 pub mod command;
 mod id;
 mod job;

@@ -4,10 +4,16 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "catalogue")]
+mod catalogue;
+
 use std::sync::Arc;
 
 use windlass_broker::Enqueue;
 use windlass_jobs::{JobId, NewJob, Queue, Violation};
+
+#[cfg(feature = "catalogue")]
+pub use catalogue::Catalogue;
 
 /// Puts jobs on queues. Clones share the broker.
 ///
@@ -42,13 +48,38 @@ use windlass_jobs::{JobId, NewJob, Queue, Violation};
 #[derive(Clone)]
 pub struct Producer {
     broker: Arc<dyn Enqueue>,
+    #[cfg(feature = "catalogue")]
+    catalogue: Option<Arc<Catalogue>>,
 }
 
 impl Producer {
     /// A producer for the queues of a broker.
     #[must_use]
     pub fn new(broker: Arc<dyn Enqueue>) -> Self {
-        Self { broker }
+        Self {
+            broker,
+            #[cfg(feature = "catalogue")]
+            catalogue: None,
+        }
+    }
+
+    /// Checks jobs against what workers have published about their kinds, too: args that do not
+    /// fit, and kinds that no worker ever published, are refused.
+    #[cfg(feature = "catalogue")]
+    #[must_use]
+    pub fn checked(mut self, catalogue: Arc<Catalogue>) -> Self {
+        self.catalogue = Some(catalogue);
+        self
+    }
+
+    #[cfg(feature = "catalogue")]
+    fn refused_by_kind(&self, jobs: &[NewJob]) -> Vec<Refusal> {
+        self.catalogue.as_ref().map(|catalogue| catalogue.check_all(jobs)).unwrap_or_default()
+    }
+
+    #[cfg(not(feature = "catalogue"))]
+    fn refused_by_kind(&self, _: &[NewJob]) -> Vec<Refusal> {
+        Vec::new()
     }
 
     /// Puts one job, owned or borrowed, on a queue.
@@ -84,7 +115,8 @@ impl Producer {
     }
 
     async fn enqueue_slice(&self, queue: &Queue, jobs: &[NewJob]) -> Result<Vec<Accepted>, Error> {
-        let refusals = check_all(jobs);
+        let mut refusals = check_all(jobs);
+        refusals.extend(self.refused_by_kind(jobs));
         if !refusals.is_empty() {
             return Err(Error::Refused(refusals));
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use windlass_broker::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
+use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{
     Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, KEEP_TERMINAL, MAX_CONTROL, MAX_ENQUEUE, Page, WorkerInfo,
 };
@@ -25,6 +26,7 @@ pub struct ModelBroker {
 struct Inner {
     queues: BTreeMap<Queue, Model>,
     workers: BTreeMap<String, WorkerInfo>,
+    kinds: BTreeMap<String, KindInfo>,
     wakes: HashMap<String, mpsc::UnboundedSender<Wake>>,
     watched: Vec<Watched>,
 }
@@ -157,6 +159,18 @@ impl Leases for ModelBroker {
         Ok(())
     }
 
+    async fn publish(&self, kinds: &[KindInfo]) -> Result<()> {
+        let now = self.clock.now();
+        let mut inner = self.lock();
+        for kind in kinds {
+            let kept = inner.kinds.get(&kind.name);
+            if kept.is_none_or(|kept| kind.replaces(kept.version, now.since(kept.seen_at))) {
+                inner.kinds.insert(kind.name.clone(), KindInfo { seen_at: now, ..kind.clone() });
+            }
+        }
+        Ok(())
+    }
+
     async fn retire(&self, worker: &str) -> Result<()> {
         self.lock().workers.remove(worker);
         Ok(())
@@ -222,6 +236,10 @@ impl Inspect for ModelBroker {
         let now = self.clock.now();
         let is_there = |worker: &&WorkerInfo| now.since(worker.seen_at) <= WorkerInfo::GONE_AFTER;
         Ok(self.lock().workers.values().filter(is_there).cloned().collect())
+    }
+
+    async fn kinds(&self) -> Result<Vec<KindInfo>> {
+        Ok(self.lock().kinds.values().cloned().collect())
     }
 
     async fn watch(&self, id: &JobId) -> mpsc::UnboundedReceiver<()> {

@@ -107,6 +107,12 @@ pub trait IsolatedKind: Send + Sync + 'static {
     /// The kind's fixed facts.
     fn spec(&self) -> KindSpec;
 
+    /// JSON Schema of the args, published so that doors of other programs can check them; see
+    /// [`schema_of`](crate::schema_of). Default `None`: not described, this program alone checks.
+    fn schema(&self) -> Option<Value> {
+        None
+    }
+
     /// Everything wrong with well-formed args; empty when they are right. Called at the
     /// door (nothing is queued then) and again in the worker. Pure and quick.
     fn check(&self, args: &Self::Args) -> Vec<Violation>;
@@ -139,6 +145,12 @@ pub trait InlineKind: Send + Sync + 'static {
     /// The kind's fixed facts.
     fn spec(&self) -> KindSpec;
 
+    /// JSON Schema of the args, published so that doors of other programs can check them; see
+    /// [`schema_of`](crate::schema_of). Default `None`: not described, this program alone checks.
+    fn schema(&self) -> Option<Value> {
+        None
+    }
+
     /// Everything wrong with well-formed args; empty when they are right.
     fn check(&self, args: &Self::Args) -> Vec<Violation>;
 
@@ -152,4 +164,20 @@ pub trait InlineKind: Send + Sync + 'static {
 /// One violation with code `args_invalid` that names the field serde stumbled over.
 pub fn decode_args<A: DeserializeOwned>(args: &Value) -> Result<A, Vec<Violation>> {
     A::deserialize(args).map_err(|e| vec![Violation::new("", "args_invalid", e.to_string())])
+}
+
+/// The JSON Schema (2020-12) of a type, for [`InlineKind::schema`] and [`IsolatedKind::schema`].
+///
+/// ```
+/// # use windlass_worker::{schema_of, schemars};
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct Args {
+///     who: String,
+/// }
+/// assert_eq!(schema_of::<Args>().unwrap()["required"][0], "who");
+/// ```
+#[must_use]
+pub fn schema_of<A: schemars::JsonSchema>() -> Option<Value> {
+    Some(schemars::schema_for!(A).to_value())
 }

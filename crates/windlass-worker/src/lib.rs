@@ -31,12 +31,13 @@ mod worker;
 pub use child::child_main;
 pub use health::{Condition, Health, HealthLimits};
 pub use isolate::Isolation;
-pub use kind::{InlineKind, Inputs, IsolatedKind, KindSpec, RunContext, decode_args};
+pub use kind::{InlineKind, Inputs, IsolatedKind, KindSpec, RunContext, decode_args, schema_of};
 pub use pins::{Housekeeper, release_ended};
 pub use recycle::Recycle;
 pub use registry::{Executor, Registry};
 pub use result::{StoredArtifact, StoredResult};
 pub use sandbox::Sandbox;
+pub use schemars;
 pub use worker::{Error, Worker, WorkerOptions};
 
 /// A number in 0.0–1.0, to spread waits.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use windlass_jobs::command::{PARK_AFTER, Settle};
+use windlass_jobs::command::Settle;
 use windlass_jobs::{Backoff, MAX_RESULT_BYTES, Reason, RunError};
 
 /// The longest error text kept with a job, in bytes.
@@ -26,8 +26,8 @@ pub(crate) enum Ended {
     Cancelled(String),
     /// The worker stops, or lost the lease: given back.
     GivenBack,
-    /// This worker does not know the kind.
-    UnknownKind,
+    /// This worker does not know the kind; parked when nobody did for so long.
+    UnknownKind { park_after: Duration },
 }
 
 /// What the job's own words say about failing.
@@ -60,7 +60,7 @@ pub(crate) fn settle(ended: Ended, attempts: &Attempts, random: f64) -> Settle {
         Ended::Snooze(delay) => Settle::Snooze { delay: delay.min(Backoff::MAX_DELAY) },
         Ended::Cancelled(reason) => Settle::Cancelled { error: error_text(&RunError::new("cancelled", reason)) },
         Ended::GivenBack => Settle::Release,
-        Ended::UnknownKind => Settle::Unknown { delay: UNKNOWN_KIND_WAIT, park_after: PARK_AFTER },
+        Ended::UnknownKind { park_after } => Settle::Unknown { delay: UNKNOWN_KIND_WAIT.min(park_after), park_after },
     }
 }
 

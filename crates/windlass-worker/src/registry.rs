@@ -7,7 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
-use windlass_jobs::{Outcome, RunError, Violation};
+use windlass_jobs::catalogue::{KindInfo, MAX_SCHEMA_BYTES};
+use windlass_jobs::{Outcome, RunError, Timestamp, Violation};
 use windlass_store::Services;
 
 use crate::kind::{InlineKind, Inputs, IsolatedKind, KindSpec, RunContext, decode_args};
@@ -27,6 +28,7 @@ pub enum Executor {
 pub(crate) trait AnyKind: Send + Sync {
     fn spec(&self) -> &KindSpec;
     fn executor(&self) -> Executor;
+    fn schema(&self) -> Option<Value>;
     /// Everything wrong with the args.
     fn check(&self, args: &Value) -> Vec<Violation>;
     fn inputs(&self, args: &Value) -> Inputs;
@@ -51,6 +53,9 @@ impl<K: IsolatedKind> AnyKind for Isolated<K> {
     }
     fn executor(&self) -> Executor {
         Executor::Isolated
+    }
+    fn schema(&self) -> Option<Value> {
+        self.kind.schema()
     }
     fn check(&self, args: &Value) -> Vec<Violation> {
         match decode_args::<K::Args>(args) {
@@ -91,6 +96,9 @@ impl<K: InlineKind> AnyKind for Inline<K> {
     }
     fn executor(&self) -> Executor {
         Executor::Inline
+    }
+    fn schema(&self) -> Option<Value> {
+        self.kind.schema()
     }
     fn check(&self, args: &Value) -> Vec<Violation> {
         match decode_args::<K::Args>(args) {
@@ -196,8 +204,45 @@ impl Registry {
         self.kinds.iter().filter(|(name, kind)| *name == kind.spec().name).map(|(_, kind)| kind.spec())
     }
 
+    /// Every kind as it is published to others, by name.
+    ///
+    /// A schema over [`MAX_SCHEMA_BYTES`] is left out, and said so in the log.
+    #[must_use]
+    pub fn catalogue(&self) -> Vec<KindInfo> {
+        let kinds = self.kinds.iter().filter(|(name, kind)| *name == kind.spec().name);
+        kinds.map(|(_, kind)| publication(kind.as_ref())).collect()
+    }
+
+    /// Every name and alias.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.kinds.keys().cloned().collect()
+    }
+
     pub(crate) fn get(&self, kind: &str) -> Option<&Arc<dyn AnyKind>> {
         self.kinds.get(kind)
+    }
+}
+
+fn publication(kind: &dyn AnyKind) -> KindInfo {
+    let spec = kind.spec();
+    let fits = |schema: &Value| {
+        let bytes = schema.to_string().len();
+        if bytes > MAX_SCHEMA_BYTES {
+            tracing::warn!(kind = spec.name, bytes, max = MAX_SCHEMA_BYTES, "the schema is too long to be published");
+        }
+        bytes <= MAX_SCHEMA_BYTES
+    };
+    KindInfo {
+        name: spec.name.to_owned(),
+        version: spec.version,
+        aliases: spec.aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+        queue: spec.queue.to_owned(),
+        schema: kind.schema().filter(fits),
+        max_attempts: spec.max_attempts,
+        timeout_ms: u64::try_from(spec.timeout.as_millis()).unwrap_or(u64::MAX),
+        isolated: kind.executor() == Executor::Isolated,
+        about: spec.about.to_owned(),
+        seen_at: Timestamp::default(),
     }
 }
 

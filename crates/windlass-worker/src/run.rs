@@ -37,6 +37,7 @@ pub(crate) struct Runner {
     pub(crate) pool: Arc<Pool>,
     pub(crate) watchdog: Arc<Watchdog>,
     pub(crate) queues: Vec<Queue>,
+    pub(crate) park_after: Duration,
     pub(crate) reports: mpsc::UnboundedSender<Report>,
 }
 
@@ -113,7 +114,7 @@ impl Runner {
         }
         let Some(kind) = self.registry.get(&claimed.kind) else {
             tracing::warn!(kind = %claimed.kind, queue = %self.queues[job.queue], "unknown kind: left to other workers for 5 s");
-            return (Ended::UnknownKind, attempts);
+            return (Ended::UnknownKind { park_after: self.park_after }, attempts);
         };
         let limit = options.timeout.unwrap_or(kind.spec().timeout);
         let now = Instant::now();

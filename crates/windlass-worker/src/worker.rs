@@ -31,6 +31,10 @@ pub struct WorkerOptions {
     /// How long a job stays its own without a renewal: 100 ms to 1 h, default
     /// [`WorkerOptions::LEASE`]. A crashed worker's jobs are run elsewhere after this.
     pub lease: Duration,
+    /// How long a job of a kind that this worker does not know is offered to others before it is
+    /// parked: to 24 h, default [`WorkerOptions::PARK_AFTER`]. A parked job is offered again when
+    /// a worker starts that knows its kind.
+    pub park_after: Duration,
     /// How old its canary may be before it counts as cut off, or dead.
     pub health: HealthLimits,
     /// How children are started.
@@ -40,6 +44,8 @@ pub struct WorkerOptions {
 impl WorkerOptions {
     /// Default of [`WorkerOptions::lease`].
     pub const LEASE: Duration = Duration::from_secs(30);
+    /// Default of [`WorkerOptions::park_after`].
+    pub const PARK_AFTER: Duration = windlass_jobs::command::PARK_AFTER;
     /// How long a drain waits for running jobs by default.
     pub const GRACE: Duration = Duration::from_secs(25);
 
@@ -47,7 +53,8 @@ impl WorkerOptions {
     #[must_use]
     pub fn new(queues: Vec<Queue>, isolation: Isolation) -> Self {
         let slots = 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { queues, slots, lease: Self::LEASE, health: HealthLimits::default(), isolation }
+        let health = HealthLimits::default();
+        Self { queues, slots, lease: Self::LEASE, park_after: Self::PARK_AFTER, health, isolation }
     }
 }
 
@@ -102,8 +109,14 @@ impl Worker {
         let health = Health::new(&name, options.slots, options.health);
         let (pump_ends, pump_ended) = oneshot::channel();
 
-        let pump_options =
-            PumpOptions { info, queues: options.queues.clone(), slots: options.slots, lease: options.lease };
+        let pump_options = PumpOptions {
+            info,
+            known: registry.names(),
+            catalogue: registry.catalogue(),
+            queues: options.queues.clone(),
+            slots: options.slots,
+            lease: options.lease,
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
         let pump = Pump::new(broker, pump_options, jobs, health.clone());
         let run = move || {
@@ -122,6 +135,7 @@ impl Worker {
             pool,
             watchdog: Watchdog::start().map_err(Error::Thread)?,
             queues: options.queues,
+            park_after: options.park_after,
             reports: reports.clone(),
         };
         let worker = WorkerBuilder::new(name.as_str())
@@ -211,6 +225,9 @@ fn check(options: &WorkerOptions) -> Result<(), Error> {
     }
     if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&options.lease) {
         return fail("lease", format!("{} ms", options.lease.as_millis()), "100 ms to 1 h");
+    }
+    if options.park_after > Duration::from_secs(86_400) {
+        return fail("park_after", format!("{} s", options.park_after.as_secs()), "at most 24 h");
     }
     let HealthLimits { ready_within, live_within } = options.health;
     if !(Duration::from_millis(500)..=Duration::from_secs(3600)).contains(&ready_within) {

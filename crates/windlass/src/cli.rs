@@ -76,7 +76,11 @@ pub(crate) enum Command {
     /// Show every worker: whether it can fetch, how many slots it has, what it runs.
     Workers,
     /// Show the kinds of job this binary can do.
-    Kinds,
+    Kinds {
+        /// Show those that workers have published instead, also when they are gone.
+        #[arg(long)]
+        published: bool,
+    },
     /// Look whether everything a worker needs is there and works; code 1 when not.
     Doctor,
     /// Prices and positions: hold the rules against files of quotes.

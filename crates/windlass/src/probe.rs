@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use windlass_jobs::{Done, Outcome, Violation};
-use windlass_worker::{InlineKind, Inputs, IsolatedKind, KindSpec, Registry, RunContext};
+use windlass_worker::schemars::JsonSchema;
+use windlass_worker::{InlineKind, Inputs, IsolatedKind, KindSpec, Registry, RunContext, schema_of};
 
 const QUEUE: &str = "probe";
 
@@ -49,9 +50,11 @@ impl InlineKind for Noop {
 /// `probe.sleep`: `{"ms": 0–3,600,000}`.
 struct Sleep;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(crate = "windlass_worker::schemars")]
 #[serde(deny_unknown_fields)]
 struct SleepArgs {
+    #[schemars(range(max = 3_600_000))]
     ms: u64,
 }
 
@@ -62,6 +65,9 @@ impl InlineKind for Sleep {
     fn spec(&self) -> KindSpec {
         let timeout = Duration::from_secs(2 * 3600);
         KindSpec { queue: QUEUE, timeout, ..KindSpec::new("probe.sleep", "waits args.ms and reports progress") }
+    }
+    fn schema(&self) -> Option<Value> {
+        schema_of::<SleepArgs>()
     }
     fn check(&self, args: &SleepArgs) -> Vec<Violation> {
         match args.ms {
@@ -82,7 +88,8 @@ impl InlineKind for Sleep {
 /// `probe.fail`: `{"how": "retry" | "fatal" | "panic", "times": n}`; it works from run n + 1 on.
 struct Fail;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(crate = "windlass_worker::schemars")]
 #[serde(deny_unknown_fields)]
 struct FailArgs {
     how: How,
@@ -94,7 +101,8 @@ const fn always() -> u32 {
     u32::MAX
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(crate = "windlass_worker::schemars")]
 #[serde(rename_all = "snake_case")]
 enum How {
     Retry,
@@ -108,6 +116,9 @@ impl InlineKind for Fail {
 
     fn spec(&self) -> KindSpec {
         KindSpec { queue: QUEUE, ..KindSpec::new("probe.fail", "fails as args.how says, args.times times") }
+    }
+    fn schema(&self) -> Option<Value> {
+        schema_of::<FailArgs>()
     }
     fn check(&self, _: &FailArgs) -> Vec<Violation> {
         Vec::new()
@@ -133,6 +144,9 @@ impl InlineKind for Block {
 
     fn spec(&self) -> KindSpec {
         KindSpec { queue: QUEUE, ..KindSpec::new("probe.block", "blocks a thread of the worker for args.ms") }
+    }
+    fn schema(&self) -> Option<Value> {
+        schema_of::<SleepArgs>()
     }
     fn check(&self, args: &SleepArgs) -> Vec<Violation> {
         match args.ms {

@@ -80,6 +80,7 @@ impl Stores {
         let mut options = WorkerOptions::new(queues, isolation(settings));
         options.lease = settings.lease;
         options.health = settings.health;
+        options.park_after = settings.park_after;
         if let Some(slots) = slots.or(settings.slots) {
             options.slots = slots;
         }

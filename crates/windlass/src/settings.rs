@@ -43,6 +43,9 @@ pub(crate) struct Settings {
     pub(crate) slots: Option<usize>,
     /// A job's lease. `WINDLASS_LEASE_MS`, 100–3,600,000, default 30,000.
     pub(crate) lease: Duration,
+    /// How long a job of a kind that no worker knows is offered before it is parked.
+    /// `WINDLASS_PARK_SECONDS`, 0–86,400, default 900.
+    pub(crate) park_after: Duration,
     /// Where a worker answers probes. `WINDLASS_WORKER_LISTEN`: an address and a port, or `off`;
     /// default `127.0.0.1:8002`, or a free port when another worker has that one.
     pub(crate) worker_listen: WorkerListen,
@@ -112,6 +115,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_QUEUES", "queues"),
     ("WINDLASS_SLOTS", "slots"),
     ("WINDLASS_LEASE_MS", "lease_ms"),
+    ("WINDLASS_PARK_SECONDS", "park_seconds"),
     ("WINDLASS_WORKER_LISTEN", "worker_listen"),
     ("WINDLASS_READY_WITHIN_MS", "ready_within_ms"),
     ("WINDLASS_LIVE_WITHIN_MS", "live_within_ms"),
@@ -252,6 +256,9 @@ impl Settings {
             queues: queues(&found)?,
             slots: found.parse("WINDLASS_SLOTS", "1 to 10000", |n| (1..=10_000).contains(n))?,
             lease: lease_ms.map_or(windlass_worker::WorkerOptions::LEASE, Duration::from_millis),
+            park_after: found
+                .parse("WINDLASS_PARK_SECONDS", "0 to 86400", |s| *s <= 86_400)?
+                .map_or(windlass_worker::WorkerOptions::PARK_AFTER, Duration::from_secs),
             worker_listen: found
                 .parse("WINDLASS_WORKER_LISTEN", "off, or an address and a port such as 0.0.0.0:8002", |_| true)?
                 .unwrap_or(WorkerListen::Near((Ipv4Addr::LOCALHOST, 8002).into())),

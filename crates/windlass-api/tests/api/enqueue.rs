@@ -266,3 +266,57 @@ async fn an_idempotency_key_is_not_ignored() {
     assert_eq!((answer.status, answer.code().as_str()), (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_unsupported"));
     assert_eq!(bench.enqueued().await, 0);
 }
+
+fn published(name: &str, schema: Option<Value>) -> windlass_jobs::catalogue::KindInfo {
+    windlass_jobs::catalogue::KindInfo {
+        name: name.into(),
+        version: 1,
+        aliases: vec!["old_greet".into()],
+        queue: "greetings".into(),
+        schema,
+        max_attempts: 3,
+        timeout_ms: 1_000,
+        isolated: false,
+        about: "greets".into(),
+        seen_at: windlass_jobs::Timestamp(0),
+    }
+}
+
+/// B32, B33: a kind of another program is taken when its workers ever published it, also when they
+/// are gone; its args are held against its schema, and everything wrong with them is told.
+#[tokio::test]
+async fn published_kinds_are_checked_at_the_door() {
+    use windlass_broker::Leases as _;
+    let bench = Bench::new();
+    let post = async |kind: &str, args: Value| bench.post(json!({ "kind": kind, "args": args })).await;
+    assert_eq!(post("other.greet", json!({})).await.code(), "unknown_kind", "never seen");
+    let schema = json!({
+        "type": "object", "required": ["name"], "additionalProperties": false,
+        "properties": { "name": { "type": "string" }, "times": { "type": "integer", "maximum": 3 } },
+    });
+    bench.broker.publish(&[published("other.greet", Some(schema))]).await.unwrap();
+    // What was asked a moment ago is not asked again at once.
+    windlass_testkit::wait_until(std::time::Duration::from_secs(5), "the door hears of it", async || {
+        post("other.greet", json!({ "name": "you" })).await.status == StatusCode::ACCEPTED
+    })
+    .await;
+    let accepted = post("old_greet", json!({ "name": "you", "times": 3 })).await.json();
+    assert!(accepted["task_id"].as_str().unwrap().ends_with(".greetings"), "{accepted}");
+    let answer = post("other.greet", json!({ "name": 1, "times": 4, "more": true })).await;
+    assert_eq!((answer.status, answer.code().as_str()), (StatusCode::UNPROCESSABLE_ENTITY, "args_invalid"));
+    let body = answer.json();
+    let mut found: Vec<_> = body["violations"].as_array().unwrap().iter().map(|v| v["path"].clone()).collect();
+    found.sort_by_key(Value::to_string);
+    assert_eq!(found, [json!("/args"), json!("/args/name"), json!("/args/times")]);
+    let kinds = bench.get("/api/kinds").await.json();
+    assert_eq!((&kinds["kinds"][0]["name"], &kinds["kinds"][0]["workers"]), (&json!("other.greet"), &json!(0)));
+}
+
+/// Whether a kind is known cannot be said while the catalogue does not answer.
+#[tokio::test]
+async fn an_unknown_kind_while_the_queue_is_away_is_no_verdict() {
+    let bench = Bench::new();
+    bench.broker.away.store(true, std::sync::atomic::Ordering::SeqCst);
+    let answer = bench.post(json!({ "kind": "other.greet", "args": {} })).await;
+    assert_eq!((answer.status, answer.code().as_str()), (StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable"));
+}

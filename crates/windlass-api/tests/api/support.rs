@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 use windlass_api::{Api, ApiOptions, router};
 use windlass_broker::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
+use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{
     Ack, Cancel, Claim, Claimed, Counts, Enqueued, Exchange, Exchanged, Finish, Page, Settle, WorkerInfo,
 };
@@ -80,6 +81,9 @@ impl Leases for Plugged {
     async fn announce(&self, worker: &WorkerInfo) -> Result<()> {
         self.model.announce(worker).await
     }
+    async fn publish(&self, kinds: &[KindInfo]) -> Result<()> {
+        self.model.publish(kinds).await
+    }
     async fn retire(&self, worker: &str) -> Result<()> {
         self.model.retire(worker).await
     }
@@ -109,6 +113,10 @@ impl Inspect for Plugged {
     async fn workers(&self) -> Result<Vec<WorkerInfo>> {
         self.reach("workers")?;
         self.model.workers().await
+    }
+    async fn kinds(&self) -> Result<Vec<KindInfo>> {
+        self.reach("kinds")?;
+        self.model.kinds().await
     }
     async fn watch(&self, id: &JobId) -> mpsc::UnboundedReceiver<()> {
         self.model.watch(id).await

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{Ack, Cancel, Claimed, Counts, Enqueued, Exchanged, Page, WorkerInfo};
 use windlass_jobs::{
     DEFAULT_MAX_ATTEMPTS, JobId, JobRecord, Lease, NewJob, Options, Priority, Progress, Queue, Reason, RunError, State,
@@ -298,6 +299,19 @@ pub(super) fn counts(value: Value) -> Result<Counts> {
         retried_total: at(11),
         expired_leases_total: at(12),
     })
+}
+
+pub(super) fn kinds(value: Value) -> Result<Vec<KindInfo>> {
+    let mut values = array("kinds", value)?.into_iter().skip(1);
+    let mut kinds = Vec::new();
+    while let (Some(seen), Some(json)) = (values.next(), values.next()) {
+        let Some(seen_at) = instant(&seen) else { continue };
+        // What a newer version publishes in a form of its own is not known here.
+        let Ok(info) = serde_json::from_str::<KindInfo>(&text(json)) else { continue };
+        kinds.push(KindInfo { seen_at, ..info });
+    }
+    kinds.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(kinds)
 }
 
 pub(super) fn workers(value: Value) -> Result<Vec<WorkerInfo>> {

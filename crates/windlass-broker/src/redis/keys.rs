@@ -24,7 +24,8 @@
 //! has changed.
 //!
 //! Outside the queues: `wl:{reg}:queues` (set of names), `wl:{reg}:workers` (hash, name → JSON),
-//! `wl:{reg}:seen` (sorted set, ms, by name), and the channel `wl:wake:<worker>`, which carries
+//! `wl:{reg}:seen` (sorted set, ms, by name), `wl:{reg}:kinds` (hash, kind → version and JSON, at most
+//! 500) with `wl:{reg}:kinds_seen` (sorted set, ms, by kind), and the channel `wl:wake:<worker>`, which carries
 //! `<queue>` (ask again), `c:<queue>:<ulid>:<epoch>` (cancel this run) and `k:<token>` (canary).
 //!
 //! Fields of `j:`: `kind`, `created_at` (ms), `args` `args.1` … (pieces of 64 bytes), `state`,
@@ -86,6 +87,11 @@ impl Keys {
     /// Hash; the key on which the scripts of the worker list are called. `seen` lies beside it.
     pub(super) fn workers(&self) -> String {
         format!("{}:{{reg}}:workers", self.prefix)
+    }
+
+    /// Hash; the key on which the script of the catalogue is called. `kinds_seen` lies beside it.
+    pub(super) fn kinds(&self) -> String {
+        format!("{}:{{reg}}:kinds", self.prefix)
     }
 
     /// What a worker's channel starts with.

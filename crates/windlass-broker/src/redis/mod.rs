@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
+use windlass_jobs::catalogue::{KEEP_KIND_FOR, KINDS_SLICE, KindInfo, MAX_KINDS, NEWER_COUNTS_FOR};
 use windlass_jobs::command::{
     Ack, CANCELLED_ERROR, Cancel, Counts, EXPIRED_ERROR, Enqueued, Exchange, Exchanged, MAX_CONTROL, MAX_ENQUEUE, Page,
     WorkerInfo,
@@ -51,6 +52,7 @@ struct Scripts {
     list: Script,
     counts: Script,
     workers: Script,
+    kinds: Script,
     cancel: Script,
     control: Script,
 }
@@ -74,6 +76,7 @@ impl Scripts {
             list: of(&[include_str!("lua/list.lua")]),
             counts: of(&[include_str!("lua/counts.lua")]),
             workers: Script::new(include_str!("lua/workers.lua")),
+            kinds: Script::new(include_str!("lua/kinds.lua")),
             cancel: of(&[wake, ending, include_str!("lua/cancel.lua")]),
             control: of(&[wake, ending, include_str!("lua/control.lua")]),
         }
@@ -259,6 +262,20 @@ impl Leases for RedisBroker {
         self.list_queues(&worker.queues).await
     }
 
+    async fn publish(&self, kinds: &[KindInfo]) -> Result<()> {
+        for slice in kinds.chunks(KINDS_SLICE) {
+            let mut call = self.scripts.kinds.on(&self.keys.kinds());
+            call.arg(millis(KEEP_KIND_FOR)).arg(millis(NEWER_COUNTS_FOR)).arg(MAX_KINDS);
+            for kind in slice {
+                let json = serde_json::to_string(kind)
+                    .map_err(|e| Error::Unexpected { operation: "publish", detail: e.to_string() })?;
+                call.arg(&kind.name).arg(kind.version).arg(json);
+            }
+            self.run("publish", &self.scripts.kinds, &call).await?;
+        }
+        Ok(())
+    }
+
     async fn retire(&self, worker: &str) -> Result<()> {
         let mut call = self.scripts.workers.on(&self.keys.workers());
         call.arg(worker);
@@ -323,6 +340,11 @@ impl Inspect for RedisBroker {
         let call = self.scripts.workers.on(&self.keys.workers());
         let reply = self.run("workers", &self.scripts.workers, &call).await?;
         decode::workers(reply)
+    }
+
+    async fn kinds(&self) -> Result<Vec<KindInfo>> {
+        let call = self.scripts.kinds.on(&self.keys.kinds());
+        decode::kinds(self.run("kinds", &self.scripts.kinds, &call).await?)
     }
 
     async fn watch(&self, id: &JobId) -> mpsc::UnboundedReceiver<()> {

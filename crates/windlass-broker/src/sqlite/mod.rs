@@ -18,6 +18,7 @@
 //! with their leases and are claimed again.
 
 mod batch;
+mod catalogue;
 mod claim;
 mod connection;
 mod control;
@@ -40,6 +41,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
+use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{
     Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, KEEP_TERMINAL, MAX_CONTROL, MAX_ENQUEUE, Page, WorkerInfo,
 };
@@ -341,6 +343,10 @@ impl Leases for SqliteBroker {
         write!(self, "announce", inspect::announce, worker, self.0.options.clock.now())
     }
 
+    async fn publish(&self, kinds: &[KindInfo]) -> Result<()> {
+        write!(self, "publish", catalogue::publish, kinds, self.0.options.clock.now())
+    }
+
     async fn retire(&self, worker: &str) -> Result<()> {
         self.0.wakes.retire(worker);
         write!(self, "retire", inspect::retire, worker)
@@ -457,6 +463,10 @@ impl Inspect for SqliteBroker {
 
     async fn workers(&self) -> Result<Vec<WorkerInfo>> {
         read!(self, "workers", inspect::workers, self.0.options.clock.now())
+    }
+
+    async fn kinds(&self) -> Result<Vec<KindInfo>> {
+        read!(self, "kinds", catalogue::kinds)
     }
 
     async fn watch(&self, id: &JobId) -> mpsc::UnboundedReceiver<()> {

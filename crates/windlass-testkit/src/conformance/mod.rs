@@ -8,6 +8,7 @@
 
 mod bulk;
 mod cancel;
+mod catalogue;
 mod control;
 mod kinds;
 mod order;
@@ -33,6 +34,7 @@ pub use cancel::{
     a_cancel_is_heard_by_the_worker, a_cancelled_run_ends_cancelled, a_cancelled_run_may_still_end,
     a_cancelled_waiting_job_is_never_claimed, a_lost_cancelled_run_ends_cancelled, cancel_in_every_state,
 };
+pub use catalogue::kinds_are_published;
 pub use control::{
     a_deleted_id_may_come_again, a_full_queue_takes_nothing, a_paused_queue_goes_on_otherwise,
     a_replayed_job_starts_anew, a_replayed_poisoned_job_may_be_lost_again, a_resume_wakes, a_tidied_id_may_come_again,
@@ -240,6 +242,7 @@ macro_rules! conformance {
             pages_cover_each_list_once
             counts_are_exact_through_a_life
             workers_are_listed_until_they_retire
+            kinds_are_published
             an_enqueue_wakes_an_idle_worker
             a_scheduled_job_wakes
             jobs_left_over_wake_another

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use windlass_broker::Wake;
+use windlass_jobs::catalogue::PUBLISH_EVERY;
 use windlass_jobs::command::{KEEP_FAILURE_FOR, KEEP_SUCCESS_FOR, RunningJob, WorkerInfo};
 use windlass_jobs::{JobId, Lease, Ulid};
 
@@ -74,6 +75,7 @@ impl Pump {
     }
 
     pub(super) fn announce(&mut self) {
+        self.publish();
         let mut info = self.options.info.clone();
         info.running = self.running.len();
         info.draining = self.draining();
@@ -82,6 +84,17 @@ impl Pump {
         let broker = Arc::clone(&self.broker);
         self.calls
             .push(Box::pin(async move { Reply::Said { what: "announcement", result: broker.announce(&info).await } }));
+    }
+
+    /// Tells the catalogue what this worker knows, at its start and now and then.
+    fn publish(&mut self) {
+        let now = Instant::now();
+        if self.publish_at > now || self.draining() {
+            return;
+        }
+        self.publish_at = now + PUBLISH_EVERY;
+        let (broker, kinds) = (Arc::clone(&self.broker), self.options.catalogue.clone());
+        self.calls.push(Box::pin(async move { Reply::Published { result: broker.publish(&kinds).await } }));
     }
 
     pub(super) fn send_canary(&mut self) {
@@ -112,7 +125,7 @@ impl Pump {
         let now = Instant::now();
         let (broker, queue) = (Arc::clone(&self.broker), lane.queue.clone());
         if std::mem::take(&mut lane.unpark) {
-            let kinds = self.options.info.kinds.clone();
+            let kinds = self.options.known.clone();
             self.calls.push(Box::pin(async move {
                 let result = broker.unpark(&queue, &kinds).await;
                 Reply::Unparked { lane: index, result }

@@ -22,6 +22,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use windlass_broker::SharedBroker;
+use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{Ack, Claimed, Exchanged, Finish, Settle, WorkerInfo};
 use windlass_jobs::{Lease, Progress, Queue, Timestamp};
 
@@ -77,6 +78,10 @@ pub(crate) enum StopOrder {
 #[derive(Debug, Clone)]
 pub(crate) struct PumpOptions {
     pub(crate) info: WorkerInfo,
+    /// The names of the kinds it knows, aliases included.
+    pub(crate) known: Vec<String>,
+    /// What it publishes about them.
+    pub(crate) catalogue: Vec<KindInfo>,
     pub(crate) queues: Vec<Queue>,
     pub(crate) slots: usize,
     pub(crate) lease: Duration,
@@ -112,6 +117,10 @@ enum Reply {
         what: &'static str,
         result: windlass_broker::Result<()>,
     },
+    /// The catalogue has the worker's kinds, or does not.
+    Published {
+        result: windlass_broker::Result<()>,
+    },
     Tidied {
         lane: usize,
         result: windlass_broker::Result<usize>,
@@ -139,6 +148,8 @@ pub(crate) struct Pump {
     ends: Ends,
     canary: Canary,
     health: Health,
+    /// When its kinds are published next.
+    publish_at: Instant,
     /// The broker's clock, as it last said, and when that was.
     clock: Option<(Timestamp, Instant)>,
     under_way: UnderWay,
@@ -177,6 +188,7 @@ impl Pump {
             ends: Ends::default(),
             canary: Canary::new(health.clone()),
             health,
+            publish_at: Instant::now(),
             clock: None,
             under_way: UnderWay::default(),
         }

@@ -32,6 +32,13 @@ impl Pump {
                     tracing::debug!(error = %chain(&error), "canary not sent");
                 }
             }
+            Reply::Published { result } => {
+                if let Err(error) = result {
+                    tracing::debug!(error = %chain(&error), "kinds not published");
+                    // With the next announcement.
+                    self.publish_at = Instant::now();
+                }
+            }
             Reply::Said { what, result } => {
                 if let Err(error) = result {
                     tracing::debug!(error = %chain(&error), "{what} not written");

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
-use windlass_jobs::{JobId, NewJob, Options, Queue, When};
-use windlass_producer::Producer;
+use windlass_jobs::{JobId, NewJob, Options, Queue, Violation, When};
+use windlass_producer::{Catalogue, Producer};
 use windlass_store::{Digest, Services};
 use windlass_worker::{KindSpec, Registry};
 
@@ -19,27 +19,73 @@ use crate::settings::Settings;
 
 pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> anyhow::Result<ExitCode> {
     let registry = crate::kinds::registry(None);
-    let Some(spec) = registry.spec(&args.kind).cloned() else {
-        let known: Vec<&str> = registry.specs().map(|spec| spec.name).collect();
-        bail!("kind {:?} is not known; there are {}", args.kind, known.join(", "));
-    };
     let stores = Stores::open(settings).await?;
+    let kind = Kind::find(&registry, &stores, &args.kind).await?;
     let value = read_args(&args, &stores.services).await?;
-    refuse_wrong(&registry, spec.name, &value)?;
+    kind.refuse_wrong(&registry, &value)?;
 
     let queue = match &args.queue {
         Some(queue) => queue.clone(),
-        None => Queue::new(spec.queue)?,
+        None => Queue::new(kind.queue())?,
     };
-    let job = new_job(&args, &spec, &value)?;
+    let job = new_job(&args, &kind, &value)?;
     let id = JobId::new(job.ulid, queue.clone());
-    hold_inputs(&registry, &stores.services, spec.name, &value, &id).await?;
+    hold_inputs(&registry, &stores.services, kind.name(), &value, &id).await?;
     Producer::new(stores.broker.clone()).enqueue(&queue, job).await?;
     if !args.wait {
         return Ok(accepted(&id, as_json));
     }
     let registry = crate::kinds::registry(Some(&stores.broker));
     wait(settings, &stores, registry, &id, args.out.as_deref(), as_json).await
+}
+
+/// A kind this program knows, or one that workers of another have published.
+enum Kind {
+    Own(KindSpec),
+    Published { name: String, queue: String, catalogue: Catalogue },
+}
+
+impl Kind {
+    async fn find(registry: &Registry, stores: &Stores, name: &str) -> anyhow::Result<Self> {
+        if let Some(spec) = registry.spec(name) {
+            return Ok(Self::Own(spec.clone()));
+        }
+        let catalogue = Catalogue::new(stores.broker.kinds().await?);
+        let Some(info) = catalogue.get(name) else {
+            let known: Vec<&str> = registry.specs().map(|spec| spec.name).collect();
+            bail!("kind {name:?} is not known, and no worker ever published it; there are {}", known.join(", "));
+        };
+        Ok(Self::Published { name: info.name.clone(), queue: info.queue.clone(), catalogue })
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Own(spec) => spec.name,
+            Self::Published { name, .. } => name,
+        }
+    }
+
+    fn queue(&self) -> &str {
+        match self {
+            Self::Own(spec) => spec.queue,
+            Self::Published { queue, .. } => queue,
+        }
+    }
+
+    fn refuse_wrong(&self, registry: &Registry, args: &Value) -> anyhow::Result<()> {
+        match self {
+            Self::Own(spec) => refuse_wrong(registry, spec.name, args),
+            Self::Published { name, catalogue, .. } => refuse(name, &catalogue.check(name, args).unwrap_or_default()),
+        }
+    }
+
+    /// Runs at most when that is not the default of all kinds; a published kind's workers know.
+    fn max_attempts(&self) -> Option<u32> {
+        match self {
+            Self::Own(spec) => (spec.max_attempts != KindSpec::MAX_ATTEMPTS).then_some(spec.max_attempts),
+            Self::Published { .. } => None,
+        }
+    }
 }
 
 /// Enqueues a job of ours and waits for its end, running it here when nobody else does.
@@ -121,12 +167,12 @@ async fn wait(
     task::finish(stores, &record, out, as_json).await
 }
 
-fn new_job(args: &Enqueue, spec: &KindSpec, value: &Value) -> anyhow::Result<NewJob> {
-    let mut job = NewJob::new(spec.name, value)?;
+fn new_job(args: &Enqueue, kind: &Kind, value: &Value) -> anyhow::Result<NewJob> {
+    let mut job = NewJob::new(kind.name(), value)?;
     job.when = args.delay.map_or(When::Now, When::After);
     job.options = Options {
         priority: args.priority.into(),
-        max_attempts: args.max_attempts.or((spec.max_attempts != KindSpec::MAX_ATTEMPTS).then_some(spec.max_attempts)),
+        max_attempts: args.max_attempts.or(kind.max_attempts()),
         backoff: None,
         timeout: args.timeout,
         expires: args.expires.map_or(When::Now, When::After),
@@ -137,7 +183,10 @@ fn new_job(args: &Enqueue, spec: &KindSpec, value: &Value) -> anyhow::Result<New
 
 /// Names everything that is wrong with the args.
 pub(crate) fn refuse_wrong(registry: &Registry, kind: &str, args: &Value) -> anyhow::Result<()> {
-    let violations = registry.check(kind, args).unwrap_or_default();
+    refuse(kind, &registry.check(kind, args).unwrap_or_default())
+}
+
+fn refuse(kind: &str, violations: &[Violation]) -> anyhow::Result<()> {
     if violations.is_empty() {
         return Ok(());
     }

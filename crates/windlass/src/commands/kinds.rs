@@ -6,6 +6,8 @@ use serde_json::json;
 use windlass_worker::Executor;
 
 use super::report;
+use crate::runtime::Stores;
+use crate::settings::Settings;
 
 pub(crate) fn run(as_json: bool) -> ExitCode {
     let registry = crate::kinds::registry(None);
@@ -28,4 +30,27 @@ pub(crate) fn run(as_json: bool) -> ExitCode {
         report::line(format_args!("{:<16} queue {:<8} {place:<14} {}", spec.name, spec.queue, spec.about));
     }
     ExitCode::SUCCESS
+}
+
+/// What workers have published, those of other programs too.
+pub(crate) async fn published(settings: &Settings, as_json: bool) -> anyhow::Result<ExitCode> {
+    let stores = Stores::open(settings).await?;
+    let kinds = stores.broker.kinds().await?;
+    if as_json {
+        report::json_line(&json!({ "kinds": kinds }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let workers = stores.broker.workers().await?;
+    if kinds.is_empty() {
+        report::line("no worker has published a kind yet: start one with `windlass worker`");
+    }
+    for kind in &kinds {
+        let knows = workers.iter().filter(|worker| worker.kinds.contains(&kind.name)).count();
+        let schema = if kind.schema.is_some() { "schema" } else { "-" };
+        report::line(format_args!(
+            "{:<20} v{:<3} queue {:<10} workers {knows:<3} {schema:<7} {}",
+            kind.name, kind.version, kind.queue, kind.about
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -53,7 +53,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Queues => queues::run(&settings, json).await,
         Command::Workers => workers::run(&settings, json).await,
         Command::Doctor => doctor::run(&settings, json).await,
-        Command::Kinds => Ok(kinds::run(json)),
+        Command::Kinds { published: false } => Ok(kinds::run(json)),
+        Command::Kinds { published: true } => kinds::published(&settings, json).await,
         Command::Market(args) => market::run(args, json).await,
         Command::Bench(args) => match args.what {
             BenchWhat::Queue(args) => bench::run(&settings, &args, json).await,
