@@ -18,7 +18,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let built = Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "windlass"]).status();
+        let built = Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "windlass", "-p", "windlass-examples"]).status();
         assert!(built.is_ok_and(|status| status.success()), "the binary does not build");
         let test = std::env::current_exe().unwrap();
         // <target>/debug/deps/e2e-… beside <target>/debug/windlass
@@ -26,13 +26,8 @@ pub(crate) fn binary() -> &'static Path {
     })
 }
 
-/// A program of the examples, built first if need be.
+/// A program of the examples; it is built with the binary, so that both share their crates.
 pub(crate) fn example(name: &str) -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let built = Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "windlass-examples"]).status();
-        assert!(built.is_ok_and(|status| status.success()), "the examples do not build");
-    });
     binary().with_file_name(name)
 }
 
