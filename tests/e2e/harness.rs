@@ -18,7 +18,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let built = Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "windlass", "-p", "windlass-examples"]).status();
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "-p", "windlass", "-p", "windlass-examples"])
+            .status();
         assert!(built.is_ok_and(|status| status.success()), "the binary does not build");
         let test = std::env::current_exe().unwrap();
         // <target>/debug/deps/e2e-… beside <target>/debug/windlass
