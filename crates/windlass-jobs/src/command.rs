@@ -39,8 +39,34 @@ pub const MAX_LOOKED_AT: usize = 256;
 pub struct Enqueued {
     /// The job.
     pub ulid: Ulid,
-    /// False when the id was known: nothing was changed.
+    /// False when it was not accepted: its id was known, and nothing was changed, or there is
+    /// a clash.
     pub fresh: bool,
+    /// Another job holds its unique key.
+    pub clash: Option<Clash>,
+}
+
+/// The job that holds a unique key, and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clash {
+    /// The job that stands for the one that was not accepted.
+    pub with: Ulid,
+    /// True when it took over the new one's kind, args and options.
+    pub replaced: bool,
+}
+
+impl Enqueued {
+    /// Accepted.
+    #[must_use]
+    pub const fn fresh(ulid: Ulid) -> Self {
+        Self { ulid, fresh: true, clash: None }
+    }
+
+    /// Known before: nothing was changed.
+    #[must_use]
+    pub const fn known(ulid: Ulid) -> Self {
+        Self { ulid, fresh: false, clash: None }
+    }
 }
 
 /// How a run ended, in the broker's words.

@@ -12,6 +12,7 @@ use crate::backoff::Backoff;
 use crate::id::{JobId, Ulid, check_kind, new_ulid};
 use crate::outcome::{RunError, Violation};
 use crate::time::Timestamp;
+use crate::unique::Unique;
 
 /// Runs of a job, the first included, unless its kind or its producer says otherwise.
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 3;
@@ -221,6 +222,8 @@ pub struct Options {
     pub expires: When,
     /// Names for people and searches: at most 16, key `[a-z0-9_-]{1,32}`, value at most 64 bytes.
     pub labels: BTreeMap<String, String>,
+    /// The only one with its key.
+    pub unique: Option<Unique>,
 }
 
 impl Options {
@@ -255,6 +258,9 @@ impl Options {
         if let Some(Err(message)) = self.backoff.as_ref().map(Backoff::check) {
             wrong.push(Violation::new("/backoff", "out_of_range", message));
         }
+        if let Some(unique) = &self.unique {
+            unique.check(&mut wrong);
+        }
         if self.labels.len() > 16 {
             wrong.push(Violation::new(
                 "/labels",
@@ -275,7 +281,10 @@ impl Options {
     }
 
     /// The rarely used options in the short form kept with a job, `""` when all are default:
-    /// `timeout=30000 backoff=exp:1000:600000`. At most 128 bytes.
+    /// `timeout=30000 backoff=exp:1000:600000 unique=f:86400000:k`. At most 160 bytes.
+    ///
+    /// A unique key itself is not in it, and [`Options::read_short`] leaves the word alone: see
+    /// [`Unique::from_short`].
     #[must_use]
     pub fn to_short(&self) -> String {
         let mut words = Vec::new();
@@ -285,7 +294,16 @@ impl Options {
         if let Some(backoff) = &self.backoff {
             words.push(format!("backoff={backoff}"));
         }
+        if let Some(unique) = &self.unique {
+            words.push(format!("unique={unique}"));
+        }
         words.join(" ")
+    }
+
+    /// The unique key's options in a short form, with the key that is kept beside it.
+    pub fn read_unique(&mut self, short: &str, key: Option<&str>) {
+        let word = short.split_ascii_whitespace().find_map(|word| word.strip_prefix("unique="));
+        self.unique = word.zip(key).and_then(|(word, key)| Unique::from_short(word, key));
     }
 
     /// Reads the short form back into `self`; a word it does not know is left alone, so that
@@ -469,13 +487,19 @@ mod tests {
         let options = Options {
             timeout: Some(Options::MAX_TIMEOUT),
             backoff: Some(Backoff::List { delays_ms: vec![2_592_000_000; 6] }),
+            unique: Some(Unique {
+                ttl: MAX_SCHEDULE_AHEAD,
+                debounce: Some(MAX_SCHEDULE_AHEAD),
+                ..Unique::new("k".repeat(64))
+            }),
             ..Options::default()
         };
         assert!(options.check().is_empty());
         let short = options.to_short();
-        assert!(short.len() <= 128, "{short}");
+        assert!(short.len() <= 160, "{short}");
         let mut back = Options::default();
         back.read_short(&short).unwrap();
+        back.read_unique(&short, Some(&"k".repeat(64)));
         assert_eq!(back, options);
     }
 

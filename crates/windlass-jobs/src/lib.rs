@@ -14,6 +14,7 @@ mod job;
 pub mod model;
 mod outcome;
 mod time;
+mod unique;
 
 pub use backoff::Backoff;
 pub use id::{JobId, Lease, NameError, Queue, Ulid, check_kind, new_ulid};
@@ -23,3 +24,4 @@ pub use job::{
 };
 pub use outcome::{ArtifactFile, Done, Outcome, RunError, Violation};
 pub use time::{Clock, SetClock, SystemClock, Timestamp, millis};
+pub use unique::{MAX_KEY_BYTES, OnClash, Unique, Until, check_key};

@@ -3,16 +3,18 @@
 //! Every verb is `(state, command, now) → (state, reply)`: no IO, no clock, no chance. Both
 //! engines are compared with it. Where it and an engine differ, one of them is wrong.
 
+mod enqueue;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::command::{
-    Ack, CANCELLED_ERROR, Cancel, Claim, Claimed, Counts, EXPIRED_ERROR, Enqueued, Exchange, Exchanged, Finish,
+    Ack, CANCELLED_ERROR, Cancel, Claim, Claimed, Counts, EXPIRED_ERROR, Exchange, Exchanged, Finish,
     KEEP_TERMINAL, MAX_CONTROL, MAX_EXCHANGE, MAX_LOOKED_AT, MAX_PAGE, Page, SLICE, Settle, TIDY_SLICE, is_poisoned,
     leaves_news, poisoned_error,
 };
-use crate::id::{JobId, Lease, Queue, Ulid};
-use crate::job::{DEFAULT_MAX_ATTEMPTS, JobRecord, NewJob, Options, Progress, Reason, State, When};
+use crate::id::{Lease, Queue, Ulid};
+use crate::job::{JobRecord, Progress, Reason, State};
 use crate::outcome::RunError;
 use crate::time::Timestamp;
 
@@ -39,6 +41,8 @@ pub struct Model {
     reap_after: Timestamp,
     /// When grace was last given.
     graced_at: Option<Timestamp>,
+    /// Who holds a unique key.
+    uniques: HashMap<String, Hold>,
 }
 
 #[derive(Debug, Clone)]
@@ -49,6 +53,13 @@ struct Job {
     lost: BTreeSet<u32>,
     /// When a worker first did not know its kind.
     unknown_since: Option<Timestamp>,
+}
+
+/// A unique key's holder, until it ends, starts, or the time is over.
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    ulid: Ulid,
+    until: Timestamp,
 }
 
 /// More jobs would wait than the queue may hold; nothing was accepted.
@@ -83,73 +94,8 @@ impl Model {
             since: None,
             reap_after: Timestamp::default(),
             graced_at: None,
+            uniques: HashMap::new(),
         }
-    }
-
-    /// Accepts jobs, all or none. A known id changes nothing.
-    ///
-    /// Answers what became of each, in order, and the idle worker to wake, if any.
-    ///
-    /// # Errors
-    /// [`Full`] when more would wait than [`Model::set_max_waiting`] allows; known ids count
-    /// for nothing.
-    pub fn enqueue(&mut self, jobs: &[NewJob], now: Timestamp) -> Result<(Vec<Enqueued>, Option<String>), Full> {
-        if let Some(max_waiting) = self.totals.max_waiting {
-            let fresh: BTreeSet<Ulid> =
-                jobs.iter().map(|job| job.ulid).filter(|id| !self.jobs.contains_key(id)).collect();
-            if !fresh.is_empty() && self.waiting_count() + len(fresh.len()) > max_waiting {
-                return Err(Full { max_waiting });
-            }
-        }
-        let mut replies = Vec::with_capacity(jobs.len());
-        let mut any = false;
-        for job in jobs {
-            let fresh = !self.jobs.contains_key(&job.ulid);
-            if fresh {
-                self.accept(job, now);
-                any = true;
-            }
-            replies.push(Enqueued { ulid: job.ulid, fresh });
-        }
-        let wake = if any { self.idle.pop_first() } else { None };
-        Ok((replies, wake))
-    }
-
-    fn accept(&mut self, job: &NewJob, now: Timestamp) {
-        let run_at = job.when.instant(now).filter(|at| *at > now);
-        let record = JobRecord {
-            id: JobId::new(job.ulid, self.queue.clone()),
-            kind: job.kind.clone(),
-            args: job.args.get().to_owned(),
-            state: if run_at.is_some() { State::Scheduled } else { State::Pending },
-            reason: None,
-            failures: 0,
-            max_attempts: job.options.max_attempts.unwrap_or(DEFAULT_MAX_ATTEMPTS),
-            epoch: 0,
-            deliveries: 0,
-            options: Options { expires: When::Now, ..job.options.clone() },
-            created_at: now,
-            run_at,
-            expires_at: job.options.expires.instant(now),
-            cancel_requested: false,
-            started_at: None,
-            finished_at: None,
-            worker: None,
-            progress: None,
-            result: None,
-            skipped: false,
-            error: None,
-        };
-        self.since.get_or_insert(now);
-        self.totals.enqueued_total += 1;
-        match run_at {
-            Some(at) => {
-                self.due.insert((at, job.ulid));
-            }
-            None => self.waiting[job.options.priority.index()].push_back(job.ulid),
-        }
-        let max_attempts = job.options.max_attempts;
-        self.jobs.insert(job.ulid, Job { record, max_attempts, lost: BTreeSet::new(), unknown_since: None });
     }
 
     /// Finishes, reaps, promotes and claims, in this order, in one step.
@@ -207,6 +153,7 @@ impl Model {
                 record.finished_at = Some(now);
                 self.totals.success_total += 1;
                 self.done.push_front(ulid);
+                self.let_go(ulid);
             }
             Settle::Failure { reason, failures, error } => {
                 record.failures = *failures;
@@ -253,6 +200,7 @@ impl Model {
         job.record.finished_at = Some(now);
         self.totals.failure_total += 1;
         self.dead.insert((now, ulid));
+        self.let_go(ulid);
     }
 
     fn end_cancelled(&mut self, ulid: Ulid, error: &str, now: Timestamp) {
@@ -264,6 +212,7 @@ impl Model {
         job.record.finished_at = Some(now);
         self.totals.cancelled_total += 1;
         self.done.push_front(ulid);
+        self.let_go(ulid);
     }
 
     fn put_off(&mut self, ulid: Ulid, state: State, delay: Duration, now: Timestamp) {
@@ -345,6 +294,7 @@ impl Model {
                 self.bury(ulid, Reason::Expired, EXPIRED_ERROR, now);
                 continue;
             }
+            let is_first = record.epoch == 0;
             record.state = State::Running;
             record.epoch += 1;
             record.deliveries += 1;
@@ -361,6 +311,9 @@ impl Model {
                 deliveries: record.deliveries,
                 options: record.options.to_short(),
             });
+            if is_first && job.holds_until_started() {
+                self.let_go(ulid);
+            }
         }
         if reply.claimed.len() < max {
             self.idle.insert(claim.worker.clone());
@@ -584,64 +537,4 @@ fn read_error(text: &str) -> Option<RunError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn queue() -> Queue {
-        Queue::new("q").unwrap()
-    }
-
-    fn claim(max: usize) -> Exchange {
-        Exchange {
-            finishes: vec![],
-            claim: Some(Claim { worker: "w".into(), max, lease: Duration::from_secs(30), grace: false, sent_at: None }),
-        }
-    }
-
-    fn jobs(n: usize) -> Vec<NewJob> {
-        (0..n).map(|i| NewJob::new("noop", &i).unwrap()).collect()
-    }
-
-    #[test]
-    fn a_stale_epoch_is_refused_alone() {
-        let mut model = Model::new(queue());
-        model.enqueue(&jobs(2), Timestamp(0)).unwrap();
-        let (first, _) = model.exchange(&claim(2), Timestamp(0));
-        // Both leases expire; both jobs are claimed again.
-        let (second, _) = model.exchange(&claim(1), Timestamp(40_000));
-        assert_eq!(second.claimed[0].lease.epoch, 2);
-        let done = |lease| Finish { lease, settle: Settle::Success { result: None, skipped: false } };
-        let finishes = vec![done(first.claimed[0].lease), done(second.claimed[0].lease), done(first.claimed[1].lease)];
-        let (reply, _) = model.exchange(&Exchange { finishes, claim: None }, Timestamp(40_001));
-        assert_eq!(reply.acks, [Ack::Stale, Ack::Taken, Ack::Stale]);
-    }
-
-    #[test]
-    fn a_job_whose_lease_expires_three_times_is_poisoned() {
-        let mut model = Model::new(queue());
-        model.enqueue(&jobs(1), Timestamp(0)).unwrap();
-        for run in 0..3 {
-            let (reply, _) = model.exchange(&claim(1), Timestamp(run * 30_000));
-            assert_eq!(reply.claimed.len(), 1);
-        }
-        let (reply, _) = model.exchange(&claim(1), Timestamp(90_000));
-        assert!(reply.claimed.is_empty());
-        let record = model.get(model.dead.first().unwrap().1).unwrap();
-        assert_eq!((record.state, record.reason), (State::Failure, Some(Reason::Poisoned)));
-    }
-
-    #[test]
-    fn a_release_costs_neither_attempt_nor_delivery_and_keeps_the_order() {
-        let mut model = Model::new(queue());
-        let all = jobs(4);
-        model.enqueue(&all, Timestamp(0)).unwrap();
-        for _ in 0..10 {
-            let (reply, _) = model.exchange(&claim(3), Timestamp(0));
-            let order: Vec<Ulid> = reply.claimed.iter().map(|c| c.lease.ulid).collect();
-            assert_eq!(order, all[..3].iter().map(|j| j.ulid).collect::<Vec<_>>());
-            assert!(reply.claimed.iter().all(|c| c.deliveries == 1 && c.failures == 0));
-            let finishes = reply.claimed.iter().map(|c| Finish { lease: c.lease, settle: Settle::Release }).collect();
-            model.exchange(&Exchange { finishes, claim: None }, Timestamp(0));
-        }
-    }
-}
+mod tests;

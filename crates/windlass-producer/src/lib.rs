@@ -28,7 +28,7 @@ pub use catalogue::Catalogue;
 /// # impl Enqueue for Shelf {
 /// #     async fn enqueue(&self, _: &Queue, jobs: &[NewJob]) -> windlass_broker::Result<Vec<Enqueued>> {
 /// #         *self.0.lock().unwrap() += jobs.len();
-/// #         Ok(jobs.iter().map(|job| Enqueued { ulid: job.ulid, fresh: true }).collect())
+/// #         Ok(jobs.iter().map(|job| Enqueued::fresh(job.ulid)).collect())
 /// #     }
 /// # }
 ///

@@ -22,7 +22,7 @@ impl Enqueue for Shelf {
             let id = JobId::new(job.ulid, queue.clone());
             let fresh = !shelf.contains(&id);
             shelf.push(id);
-            Enqueued { ulid: job.ulid, fresh }
+            if fresh { Enqueued::fresh(job.ulid) } else { Enqueued::known(job.ulid) }
         };
         Ok(jobs.iter().map(&mut put).collect())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use windlass_jobs::catalogue::KindInfo;
-use windlass_jobs::command::{Ack, Cancel, Claimed, Counts, Enqueued, Exchanged, Page, WorkerInfo};
+use windlass_jobs::command::{Ack, Cancel, Claimed, Clash, Counts, Enqueued, Exchanged, Page, WorkerInfo};
 use windlass_jobs::{
     DEFAULT_MAX_ATTEMPTS, JobId, JobRecord, Lease, NewJob, Options, Priority, Progress, Queue, Reason, RunError, State,
     Timestamp, Ulid,
@@ -116,14 +116,29 @@ pub(super) fn acks(operation: &'static str, value: &Value) -> Result<Vec<Ack>> {
     }
 }
 
-pub(super) fn enqueued(value: &Value, jobs: &[NewJob], replies: &mut Vec<Enqueued>) -> Result<()> {
-    match value {
-        Value::BulkString(bytes) if bytes.len() == jobs.len() => {
-            replies.extend(jobs.iter().zip(bytes).map(|(job, b)| Enqueued { ulid: job.ulid, fresh: *b == b'1' }));
-            Ok(())
-        }
-        other => Err(unexpected("enqueue", format!("{other:?}"))),
+pub(super) fn enqueued(value: Value, jobs: &[NewJob], replies: &mut Vec<Enqueued>) -> Result<()> {
+    let mut names = match value {
+        Value::Array(values) => values.into_iter(),
+        flags => vec![flags].into_iter(),
+    };
+    let flags = names.next().unwrap_or(Value::Nil);
+    let Value::BulkString(flags) = &flags else { return Err(unexpected("enqueue", format!("{flags:?}"))) };
+    if flags.len() != jobs.len() {
+        return Err(unexpected("enqueue", format!("{} answers to {} jobs", flags.len(), jobs.len())));
     }
+    let mut names = names.map(text);
+    for (job, flag) in jobs.iter().zip(flags) {
+        let clash = match flag {
+            b'2' | b'3' => {
+                let with = names.next().and_then(|name| Ulid::from_string(&name).ok());
+                let with = with.ok_or_else(|| unexpected("enqueue", "a clash without a name"))?;
+                Some(Clash { with, replaced: *flag == b'3' })
+            }
+            _ => None,
+        };
+        replies.push(Enqueued { ulid: job.ulid, fresh: *flag == b'1', clash });
+    }
+    Ok(())
 }
 
 /// Values per claimed job in the exchange's reply.
@@ -152,7 +167,7 @@ pub(super) fn exchanged(value: Value) -> Result<Exchanged> {
             failures: number(&failures),
             max_attempts: max_attempts.and_then(|t| t.parse().ok()),
             deliveries: number(&deliveries),
-            options: text(options).trim_start_matches(super::encode::RARE).to_owned(),
+            options: super::encode::without_rare(&text(options)).to_owned(),
         });
     }
     Ok(Exchanged { now, acks, claimed, next_due, next_lease, since })
@@ -188,7 +203,9 @@ pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
         ..Options::default()
     };
     // An option that cannot be read buries the job when a worker claims it; reading shows the rest.
-    let _ = options.read_short(&pieces("opts").unwrap_or_default());
+    let short = pieces("opts").unwrap_or_default();
+    let _ = options.read_short(&short);
+    options.read_unique(&short, get("unique"));
     Ok(Some(JobRecord {
         id: id.clone(),
         kind: get("kind").unwrap_or_default().to_owned(),

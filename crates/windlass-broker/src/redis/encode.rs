@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use windlass_jobs::command::{Exchange, Finish, MAX_EXCHANGE, Settle};
-use windlass_jobs::{MAX_DELIVERIES, NewJob, Priority, When, millis};
+use windlass_jobs::{MAX_DELIVERIES, NewJob, OnClash, Priority, Unique, When, millis};
 use windlass_redis::Cmd;
 
 use crate::pieces;
@@ -12,8 +12,8 @@ use crate::pieces;
 /// their own.
 const INLINE_ARGS_BYTES: usize = 256;
 
-/// Opens `opts` when `max_attempts` or `expires_at` stands beside it.
-pub(super) const RARE: &str = "+ ";
+/// Opens `opts` when a field of its own stands beside it: `+`, the letter of a unique key's end, a space.
+const RARE: char = '+';
 
 pub(super) fn enqueue(call: &mut Cmd, wake_prefix: &str, jobs: &[NewJob]) {
     let mut ids = HashSet::with_capacity(jobs.len());
@@ -26,7 +26,11 @@ pub(super) fn enqueue(call: &mut Cmd, wake_prefix: &str, jobs: &[NewJob]) {
 
 fn enqueue_one(call: &mut Cmd, job: &NewJob) {
     let mut id = [0; 26];
-    call.arg(&*job.ulid.array_to_str(&mut id)).arg(job.options.priority.index());
+    call.arg(&*job.ulid.array_to_str(&mut id));
+    match &job.options.unique {
+        None => call.arg(job.options.priority.index()),
+        Some(unique) => call.arg(special_words(job.options.priority, unique)),
+    };
     add_instant(call, job.when);
     add_instant(call, job.options.expires);
     let args = job.args.get();
@@ -41,6 +45,7 @@ fn enqueue_one(call: &mut Cmd, job: &NewJob) {
         + piece_words(&short)
         + if job.options.priority == Priority::Normal { 0 } else { 2 }
         + if job.options.max_attempts.is_some() { 2 } else { 0 }
+        + if job.options.unique.is_some() { 2 } else { 0 }
         + label_words;
     call.arg(words).arg("kind").arg(&job.kind);
     if inline {
@@ -53,6 +58,9 @@ fn enqueue_one(call: &mut Cmd, job: &NewJob) {
     if let Some(max) = job.options.max_attempts {
         call.arg("max_attempts").arg(max);
     }
+    if let Some(unique) = &job.options.unique {
+        call.arg("unique").arg(&unique.key);
+    }
     for (key, value) in &job.options.labels {
         call.arg(format!("l.{key}")).arg(value);
     }
@@ -62,7 +70,27 @@ fn enqueue_one(call: &mut Cmd, job: &NewJob) {
 /// their own beside it. Absent: all are default, and the claim asks for no more.
 fn claim_options(options: &windlass_jobs::Options) -> String {
     let short = options.to_short();
-    if options.max_attempts.is_none() && options.expires == When::Now { short } else { format!("{RARE}{short}") }
+    match &options.unique {
+        Some(unique) => format!("{RARE}{} {short}", unique.until.letter()),
+        None if options.max_attempts.is_none() && options.expires == When::Now => short,
+        None => format!("{RARE} {short}"),
+    }
+}
+
+/// The options without what [`claim_options`] opens them by.
+pub(super) fn without_rare(options: &str) -> &str {
+    match options.strip_prefix(RARE) {
+        Some(rest) => rest.split_once(' ').map_or("", |(_, short)| short),
+        None => options,
+    }
+}
+
+/// Priority, until and on clash, ttl, debounce, key: with tabs between, which no key contains.
+fn special_words(priority: Priority, unique: &Unique) -> String {
+    let clash = if unique.on_clash == OnClash::Replace { 'r' } else { 'k' };
+    let debounce = unique.debounce.map(|most| millis(most).to_string()).unwrap_or_default();
+    let (index, until, ttl) = (priority.index(), unique.until.letter(), millis(unique.ttl));
+    format!("{index}\t{until}{clash}\t{ttl}\t{debounce}\t{}", unique.key)
 }
 
 /// `''` never, `+ms` after the server's now, `ms` that instant.

@@ -14,10 +14,12 @@
 //! | `dead` | sorted set, ms | failed jobs by the time of failure, trimmed by count and age |
 //! | `parked` | sorted set, all 0 | jobs whose kind no worker knows, by id |
 //! | `gone` | set | cancelled jobs that were forgotten while their id still stands in `p0`–`p2` |
+//! | `u:<key>` | string PX | who holds a unique key: `<ulid> <held until ms>` |
+//! | `held` | hash | unique keys whose hold ends with their job, by the id of the running job |
 //! | `idle` | set | workers that found nothing and wait for a wake-up |
 //! | `watch` | set | ids somebody has open; left when the job ends |
 //! | `stat` | hash | counters; `retrying` and `ghosts` (cancelled ids still in `p0`–`p2`) are levels |
-//! | `meta` | hash | `format`, `since`, `paused`, `max_waiting`, `reap_after`, `graced_at`; the key every script of the queue is called on |
+//! | `meta` | hash | `format`, `since`, `paused`, `max_waiting`, `reap_after`, `graced_at`, `special` (some job had a unique key); the key every script of the queue is called on |
 //!
 //! `idle`, `watch`, `stat` and `meta` have no cap of their own: their members are workers, open
 //! event streams and fixed fields. The channel `watched` of the queue says which watched job
@@ -30,10 +32,10 @@
 //!
 //! Fields of `j:`: `kind`, `created_at` (ms), `args` `args.1` … (pieces of 64 bytes), `state`,
 //! `priority` (0 or 2), `max_attempts`, `opts` `opts.1` … (short form, opened by `+ ` when
-//! `max_attempts` or `expires_at` stands beside it: absent, a claim asks for none of them), `attempt` (failed runs),
+//! `max_attempts` or `expires_at` stands beside it, by `+s `, `+f ` or `+t ` when there is a `unique` key: absent, a claim asks for none of them), `attempt` (failed runs),
 //! `run` (`epoch deliveries started_ms worker`), `run_at` (ms), `finished_at` (ms), `progress`
 //! (`percent message`), `reason`, `skipped`, `expires_at` (ms), `cancel` (asked for), `lost`
-//! (epochs whose lease was ended, `,1,2,`), `unknown_since` (ms), `ghost` (the list it still stands in), and the caller's labels as
+//! (epochs whose lease was ended, `,1,2,`), `unknown_since` (ms), `ghost` (the list it still stands in), `unique` (key), and the caller's labels as
 //! `l.<key>`.
 //!
 //! `meta.format` is [`FORMAT`]. A process refuses a queue of a newer format; it reads its own
@@ -49,7 +51,7 @@ pub const FORMAT: u32 = 1;
 pub(super) const LUA_NAMES: &str = r"
 local P = string.sub(KEYS[1], 1, -5)
 local J, DUE, LEASE, DONE, DEAD, IDLE, STAT = P..'j:', P..'due', P..'lease', P..'done', P..'dead', P..'idle', P..'stat'
-local PARKED, WATCH, GONE = P..'parked', P..'watch', P..'gone'
+local PARKED, WATCH, GONE, HELD = P..'parked', P..'watch', P..'gone', P..'held'
 local WAIT = {[0] = P..'p0', P..'p1', P..'p2'}
 ";
 

@@ -67,9 +67,10 @@ impl Scripts {
         let wake = include_str!("lua/wake.lua");
         let ending = include_str!("lua/ending.lua");
         let alive = include_str!("lua/alive.lua");
+        let unique = include_str!("lua/unique.lua");
         Self {
-            enqueue: of(&[wake, include_str!("lua/enqueue.lua")]),
-            exchange: of(&[wake, ending, alive, include_str!("lua/exchange.lua")]),
+            enqueue: of(&[wake, include_str!("lua/clash.lua"), include_str!("lua/enqueue.lua")]),
+            exchange: of(&[wake, ending, alive, unique, include_str!("lua/exchange.lua")]),
             renew: of(&[alive, include_str!("lua/renew.lua")]),
             progress: of(&[wake, include_str!("lua/progress.lua")]),
             get: of(&[include_str!("lua/get.lua")]),
@@ -77,7 +78,7 @@ impl Scripts {
             counts: of(&[include_str!("lua/counts.lua")]),
             workers: Script::new(include_str!("lua/workers.lua")),
             kinds: Script::new(include_str!("lua/kinds.lua")),
-            cancel: of(&[wake, ending, include_str!("lua/cancel.lua")]),
+            cancel: of(&[wake, ending, unique, include_str!("lua/cancel.lua")]),
             control: of(&[wake, ending, include_str!("lua/control.lua")]),
         }
     }
@@ -192,7 +193,7 @@ impl Enqueue for RedisBroker {
                 },
                 _ => broker_error("enqueue", e),
             })?;
-            decode::enqueued(&reply, slice, &mut replies)?;
+            decode::enqueued(reply, slice, &mut replies)?;
         }
         Ok(replies)
     }

@@ -10,6 +10,7 @@ use super::exchange::{Outcome, VERB, bury, json_list, read_text};
 use super::fault::failed;
 use super::ledger::{Ledger, offset};
 use super::schema::place;
+use super::unique;
 use crate::Result;
 
 /// Claims what the worker has room for.
@@ -108,6 +109,7 @@ async fn lease(
         .bind(claim.worker.as_str())
         .bind(json_list(&ids));
     update.execute(&mut *conn).await.map_err(failed(VERB))?;
+    unique::start(conn, ledger, &ids).await?;
     ledger.counts.running += ids.len() as u64;
     for (row, id) in waiting.iter().zip(ids) {
         let args = match read_text(row, 4) {

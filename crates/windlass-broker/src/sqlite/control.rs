@@ -15,6 +15,7 @@ use super::exchange::{end_cancelled, json_list, move_all, read_text, trim};
 use super::fault::failed;
 use super::ledger::{Ledger, offset};
 use super::schema::place;
+use super::unique;
 use crate::Result;
 
 /// Cancels a job; see [`Model::cancel`](windlass_jobs::model::Model::cancel). Answers the
@@ -169,6 +170,7 @@ pub(super) async fn tidy(
     now: Timestamp,
 ) -> Result<usize> {
     let Some(mut ledger) = Ledger::load(conn, queue, "tidy").await? else { return Ok(0) };
+    unique::tidy(conn, &ledger, now).await?;
     let mut old = Vec::new();
     for (place, age) in [(place::DONE, success), (place::DEAD, failure)] {
         let oldest = sqlx::query(

@@ -1,11 +1,11 @@
 //! Taking jobs in.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
-use windlass_jobs::command::Enqueued;
+use windlass_jobs::command::{Clash, Enqueued};
 use windlass_jobs::model::Full;
 use windlass_jobs::{NewJob, Queue, State, Timestamp, Ulid};
 
@@ -13,6 +13,7 @@ use super::batch::Batched;
 use super::fault::failed;
 use super::ledger::{Ledger, offset};
 use super::schema::place;
+use super::unique;
 use crate::Result;
 
 /// Larger args lie in a table of their own, so that a claim or a finish, which write the
@@ -40,6 +41,12 @@ struct Placed<'a> {
     position: i64,
 }
 
+/// What became of a slice, and whether the time of a known job was moved.
+pub(super) struct Accepted {
+    pub(super) replies: Vec<Enqueued>,
+    pub(super) moved: bool,
+}
+
 /// Accepts one slice of jobs, all or none; see
 /// [`Model::enqueue`](windlass_jobs::model::Model::enqueue).
 pub(super) async fn enqueue(
@@ -47,7 +54,7 @@ pub(super) async fn enqueue(
     queue: &Queue,
     jobs: &[NewJob],
     now: Timestamp,
-) -> Result<std::result::Result<Vec<Enqueued>, Full>> {
+) -> Result<std::result::Result<Accepted, Full>> {
     let mut ledger = Ledger::open(conn, queue, "enqueue").await?;
     if let Some(full) = check_room(conn, &ledger, jobs).await? {
         return Ok(Err(full));
@@ -55,14 +62,26 @@ pub(super) async fn enqueue(
     let first = ledger.take_tail(jobs.len());
     let rows: Vec<Placed<'_>> = jobs.iter().enumerate().map(|(i, job)| lay(job, first + offset(i), now)).collect();
     let mut fresh = HashSet::with_capacity(jobs.len());
-    for (sql, piece) in INSERT.pieces(&rows) {
-        insert(conn, sql, piece, ledger.id, now, &mut fresh).await?;
+    let mut clashes = HashMap::new();
+    let is_special = |row: &Placed<'_>| row.job.options.unique.is_some();
+    if rows.iter().any(is_special) {
+        for (i, row) in rows.iter().enumerate() {
+            if let Some(clash) = insert_special(conn, &mut ledger, row, now, &mut fresh).await? {
+                clashes.insert(i, clash);
+            }
+        }
+    } else {
+        for (sql, piece) in INSERT.pieces(&rows) {
+            insert(conn, sql, piece, ledger.id, now, &mut fresh).await?;
+        }
     }
-    let mut replies = Vec::with_capacity(jobs.len());
-    for row in &rows {
+    let (mut replies, mut moved) = (Vec::with_capacity(jobs.len()), false);
+    for (i, row) in rows.iter().enumerate() {
         let ulid = row.job.ulid;
+        let clash: Option<(Clash, bool)> = clashes.remove(&i);
+        moved |= clash.is_some_and(|(_, moved)| moved);
         // A second job with the id in this slice finds it gone from the set: it is known.
-        let fresh = fresh.remove(&ulid);
+        let fresh = clash.is_none() && fresh.remove(&ulid);
         if fresh {
             ledger.counts.enqueued_total += 1;
             match row.state {
@@ -73,13 +92,42 @@ pub(super) async fn enqueue(
                 insert_large(conn, ledger.id, row.job).await?;
             }
         }
-        replies.push(Enqueued { ulid, fresh });
+        replies.push(Enqueued { ulid, fresh, clash: clash.map(|(clash, _)| clash) });
     }
     if replies.iter().any(|reply| reply.fresh) {
         ledger.since.get_or_insert(now);
         ledger.store(conn, "enqueue").await?;
     }
-    Ok(Ok(replies))
+    Ok(Ok(Accepted { replies, moved }))
+}
+
+/// Inserts one job of a slice in which some have unique keys.
+async fn insert_special(
+    conn: &mut SqliteConnection,
+    ledger: &mut Ledger,
+    row: &Placed<'_>,
+    now: Timestamp,
+    fresh: &mut HashSet<Ulid>,
+) -> Result<Option<(Clash, bool)>> {
+    let job = row.job;
+    if let Some(unique) = &job.options.unique {
+        let known = sqlx::query("SELECT 1 FROM job WHERE queue = ? AND ulid = ?");
+        let known = known.bind(ledger.id).bind(job.ulid.to_bytes().to_vec());
+        if known.fetch_optional(&mut *conn).await.map_err(failed("enqueue"))?.is_some() {
+            return Ok(None);
+        }
+        if let Some(clash) = unique::clash(conn, ledger.id, job, unique, now).await? {
+            return Ok(Some(clash));
+        }
+    }
+    for (sql, piece) in INSERT.pieces(std::slice::from_ref(row)) {
+        insert(conn, sql, piece, ledger.id, now, fresh).await?;
+    }
+    if let Some(unique) = &job.options.unique {
+        ledger.special = true;
+        unique::hold(conn, ledger.id, job.ulid, unique, now).await?;
+    }
+    Ok(None)
 }
 
 /// Parameters: queue; per job ulid. Answers how many are known.
@@ -165,7 +213,7 @@ async fn insert_large(conn: &mut SqliteConnection, queue: i64, job: &NewJob) -> 
     Ok(())
 }
 
-fn labels_text(labels: &std::collections::BTreeMap<String, String>) -> String {
+pub(super) fn labels_text(labels: &std::collections::BTreeMap<String, String>) -> String {
     serde_json::to_string(labels).expect("a map of texts can be written as JSON")
 }
 

@@ -18,6 +18,7 @@ use super::held::LOST_TAG;
 use super::ledger::{Ledger, offset};
 use super::schema::place;
 use super::settle::settle;
+use super::unique::let_go_rows;
 use crate::Result;
 
 /// Most terminal jobs removed per list in one exchange: more than one exchange adds.
@@ -165,9 +166,9 @@ pub(super) async fn bury(
          WHERE id IN (SELECT value FROM json_each(?))",
     );
     let bury = bury.bind(reason.as_str()).bind(error).bind(now.0).bind(place::DEAD).bind(now.0).bind(json_list(ids));
-    bury.execute(conn).await.map_err(failed(VERB))?;
+    bury.execute(&mut *conn).await.map_err(failed(VERB))?;
     ids.iter().for_each(|_| ledger.count_ended(State::Failure));
-    Ok(())
+    let_go_rows(conn, ledger, ids, VERB).await
 }
 
 /// Ends a job on request and counts it there; whence it came is the caller's to count.
@@ -183,9 +184,9 @@ pub(super) async fn end_cancelled(
          WHERE id = ?",
     );
     let end = end.bind(CANCELLED_ERROR).bind(now.0).bind(place::DONE).bind(ledger.take_done(1)).bind(id);
-    end.execute(conn).await.map_err(failed(operation))?;
+    end.execute(&mut *conn).await.map_err(failed(operation))?;
     ledger.count_ended(State::Cancelled);
-    Ok(())
+    let_go_rows(conn, ledger, &[id], operation).await
 }
 
 /// Moves due jobs behind those that wait.

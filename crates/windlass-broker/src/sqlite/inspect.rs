@@ -20,7 +20,7 @@ pub(super) async fn get(conn: &mut SqliteConnection, id: &JobId) -> Result<Optio
     let row = sqlx::query(
         "SELECT kind, coalesce(job.args, large_args.args), state, reason, failures, max_attempts, epoch, deliveries,
              priority, options, labels, created_at, place, position, started_at, finished_at, worker, progress, result,
-             skipped, error, expires_at, cancel_requested
+             skipped, error, expires_at, cancel_requested, unique_key
          FROM job JOIN queue ON queue.id = job.queue LEFT JOIN large_args ON large_args.job = job.id
          WHERE queue.name = ? AND job.ulid = ?",
     );
@@ -76,7 +76,9 @@ fn read_options(row: &SqliteRow, max_attempts: Option<u32>) -> Options {
     };
     // A word that cannot be read leaves that option at its default; the worker, which must
     // not guess, refuses the job instead.
-    let _ = options.read_short(&read_text(row, 9).unwrap_or_default());
+    let short = read_text(row, 9).unwrap_or_default();
+    let _ = options.read_short(&short);
+    options.read_unique(&short, read_text(row, 23).as_deref());
     options
 }
 

@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// The columns of [`Ledger`], in order, after the id.
 const COLUMNS: &str = "head, tail, done_tail, done, pending, scheduled, retrying, running, dead, parked, enqueued_total, \
      success_total, failure_total, cancelled_total, retried_total, expired_leases_total, paused, max_waiting, since, \
-     reap_after, graced_at";
+     reap_after, graced_at, special";
 
 static LOAD: LazyLock<String> = LazyLock::new(|| {
     let first = |place| format!("(SELECT min(position) FROM job WHERE queue = queue.id AND place = {place})");
@@ -42,6 +42,8 @@ pub(super) struct Ledger {
     /// How many lie in the list of successes and cancelled ones.
     pub(super) done: u64,
     pub(super) counts: Counts,
+    /// Some job had a unique key.
+    pub(super) special: bool,
     /// When the first job came.
     pub(super) since: Option<Timestamp>,
     /// No lease is ended before this.
@@ -63,7 +65,7 @@ impl Ledger {
     ) -> Result<Option<Self>> {
         let row = sqlx::query(LOAD.as_str()).bind(queue.as_str()).fetch_optional(conn).await;
         let Some(row) = row.map_err(failed(operation))? else { return Ok(None) };
-        match row.get_unchecked::<Option<i64>, _>(24) {
+        match row.get_unchecked::<Option<i64>, _>(25) {
             Some(FORMAT) => Ok(Some(Self::read(&row))),
             found => Err(upgraded(operation, found)),
         }
@@ -108,8 +110,9 @@ impl Ledger {
             since: instant(19),
             reap_after: instant(20),
             graced_at: instant(21),
-            first_due: instant(22),
-            first_lease: instant(23),
+            special: number(22) != 0,
+            first_due: instant(23),
+            first_lease: instant(24),
         }
     }
 
@@ -138,7 +141,7 @@ impl Ledger {
         for at in [self.since, self.reap_after, self.graced_at] {
             query = query.bind(at.map(|at| at.0));
         }
-        query.bind(self.id).execute(conn).await.map_err(failed(operation))?;
+        query.bind(self.special).bind(self.id).execute(conn).await.map_err(failed(operation))?;
         Ok(())
     }
 

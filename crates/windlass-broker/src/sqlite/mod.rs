@@ -30,6 +30,7 @@ mod inspect;
 mod ledger;
 mod schema;
 mod settle;
+mod unique;
 mod wake;
 mod watch;
 
@@ -164,12 +165,17 @@ impl SqliteBroker {
         let replies = enqueue::enqueue(tx.conn(), queue, jobs, now).await?;
         tx.commit("enqueue").await?;
         let full = |Full { max_waiting }| Error::QueueFull { queue: queue.clone(), max_waiting };
-        let replies = replies.map_err(full)?;
-        if replies.iter().any(|reply| reply.fresh) {
+        let accepted = replies.map_err(full)?;
+        let (any_fresh, any_clash) = accepted.replies.iter().fold((false, false), |(fresh, clash), reply| {
+            (fresh || reply.fresh, clash || reply.clash.is_some())
+        });
+        if any_fresh || accepted.moved {
             self.0.wakes.wake_one(queue);
+        }
+        if any_fresh || any_clash {
             self.0.changed();
         }
-        Ok(replies)
+        Ok(accepted.replies)
     }
 }
 

@@ -7,7 +7,7 @@ use super::fault::failed;
 use crate::{Error, Result};
 
 /// The format this version reads and writes. An older file is upgraded when it is opened.
-pub(super) const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 3;
 
 /// Where a job lies. Together with its position this is the whole of its queue: every list
 /// of [`Model`](windlass_jobs::model::Model) is one place in the index `job_place`.
@@ -31,7 +31,7 @@ const META: &str =
 
 /// Args over [`INLINE_ARGS_BYTES`](super::enqueue::INLINE_ARGS_BYTES) lie beside the job, so
 /// that a claim or a finish never rewrites them.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 8] = [
     "CREATE TABLE IF NOT EXISTS queue (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
@@ -55,7 +55,8 @@ const TABLES: [&str; 6] = [
         max_waiting INTEGER,
         since INTEGER,
         reap_after INTEGER,
-        graced_at INTEGER
+        graced_at INTEGER,
+        special INTEGER NOT NULL DEFAULT 0
     ) STRICT",
     "CREATE TABLE IF NOT EXISTS job (
         id INTEGER PRIMARY KEY,
@@ -85,7 +86,8 @@ const TABLES: [&str; 6] = [
         expires_at INTEGER,
         cancel_requested INTEGER NOT NULL DEFAULT 0,
         unknown_since INTEGER,
-        lost TEXT
+        lost TEXT,
+        unique_key TEXT
     ) STRICT",
     "CREATE UNIQUE INDEX IF NOT EXISTS job_ulid ON job (queue, ulid)",
     "CREATE INDEX IF NOT EXISTS job_place ON job (queue, place, position, ulid)",
@@ -94,6 +96,8 @@ const TABLES: [&str; 6] = [
         args TEXT NOT NULL
     ) STRICT",
     CANCEL_REQUESTS,
+    UNIQUE_KEYS,
+    UNIQUE_HOLDERS,
 ];
 
 /// Running jobs whose cancel was asked for, so that other processes find them without an index
@@ -123,6 +127,27 @@ const FROM_1_TO_2: [&str; 15] = [
     "UPDATE meta SET value = 2 WHERE key = 'format'",
 ];
 
+/// Who holds a unique key until when; `ends`: what ends the hold before, `s`, `f` or `t`
+/// ([`Until::letter`](windlass_jobs::Until::letter)).
+const UNIQUE_KEYS: &str = "CREATE TABLE IF NOT EXISTS unique_key (
+        queue INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        ulid BLOB NOT NULL,
+        until INTEGER NOT NULL,
+        ends TEXT NOT NULL,
+        PRIMARY KEY (queue, key)
+    ) STRICT, WITHOUT ROWID";
+const UNIQUE_HOLDERS: &str = "CREATE INDEX IF NOT EXISTS unique_key_ulid ON unique_key (queue, ulid)";
+
+/// From format 2 to 3: unique keys.
+const FROM_2_TO_3: [&str; 5] = [
+    "ALTER TABLE queue ADD COLUMN special INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE job ADD COLUMN unique_key TEXT",
+    UNIQUE_KEYS,
+    UNIQUE_HOLDERS,
+    "UPDATE meta SET value = 3 WHERE key = 'format'",
+];
+
 const WORKERS: &str = "CREATE TABLE IF NOT EXISTS worker (
         name TEXT PRIMARY KEY,
         seen_at INTEGER NOT NULL,
@@ -134,9 +159,12 @@ pub(super) async fn prepare(tx: &mut Tx<'_>, file: &str) -> Result<()> {
     let conn = tx.conn();
     match format(conn).await? {
         Some(FORMAT) => return Ok(()),
-        Some(1) => {
-            tracing::info!(file, from = 1, to = FORMAT, "upgrading the queue's file");
-            return run(conn, &FROM_1_TO_2).await;
+        Some(from @ 1..FORMAT) => {
+            tracing::info!(file, from, to = FORMAT, "upgrading the queue's file");
+            if from == 1 {
+                run(conn, &FROM_1_TO_2).await?;
+            }
+            return run(conn, &FROM_2_TO_3).await;
         }
         Some(found) => {
             let detail = format!("{file} has format {found}, this version knows {FORMAT}: a newer windlass wrote it");

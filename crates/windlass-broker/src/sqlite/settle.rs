@@ -16,6 +16,7 @@ use super::fault::failed;
 use super::held::prove_alive;
 use super::ledger::{Ledger, offset};
 use super::schema::place;
+use super::unique;
 use crate::Result;
 
 const VERB: &str = "exchange";
@@ -135,6 +136,11 @@ pub(super) async fn settle(
     for m in &moves {
         count(ledger, m);
         ends.insert(m.lease, m.state);
+    }
+    if ledger.special {
+        let ended = ends.iter().filter(|(_, state)| state.is_terminal());
+        let ended: Vec<Ulid> = ended.map(|(lease, _)| lease.ulid).collect();
+        unique::let_go(conn, ledger, &ended, VERB).await?;
     }
     let mut acks = Vec::with_capacity(finishes.len());
     let mut first = firsts(finishes.iter().map(|finish| finish.lease)).into_iter();

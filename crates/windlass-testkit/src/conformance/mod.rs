@@ -19,6 +19,7 @@ mod records;
 mod runs;
 mod steps;
 mod told;
+mod unique;
 mod wakes;
 
 use std::time::Duration;
@@ -66,6 +67,11 @@ pub use runs::{
     the_next_instants_are_answered,
 };
 pub use told::{a_canary_comes_back, a_watched_job_is_told_of};
+pub use unique::{
+    a_debounced_job_moves_up_to_its_maximum, a_replayed_job_leaves_its_unique_key, a_unique_job_is_replaced_in_its_place,
+    a_unique_job_is_the_only_one, a_unique_key_is_free_at_the_start, a_unique_key_is_held_for_its_time,
+    unique_jobs_of_one_batch_clash,
+};
 pub use wakes::{
     a_due_time_is_passed_on, a_release_wakes, a_scheduled_job_wakes, a_wake_up_without_slots_is_passed_on,
     an_enqueue_wakes_an_idle_worker, jobs_left_over_wake_another,
@@ -279,6 +285,13 @@ macro_rules! conformance {
             the_first_job_says_since_when
             a_canary_comes_back
             a_watched_job_is_told_of
+            a_unique_job_is_the_only_one
+            a_unique_key_is_free_at_the_start
+            a_unique_key_is_held_for_its_time
+            a_unique_job_is_replaced_in_its_place
+            a_debounced_job_moves_up_to_its_maximum
+            unique_jobs_of_one_batch_clash
+            a_replayed_job_leaves_its_unique_key
             many_waiting_before_the_first_claim
             concurrent_workers_take_each_job_once
         );

@@ -167,7 +167,10 @@ impl Player<'_> {
         let what = match &expected {
             Err(_) => format!("{step} -> queue full"),
             Ok(replies) => {
-                let words = replies.iter().map(|reply| if reply.fresh { "fresh" } else { "known" });
+                let words = replies.iter().map(|reply| match reply.clash {
+                    Some(clash) => format!("{} {}", if clash.replaced { "replaced" } else { "kept" }, name(clash.with)),
+                    None => if reply.fresh { "fresh" } else { "known" }.to_owned(),
+                });
                 format!("{step} -> {}", words.collect::<Vec<_>>().join(" "))
             }
         };

@@ -5,10 +5,7 @@ use std::time::Duration;
 
 use windlass_broker::SharedBroker;
 use windlass_jobs::command::{Ack, Counts, Settle, WorkerInfo};
-use windlass_jobs::{
-    Backoff, DEFAULT_MAX_ATTEMPTS, JobId, MAX_ARGS_BYTES, MAX_RESULT_BYTES, NewJob, Options, Priority, Progress,
-    Reason, State, Timestamp, Ulid, When, new_ulid,
-};
+use windlass_jobs::{Backoff, DEFAULT_MAX_ATTEMPTS, JobId, MAX_ARGS_BYTES, MAX_RESULT_BYTES, NewJob, OnClash, Options, Priority, Progress, Reason, State, Timestamp, Ulid, Unique, Until, When, new_ulid};
 
 use super::{Bench, LONG, SHORT, done, error_text, moment, some_jobs};
 
@@ -102,6 +99,13 @@ pub async fn options_round_trip(broker: SharedBroker) {
         timeout: Some(Duration::from_millis(1_500)),
         labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         expires: When::Now,
+        unique: Some(Unique {
+            ttl: Duration::from_millis(90_000),
+            until: Until::Ttl,
+            on_clash: OnClash::Replace,
+            debounce: Some(Duration::from_secs(5)),
+            ..Unique::new("Ärzte: 7 {}")
+        }),
     };
     let mut jobs = some_jobs(2);
     jobs[0].options = full.clone();

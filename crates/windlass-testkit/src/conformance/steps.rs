@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use windlass_jobs::command::{Claim, Settle};
 use windlass_jobs::model::Model;
-use windlass_jobs::{Lease, NewJob, Options, Priority, Progress, Reason, State, Timestamp, Ulid, When};
+use windlass_jobs::{
+    Lease, NewJob, OnClash, Options, Priority, Progress, Reason, State, Timestamp, Ulid, Unique, Until, When,
+};
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 const LONG_WAIT: Duration = Duration::from_millis(50);
@@ -159,6 +161,9 @@ fn write_job(f: &mut fmt::Formatter<'_>, job: &NewJob) -> fmt::Result {
     if job.options.expires != When::Now {
         write!(f, " expires {:?}", job.options.expires)?;
     }
+    if let Some(unique) = &job.options.unique {
+        write!(f, " unique {}:{unique}", unique.key)?;
+    }
     f.write_str(")")
 }
 
@@ -280,7 +285,38 @@ impl Maker {
             let timeout = Some(Duration::from_millis(250));
             job.options = Options { max_attempts: Some(5), timeout, labels, ..job.options };
         }
+        if self.dice.chance(20) {
+            self.make_unique(&mut job);
+        }
         job
+    }
+
+    /// With the engine's clock out of hand, what a clash writes must not depend on the instant.
+    fn make_unique(&mut self, job: &mut NewJob) {
+        let dice = &mut self.dice;
+        let mut unique = Unique::new(["x", "y", "z"][dice.below(3)]);
+        unique.until = [Until::Started, Until::Finished, Until::Ttl][dice.below(3)];
+        unique.ttl = if self.exact { Duration::from_millis(1 + dice.next() % 60) } else { HOUR };
+        if unique.until == Until::Ttl && !self.exact {
+            // Held to the end: a few keys, so that others are left to be tried.
+            unique.key = format!("t{}", dice.below(40));
+        }
+        if dice.chance(50) {
+            unique.on_clash = OnClash::Replace;
+            if !self.exact && matches!(job.options.expires, When::After(_)) {
+                job.options.expires = When::Now;
+            }
+        }
+        if dice.chance(40) {
+            unique.debounce = Some(Duration::from_millis(1 + dice.next() % 30));
+            job.when = match dice.below(3) {
+                0 if self.exact => When::Now,
+                1 if self.exact => When::After(Duration::from_millis(dice.next() % 20)),
+                // After any maximum.
+                _ => When::At(Timestamp(4_000_000_000_000)),
+            };
+        }
+        job.options.unique = Some(unique);
     }
 
     fn exchange(&mut self) -> Step {

@@ -7,7 +7,7 @@
 -- Cost     about 8 commands. A waiting job's id stays in its list as a ghost that a claim passes
 --          over; stat.ghosts keeps the counts exact
 local key = J .. ARGV[2]
-local h = redis.pcall('HMGET', key, 'state', 'run', 'created_at', 'priority')
+local h = redis.pcall('HMGET', key, 'state', 'run', 'created_at', 'priority', 'opts', 'unique')
 if h.err or not h[3] then return 'unknown' end
 local state = h[1]
 if state == 'success' or state == 'failure' or state == 'cancelled' then return state end
@@ -25,6 +25,7 @@ elseif redis.call('ZREM', PARKED, ARGV[2]) == 0 then
   redis.call('HSET', key, 'ghost', h[4] or 1)
   redis.call('HINCRBY', STAT, 'ghosts', 1)
 end
+if h[6] and ends_hold(h[5], '[sf]') then let_go(ARGV[2], h[6]) end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 redis.call('HDEL', key, 'run_at')

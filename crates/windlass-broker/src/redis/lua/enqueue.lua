@@ -2,19 +2,23 @@
 --
 -- KEYS[1]  the queue's meta key
 -- ARGV     wake channel prefix, check ('1': some id stands twice), number of jobs, then per job:
---          ulid, priority 0-2, when and expires ('' never | '+ms' after now | 'ms' instant), args
+--          ulid, priority 0-2 (or, with a unique key, special words: see below), when and expires ('' never | '+ms' after now | 'ms' instant), args
 --          ('' when they lie in the hash), number n of hash words, and n words field, value, ...
--- Reply    '1' for each job accepted, '0' for each known id, as one string; the error QUEUEFULL
---          with the bound when more would wait than meta.max_waiting; the error FORMAT
+--          special words, with tabs between: priority, until 's', 'f' or 't' and on clash 'k' or
+--          'r' ('' no unique key), ttl ms, debounce at most ms or '', unique key
+-- Reply    '1' for each job accepted, '0' for each known id, '2' for each that another stands
+--          for, '3' for each that another took over, as one string; if there are such, a list of
+--          that string and the others' ids in order; the error QUEUEFULL with the bound when more would wait than meta.max_waiting; the error FORMAT
 -- Atomic   the whole batch; the first write is one that Redis refuses when it is out of memory,
 --          so that then nothing has changed
--- Cost     per batch TIME, HMGET, EXISTS, LPUSH, HINCRBY, EXISTS; per job one HSET
+-- Cost     per batch TIME, HMGET, EXISTS, LPUSH, HINCRBY, EXISTS; per job one HSET, with a unique
+--          key GET and SET too, about 8 commands when it clashes
 local count = tonumber(ARGV[3])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 -- A number handed to redis.call is printed as a float, which costs more than the rest of the call.
 local now_text = string.format('%.0f', now)
-local meta = redis.call('HMGET', KEYS[1], 'since', 'max_waiting', 'format')
+local meta = redis.call('HMGET', KEYS[1], 'since', 'max_waiting', 'format', 'special')
 local wrong = check_format(meta[3])
 if wrong then return wrong end
 
@@ -58,14 +62,34 @@ local function instant(text)
   return tonumber(text)
 end
 
+local PRIORITY = {['0'] = 0, ['1'] = 1, ['2'] = 2}
 local fresh, lists = {}, {[0] = {}, {}, {}}
+local names, accepted, news = {}, 0, false
 for k = 1, count do
   local key = keys[k]
-  if ask and not is_new[k] then
+  local a = at[k]
+  -- Of an id that stands twice the first may have met a clash.
+  local known = ask and not is_new[k] and redis.call('EXISTS', key) == 1
+  local priority, unique, holder = PRIORITY[ARGV[a + 1]], nil, nil
+  if not known and not priority then
+    local p, mode, ttl, most, ukey = string.match(ARGV[a + 1], '^(%d)\t(%a*)\t(%d*)\t(%d*)\t(.*)$')
+    priority = tonumber(p)
+    if mode ~= '' then
+      unique = {key = ukey, ttl = tonumber(ttl), most = tonumber(most), replaces = string.sub(mode, 2) == 'r'}
+      local wish = ARGV[a + 2] == '' and now or instant(ARGV[a + 2])
+      local expires = ARGV[a + 3] ~= '' and string.format('%.0f', instant(ARGV[a + 3]))
+      local replaced, moved
+      holder, replaced, moved = clash(unique, now, wish, ARGV[a + 4], expires, a + 6, a + 5 + ARGV[a + 5])
+      fresh[k] = replaced and '3' or '2'
+      names[#names + 1] = holder
+      news = news or moved
+    end
+  end
+  if known then
     fresh[k] = '0'
-  else
+  elseif not holder then
     fresh[k] = '1'
-    local a = at[k]
+    accepted = accepted + 1
     local ulid, when, expires, args, n = ARGV[a], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], tonumber(ARGV[a + 5])
     redis.call('HSET', key, 'created_at', now_text, unpack(ARGV, a + 6, a + 5 + n))
     if args ~= '' then redis.call('SET', P .. 'a:' .. ulid, args) end
@@ -75,17 +99,26 @@ for k = 1, count do
       redis.call('HSET', key, 'state', 'scheduled', 'run_at', run_at)
       redis.call('ZADD', DUE, run_at, ulid)
     else
-      local list = lists[tonumber(ARGV[a + 1])]
+      local list = lists[priority]
       list[#list + 1] = ulid
+    end
+    if unique then
+      hold(unique.key, ulid, now + unique.ttl, unique.ttl)
+      if not meta[4] then
+        redis.call('HSET', KEYS[1], 'special', 1)
+        meta[4] = '1'
+      end
     end
   end
 end
 for p = 0, 2 do
   if #lists[p] > 0 then redis.call('LPUSH', WAIT[p], unpack(lists[p])) end
 end
-if new > 0 then
+if accepted > 0 then
   if not meta[1] then redis.call('HSET', KEYS[1], 'since', now, 'format', @FORMAT@) end
-  redis.call('HINCRBY', STAT, 'enqueued', new)
-  if redis.call('EXISTS', IDLE) == 1 then wake(ARGV[1]) end
+  redis.call('HINCRBY', STAT, 'enqueued', accepted)
+  news = true
 end
+if news and redis.call('EXISTS', IDLE) == 1 then wake(ARGV[1]) end
+if #names > 0 then return {table.concat(fresh), unpack(names)} end
 return table.concat(fresh)

@@ -25,17 +25,25 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 -- A number handed to redis.call is printed as a float, which costs more than the rest of the call.
 local now_text = string.format('%.0f', now)
-local meta = redis.call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'format')
+local meta = redis.call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'format', 'special')
 local wrong = check_format(meta[5])
 if wrong then return wrong end
 local paused = meta[1] == '1'
 local late = ARGV[6] ~= '' and now - ARGV[6] > tonumber(ARGV[7])
 if late then worker, want = '', 0 end
 local front, runs_again = {}, false
+-- Some job of the queue has a unique key: what runs and what it holds stands in `held`.
+local special, held = meta[6], {}
 local done, dead, add = {}, {}, {}
 
 local function count(field, by)
   add[field] = (add[field] or 0) + by
+end
+
+-- A job has ended.
+local function left(ulid)
+  local key = held[ulid]
+  if key then let_go(ulid, key) end
 end
 
 local function bury(ulid, key, reason, err)
@@ -43,6 +51,7 @@ local function bury(ulid, key, reason, err)
   redis.call('SET', P .. 'e:' .. ulid, err)
   dead[#dead + 1] = ulid
   count('failure', 1)
+  if special then left(ulid) end
 end
 
 -- Terminal with a result, or cancelled.
@@ -50,6 +59,7 @@ local function finish_done(ulid, key, state)
   redis.call('HSET', key, 'state', state, 'finished_at', now_text)
   done[#done + 1] = ulid
   count(state, 1)
+  if special then left(ulid) end
 end
 
 local function cancelled(ulid, key, err)
@@ -123,6 +133,20 @@ local settle = {
   end,
 }
 
+-- Takes what these jobs hold out of `held`.
+local function take_held(ulids)
+  if #ulids == 0 then return end
+  local values = redis.call('HMGET', HELD, unpack(ulids))
+  local had = {}
+  for k, ulid in ipairs(ulids) do
+    if values[k] then
+      held[ulid] = values[k]
+      had[#had + 1] = ulid
+    end
+  end
+  if #had > 0 then redis.call('HDEL', HELD, unpack(had)) end
+end
+
 local acks, touched = {}, {}
 local watched = redis.call('EXISTS', WATCH) == 1
 if nf > 0 then
@@ -144,6 +168,11 @@ if nf > 0 then
     end
   end
   redis.call('ZREM', LEASE, '', unpack(live))
+  if special then
+    local ulids = {}
+    for k, m in ipairs(live) do ulids[k] = string.sub(m, 1, 26) end
+    take_held(ulids)
+  end
   for k = 1, nf do
     if acks[k] == '1' then
       local ulid = string.sub(member[k], 1, 26)
@@ -169,6 +198,7 @@ if worker ~= '' and now >= reap_after then
     local key = J .. ulid
     redis.call('ZREM', LEASE, member)
     count('expired', 1)
+    if special then take_held({ulid}) end
     touched[#touched + 1] = ulid
     local h = redis.pcall('HMGET', key, 'run', 'cancel', 'lost')
     if not h.err and h[1] then
@@ -209,7 +239,7 @@ end
 
 -- Claim. An id that is no waiting job's (cancelled: a ghost; deleted; made by hand) is passed
 -- over. A damaged record is buried or handed over with kind '': it must never stop its neighbours.
-local reply, leases, got = {now, '', '', '', meta[2] or ''}, {}, 0
+local reply, leases, holds, got = {now, '', '', '', meta[2] or ''}, {}, {}, 0
 local deadline = string.format('%.0f', now + lease_ms)
 local first_run = '1 1 ' .. now_text .. ' ' .. worker
 local function claim(ulid)
@@ -227,12 +257,18 @@ local function claim(ulid)
   end
   local opts, max_attempts, failures = h[6] or '', '', '0'
   if opts ~= '' then
-    local rare = redis.call('HMGET', key, 'opts.1', 'opts.2', 'max_attempts', 'expires_at')
+    local rare = redis.call('HMGET', key, 'opts.1', 'opts.2', 'max_attempts', 'expires_at', 'unique')
+    if rare[5] and ends_hold(opts, '[sf]') then held[ulid] = rare[5] end
     if rare[4] and not h[3] and tonumber(rare[4]) <= now then
       bury(ulid, key, 'expired', '@EXPIRED@')
       return
     end
     opts, max_attempts = opts .. (rare[1] or '') .. (rare[2] or ''), rare[3] or ''
+    if held[ulid] and not ends_hold(opts, 's') then
+      holds[#holds + 1], holds[#holds + 2] = ulid, held[ulid]
+    elseif held[ulid] and not h[3] then
+      let_go(ulid, held[ulid])
+    end
   end
   local epoch, deliveries, run = 1, 1, first_run
   if h[3] then
@@ -269,6 +305,7 @@ for p = 0, 2 do
   end
 end
 if got > 0 then redis.call('ZADD', LEASE, unpack(leases)) end
+if #holds > 0 then redis.call('HSET', HELD, unpack(holds)) end
 
 push_done(done, keep)
 push_dead(dead, now, keep)
