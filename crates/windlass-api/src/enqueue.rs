@@ -24,12 +24,16 @@ const LOOKS: usize = 16;
 /// What became of one job.
 ///
 /// *Shape*: `{"task_id", "status": "pending" | "scheduled", "status_url"}`; a batch answers
-/// `{"tasks": [...]}` in the order of its jobs.
+/// `{"tasks": [...]}` in the order of its jobs. Where another job holds the unique key, that one
+/// is named, with its status (null when it is no longer known), and there is `"unique": "kept" |
+/// "replaced"`.
 #[derive(Serialize)]
 struct Accepted {
     task_id: JobId,
-    status: JobState,
+    status: Option<JobState>,
     status_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unique: Option<&'static str>,
 }
 
 pub(crate) async fn enqueue(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
@@ -43,8 +47,8 @@ pub(crate) async fn enqueue(State(shared): State<Shared>, headers: HeaderMap, bo
     check_blobs(&shared, &jobs).await?;
     pin_blobs(&shared, &jobs).await?;
     let is_batch = jobs.is_batch;
-    let accepted: Vec<Accepted> = jobs.ready.iter().map(accepted).collect();
-    queue(&shared, jobs, &accepted).await?;
+    let mut accepted: Vec<Accepted> = jobs.ready.iter().map(accepted).collect();
+    queue(&shared, jobs, &mut accepted).await?;
     Ok(answer(accepted, is_batch))
 }
 
@@ -135,18 +139,26 @@ fn accepted(Ready { queue, job, .. }: &Ready) -> Accepted {
         When::After(_) => true,
     };
     let status = if waits { JobState::Scheduled } else { JobState::Pending };
-    Accepted { status_url: format!("/api/tasks/{task_id}"), task_id, status }
+    Accepted { status_url: format!("/api/tasks/{task_id}"), task_id, status: Some(status), unique: None }
 }
 
 /// Queues all jobs. A failure names the ids, so that the caller can see which were taken.
-async fn queue(shared: &Shared, jobs: Jobs, accepted: &[Accepted]) -> Result<(), Problem> {
-    let mut by_queue: BTreeMap<Queue, Vec<NewJob>> = BTreeMap::new();
-    for Ready { queue, job, .. } in jobs.ready {
-        by_queue.entry(queue).or_default().push(job);
+async fn queue(shared: &Shared, jobs: Jobs, accepted: &mut [Accepted]) -> Result<(), Problem> {
+    let mut by_queue: BTreeMap<Queue, (Vec<usize>, Vec<NewJob>)> = BTreeMap::new();
+    for (index, Ready { queue, job, .. }) in jobs.ready.into_iter().enumerate() {
+        let (indexes, jobs) = by_queue.entry(queue).or_default();
+        indexes.push(index);
+        jobs.push(job);
     }
-    for (queue, jobs) in by_queue {
-        if let Err(error) = shared.producer.enqueue_all(&queue, jobs).await {
-            let ids: Vec<String> = accepted.iter().map(|job| job.task_id.to_string()).collect();
+    let ids: Vec<String> = accepted.iter().map(|job| job.task_id.to_string()).collect();
+    for (queue, (indexes, jobs)) in by_queue {
+        let replies = shared.producer.enqueue_all(&queue, jobs).await;
+        for (index, reply) in indexes.into_iter().zip(replies.as_deref().unwrap_or_default()) {
+            if let Some(clash) = reply.clash {
+                name_holder(shared, &mut accepted[index], reply.id.clone(), clash.replaced).await;
+            }
+        }
+        if let Err(error) = replies {
             return Err(match error {
                 windlass_producer::Error::Broker(error) => Problem::from(error).with("task_ids", ids),
                 // `request::read` has checked the same.
@@ -157,6 +169,16 @@ async fn queue(shared: &Shared, jobs: Jobs, accepted: &[Accepted]) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Another job holds the unique key: it is the one to be asked about.
+async fn name_holder(shared: &Shared, accepted: &mut Accepted, id: JobId, replaced: bool) {
+    // The job is accounted for already: an answer without a status is better than a failure.
+    let record = shared.broker.get(&id).await.ok().flatten();
+    accepted.status = record.map(|record| record.state);
+    accepted.status_url = format!("/api/tasks/{id}");
+    accepted.task_id = id;
+    accepted.unique = Some(if replaced { "replaced" } else { "kept" });
 }
 
 fn answer(mut accepted: Vec<Accepted>, is_batch: bool) -> Response {

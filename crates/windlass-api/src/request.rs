@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use windlass_jobs::{Backoff, NewJob, Options, Priority, Queue, Timestamp, Violation, When, new_ulid};
+use windlass_jobs::{Backoff, NewJob, Options, Priority, Queue, Timestamp, Unique, Violation, When, new_ulid};
 
 use crate::door::Kinds;
 use crate::json;
 use crate::problem::{Code, Problem};
 
 /// The members of a job. `kind` and `args` must be there; null means absent, but for `args`.
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "kind",
     "args",
     "queue",
@@ -26,6 +26,7 @@ const FIELDS: [&str; 12] = [
     "backoff",
     "timeout_ms",
     "labels",
+    "unique",
 ];
 /// Most violations an answer lists; the total is always told.
 const MAX_LISTED: usize = 1_000;
@@ -254,6 +255,8 @@ impl Fields<'_> {
         let labels = |v: &Value| BTreeMap::<String, String>::deserialize(v).ok();
         let backoff = "{\"type\": \"fixed\", \"delay_ms\"}, {\"type\": \"exponential\", \"base_ms\", \"max_ms\"} \
                        or {\"type\": \"list\", \"delays_ms\"}";
+        let unique = "{\"key\"} with \"ttl_ms\", \"until\": \"started\", \"finished\" or \"ttl\", \"on_clash\": \"keep\" or \
+                      \"replace\", \"debounce_ms\"";
         Options {
             priority: self.optional("priority", "\"high\", \"normal\" or \"low\"", priority).unwrap_or_default(),
             max_attempts: self.optional("max_attempts", "1 to 1000", attempts),
@@ -261,6 +264,7 @@ impl Fields<'_> {
             timeout: self.optional("timeout_ms", "1 to 86400000", millis),
             expires: self.when("expires_at", "expires_in_ms"),
             labels: self.optional("labels", "an object of strings", labels).unwrap_or_default(),
+            unique: self.optional("unique", unique, |v| Unique::deserialize(v).ok()),
         }
     }
 

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::command::{
-    Ack, CANCELLED_ERROR, Cancel, Claim, Claimed, Counts, EXPIRED_ERROR, Exchange, Exchanged, Finish,
-    KEEP_TERMINAL, MAX_CONTROL, MAX_EXCHANGE, MAX_LOOKED_AT, MAX_PAGE, Page, SLICE, Settle, TIDY_SLICE, is_poisoned,
-    leaves_news, poisoned_error,
+    Ack, CANCELLED_ERROR, Cancel, Claim, Claimed, Counts, EXPIRED_ERROR, Exchange, Exchanged, Finish, KEEP_TERMINAL,
+    MAX_CONTROL, MAX_EXCHANGE, MAX_LOOKED_AT, MAX_PAGE, Page, SLICE, Settle, TIDY_SLICE, is_poisoned, leaves_news,
+    poisoned_error,
 };
 use crate::id::{Lease, Queue, Ulid};
 use crate::job::{JobRecord, Progress, Reason, State};

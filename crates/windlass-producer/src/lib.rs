@@ -10,6 +10,7 @@ mod catalogue;
 use std::sync::Arc;
 
 use windlass_broker::Enqueue;
+use windlass_jobs::command::Clash;
 use windlass_jobs::{JobId, NewJob, Queue, Violation};
 
 #[cfg(feature = "catalogue")]
@@ -128,8 +129,9 @@ impl Producer {
             return Err(short_answer(replies.len(), jobs.len()));
         }
         let accepted = |reply: windlass_jobs::command::Enqueued| Accepted {
-            id: JobId::new(reply.ulid, queue.clone()),
+            id: JobId::new(reply.clash.map_or(reply.ulid, |clash| clash.with), queue.clone()),
             fresh: reply.fresh,
+            clash: reply.clash,
         };
         Ok(replies.into_iter().map(accepted).collect())
     }
@@ -144,10 +146,12 @@ impl std::fmt::Debug for Producer {
 /// A job the broker has: it is not lost from here on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// By which anyone finds it again.
+    /// By which anyone finds it again: with a clash that of the job which holds the unique key.
     pub id: JobId,
-    /// False when the id was known before: nothing was changed.
+    /// False when the id was known before, and nothing was changed, or there is a clash.
     pub fresh: bool,
+    /// Another job with its unique key stands for it.
+    pub clash: Option<Clash>,
 }
 
 /// One thing wrong with one job.

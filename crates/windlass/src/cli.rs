@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use market::{Market, MarketCandles, MarketReplay, MarketVerb, ReplayMode};
-use windlass_jobs::{JobId, Priority, Queue, Reason};
+use windlass_jobs::{JobId, Priority, Queue, Reason, Until};
 
 /// Windlass: background jobs done reliably – PDFs, charts, checks – with one binary.
 ///
@@ -161,6 +161,22 @@ pub(crate) struct Enqueue {
     /// The longest one run may take [default: the kind's].
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub(crate) timeout: Option<Duration>,
+    /// The only one with this key: while the first is there, a second changes nothing.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) unique: Option<String>,
+    /// How long the unique key is held at most [default: 24h].
+    #[arg(long, value_name = "SPAN", value_parser = parse_span, requires = "unique")]
+    pub(crate) unique_for: Option<Duration>,
+    /// What ends the hold on the unique key before that.
+    #[arg(long, value_enum, default_value_t = UntilArg::Finished, requires = "unique")]
+    pub(crate) unique_until: UntilArg,
+    /// The second takes the place of the first, if that waits.
+    #[arg(long, requires = "unique")]
+    pub(crate) replace: bool,
+    /// The second moves the first, if that is scheduled, to its own time: at most this long after
+    /// the first came.
+    #[arg(long, value_name = "SPAN", value_parser = parse_span, requires = "unique")]
+    pub(crate) debounce: Option<Duration>,
     /// A label, key=value; may be repeated.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     pub(crate) labels: Vec<(String, String)>,
@@ -170,6 +186,27 @@ pub(crate) struct Enqueue {
     /// With --wait: write the job's files into this folder.
     #[arg(long, value_name = "DIR", requires = "wait")]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// What ends the hold on a unique key before its time is over.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum UntilArg {
+    /// The job's first start.
+    Started,
+    /// The job's end.
+    Finished,
+    /// Nothing.
+    Ttl,
+}
+
+impl From<UntilArg> for Until {
+    fn from(until: UntilArg) -> Self {
+        match until {
+            UntilArg::Started => Self::Started,
+            UntilArg::Finished => Self::Finished,
+            UntilArg::Ttl => Self::Ttl,
+        }
+    }
 }
 
 /// `windlass task`.

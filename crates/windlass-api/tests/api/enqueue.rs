@@ -55,6 +55,34 @@ async fn every_option_reaches_the_job_and_args_stay_as_written() {
     assert_eq!(record.run_at, Some(record.created_at.plus(std::time::Duration::from_secs(60))));
 }
 
+/// A second job with a unique key is answered with the first.
+#[tokio::test]
+async fn a_unique_clash_names_the_job_that_is_there() {
+    let bench = Bench::new();
+    let first = bench.post(echo(json!({ "unique": { "key": "u" }, "delay_ms": 60000 }))).await.json();
+    assert_eq!((first["status"].as_str(), first.get("unique")), (Some("scheduled"), None));
+    let second = bench.post(echo(json!({ "unique": { "key": "u" } }))).await;
+    assert_eq!(second.status, StatusCode::ACCEPTED);
+    let mut expected = first.clone();
+    expected["unique"] = "kept".into();
+    assert_eq!(second.json(), expected);
+    let more = json!([
+        echo(json!({ "unique": { "key": "other" } })),
+        echo(
+            json!({ "unique": { "key": "u", "on_clash": "replace", "until": "ttl", "ttl_ms": 5 }, "max_attempts": 9 })
+        ),
+    ]);
+    let batch = bench.post(&more).await.json();
+    expected["unique"] = "replaced".into();
+    assert_eq!((&batch["tasks"][1], batch["tasks"][0].get("unique")), (&expected, None));
+    let id: JobId = first["task_id"].as_str().unwrap().parse().unwrap();
+    assert_eq!(bench.broker.get(&id).await.unwrap().unwrap().max_attempts, 9);
+    let bench = Bench::new();
+    refused(&bench, echo(json!({ "unique": { "key": "" } })), "job_invalid", "/unique/key").await;
+    refused(&bench, echo(json!({ "unique": { "key": "k", "ttl": 5 } })), "job_invalid", "/unique").await;
+    refused(&bench, echo(json!({ "unique": { "key": "k", "ttl_ms": 0 } })), "job_invalid", "/unique/ttl_ms").await;
+}
+
 /// B04
 #[tokio::test]
 async fn unknown_and_system_fields_are_named() {

@@ -166,9 +166,10 @@ impl SqliteBroker {
         tx.commit("enqueue").await?;
         let full = |Full { max_waiting }| Error::QueueFull { queue: queue.clone(), max_waiting };
         let accepted = replies.map_err(full)?;
-        let (any_fresh, any_clash) = accepted.replies.iter().fold((false, false), |(fresh, clash), reply| {
-            (fresh || reply.fresh, clash || reply.clash.is_some())
-        });
+        let (any_fresh, any_clash) = accepted
+            .replies
+            .iter()
+            .fold((false, false), |(fresh, clash), reply| (fresh || reply.fresh, clash || reply.clash.is_some()));
         if any_fresh || accepted.moved {
             self.0.wakes.wake_one(queue);
         }

@@ -99,7 +99,8 @@ pub(super) async fn hold(
     now: Timestamp,
 ) -> Result<()> {
     let ulid = ulid.to_bytes().to_vec();
-    let insert = sqlx::query("INSERT OR REPLACE INTO unique_key (queue, key, ulid, until, ends) VALUES (?, ?, ?, ?, ?)");
+    let insert =
+        sqlx::query("INSERT OR REPLACE INTO unique_key (queue, key, ulid, until, ends) VALUES (?, ?, ?, ?, ?)");
     let insert = insert.bind(queue).bind(&unique.key).bind(&ulid).bind(now.plus(unique.ttl).0);
     insert.bind(unique.until.letter().to_string()).execute(&mut *conn).await.map_err(failed(VERB))?;
     let update = sqlx::query("UPDATE job SET unique_key = ? WHERE queue = ? AND ulid = ?");

@@ -68,9 +68,9 @@ pub use runs::{
 };
 pub use told::{a_canary_comes_back, a_watched_job_is_told_of};
 pub use unique::{
-    a_debounced_job_moves_up_to_its_maximum, a_replayed_job_leaves_its_unique_key, a_unique_job_is_replaced_in_its_place,
-    a_unique_job_is_the_only_one, a_unique_key_is_free_at_the_start, a_unique_key_is_held_for_its_time,
-    unique_jobs_of_one_batch_clash,
+    a_debounced_job_moves_up_to_its_maximum, a_replayed_job_leaves_its_unique_key,
+    a_unique_job_is_replaced_in_its_place, a_unique_job_is_the_only_one, a_unique_key_is_free_at_the_start,
+    a_unique_key_is_held_for_its_time, unique_jobs_of_one_batch_clash,
 };
 pub use wakes::{
     a_due_time_is_passed_on, a_release_wakes, a_scheduled_job_wakes, a_wake_up_without_slots_is_passed_on,

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use windlass_broker::SharedBroker;
 use windlass_jobs::command::{Ack, Counts, Settle, WorkerInfo};
-use windlass_jobs::{Backoff, DEFAULT_MAX_ATTEMPTS, JobId, MAX_ARGS_BYTES, MAX_RESULT_BYTES, NewJob, OnClash, Options, Priority, Progress, Reason, State, Timestamp, Ulid, Unique, Until, When, new_ulid};
+use windlass_jobs::{
+    Backoff, DEFAULT_MAX_ATTEMPTS, JobId, MAX_ARGS_BYTES, MAX_RESULT_BYTES, NewJob, OnClash, Options, Priority,
+    Progress, Reason, State, Timestamp, Ulid, Unique, Until, When, new_ulid,
+};
 
 use super::{Bench, LONG, SHORT, done, error_text, moment, some_jobs};
 

@@ -168,14 +168,15 @@ pub async fn a_unique_job_is_replaced_in_its_place(broker: SharedBroker) {
 /// Each enqueue within the debounce moves the job on, up to a maximum, and never brings another.
 pub async fn a_debounced_job_moves_up_to_its_maximum(broker: SharedBroker) {
     let bench = Bench::new(broker);
-    let debounced = |args, delay| NewJob {
-        when: When::After(delay),
-        ..job(args, Unique { debounce: Some(LONG), ..replacing() })
-    };
+    let debounced =
+        |args, delay| NewJob { when: When::After(delay), ..job(args, Unique { debounce: Some(LONG), ..replacing() }) };
     let first = debounced(1, LONG / 4);
     assert!(bench.enqueue_one(&first).await.fresh);
     let created_at = bench.record(first.ulid).await.created_at;
-    assert_eq!(bench.enqueue_one(&debounced(2, LONG / 2)).await.clash, Some(Clash { with: first.ulid, replaced: true }));
+    assert_eq!(
+        bench.enqueue_one(&debounced(2, LONG / 2)).await.clash,
+        Some(Clash { with: first.ulid, replaced: true })
+    );
     let record = bench.record(first.ulid).await;
     assert!(record.run_at.unwrap() >= created_at.plus(LONG / 2), "{record:?}");
     assert_eq!(record.args, "2");

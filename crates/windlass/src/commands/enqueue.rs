@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
-use windlass_jobs::{JobId, NewJob, Options, Queue, Violation, When};
-use windlass_producer::{Catalogue, Producer};
+use windlass_jobs::command::Clash;
+use windlass_jobs::{JobId, NewJob, OnClash, Options, Queue, Unique, Violation, When};
+use windlass_producer::{Accepted, Catalogue, Producer};
 use windlass_store::{Digest, Services};
 use windlass_worker::{KindSpec, Registry};
 
@@ -31,9 +32,9 @@ pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> an
     let job = new_job(&args, &kind, &value)?;
     let id = JobId::new(job.ulid, queue.clone());
     hold_inputs(&registry, &stores.services, kind.name(), &value, &id).await?;
-    Producer::new(stores.broker.clone()).enqueue(&queue, job).await?;
+    let Accepted { id, clash, .. } = Producer::new(stores.broker.clone()).enqueue(&queue, job).await?;
     if !args.wait {
-        return Ok(accepted(&id, as_json));
+        return Ok(accepted(&id, clash, as_json));
     }
     let registry = crate::kinds::registry(Some(&stores.broker));
     wait(settings, &stores, registry, &id, args.out.as_deref(), as_json).await
@@ -122,11 +123,21 @@ async fn hold_inputs(
     }
 }
 
-fn accepted(id: &JobId, as_json: bool) -> ExitCode {
+fn accepted(id: &JobId, clash: Option<Clash>, as_json: bool) -> ExitCode {
+    let unique = clash.map(|clash| if clash.replaced { "replaced" } else { "kept" });
     if as_json {
-        report::json_line(&json!({ "task_id": id, "queue": id.queue }));
+        let mut line = json!({ "task_id": id, "queue": id.queue });
+        if let Some(unique) = unique {
+            line["unique"] = unique.into();
+        }
+        report::json_line(&line);
     } else {
         report::line(format_args!("{id}"));
+        match unique {
+            Some("replaced") => report::line(format_args!("it held the unique key, and was replaced in its place")),
+            Some(_) => report::line(format_args!("it holds the unique key: nothing was enqueued")),
+            None => {}
+        }
         report::line(format_args!("see it with `windlass task {id} --follow`"));
     }
     ExitCode::SUCCESS
@@ -177,6 +188,13 @@ fn new_job(args: &Enqueue, kind: &Kind, value: &Value) -> anyhow::Result<NewJob>
         timeout: args.timeout,
         expires: args.expires.map_or(When::Now, When::After),
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+        unique: args.unique.as_ref().map(|key| Unique {
+            key: key.clone(),
+            ttl: args.unique_for.unwrap_or(Unique::DEFAULT_TTL),
+            until: args.unique_until.into(),
+            on_clash: if args.replace { OnClash::Replace } else { OnClash::Keep },
+            debounce: args.debounce,
+        }),
     };
     Ok(job)
 }
