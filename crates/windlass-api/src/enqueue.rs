@@ -145,7 +145,9 @@ fn accepted(Ready { queue, job, .. }: &Ready) -> Accepted {
 /// Queues all jobs. A failure names the ids, so that the caller can see which were taken.
 async fn queue(shared: &Shared, jobs: Jobs, accepted: &mut [Accepted]) -> Result<(), Problem> {
     let mut by_queue: BTreeMap<Queue, (Vec<usize>, Vec<NewJob>)> = BTreeMap::new();
-    for (index, Ready { queue, job, .. }) in jobs.ready.into_iter().enumerate() {
+    let mut blobs = Vec::with_capacity(jobs.ready.len());
+    for (index, Ready { queue, job, blobs: needed }) in jobs.ready.into_iter().enumerate() {
+        blobs.push(needed);
         let (indexes, jobs) = by_queue.entry(queue).or_default();
         indexes.push(index);
         jobs.push(job);
@@ -156,6 +158,11 @@ async fn queue(shared: &Shared, jobs: Jobs, accepted: &mut [Accepted]) -> Result
         for (index, reply) in indexes.into_iter().zip(replies.as_deref().unwrap_or_default()) {
             if let Some(clash) = reply.clash {
                 name_holder(shared, &mut accepted[index], reply.id.clone(), clash.replaced).await;
+                if clash.replaced && !blobs[index].is_empty() {
+                    // They have just been touched, which keeps them for a day if this fails.
+                    let digests: Vec<Digest> = blobs[index].iter().filter_map(|name| name.parse().ok()).collect();
+                    shared.services.artifacts.pin(&reply.id.to_string(), &digests).await?;
+                }
             }
         }
         if let Err(error) = replies {
