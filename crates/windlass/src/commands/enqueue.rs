@@ -34,7 +34,7 @@ pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> an
     hold_inputs(&registry, &stores.services, kind.name(), &value, &id).await?;
     let Accepted { id, clash, .. } = Producer::new(stores.broker.clone()).enqueue(&queue, job).await?;
     if clash.is_some_and(|clash| clash.replaced) {
-        hold_inputs(&registry, &stores.services, spec.name, &value, &id).await?;
+        hold_inputs(&registry, &stores.services, kind.name(), &value, &id).await?;
     }
     if !args.wait {
         return Ok(accepted(&id, clash, as_json));
