@@ -57,6 +57,7 @@ impl Home {
     }
 
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.env.retain(|(n, _)| n != name);
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }

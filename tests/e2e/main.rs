@@ -14,3 +14,4 @@ mod isolation;
 mod layering;
 mod liveness;
 mod market;
+mod network;

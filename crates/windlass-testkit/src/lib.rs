@@ -6,12 +6,14 @@
 pub mod conformance;
 mod model_broker;
 mod process;
+mod proxy;
 mod redis_server;
 mod sqlite_lock;
 mod wait;
 
 pub use model_broker::ModelBroker;
 pub use process::spawn;
+pub use proxy::{Fault, Proxy};
 pub use redis_server::{RedisServer, RedisServerBuilder, shared_redis};
 pub use sqlite_lock::SqliteLock;
 pub use wait::{unique_queue, wait_until};
