@@ -19,7 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use windlass_jobs::catalogue::KindInfo;
-use windlass_jobs::command::{Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, Page, WorkerInfo};
+use windlass_jobs::command::{Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, Filter, Found, Page, WorkerInfo};
 use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Progress, Queue, State, Ulid};
 
 pub use error::Error;
@@ -178,6 +178,13 @@ pub trait Inspect: Send + Sync {
     /// # Errors
     /// [`Error`].
     async fn list(&self, queue: &Queue, state: State, cursor: u64, limit: usize) -> Result<Page>;
+
+    /// Jobs a filter wants, among the first [`SEARCH_WINDOW`](windlass_jobs::command::SEARCH_WINDOW)
+    /// of their list; see [`Model::search`](windlass_jobs::model::Model::search).
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn search(&self, queue: &Queue, filter: &Filter, cursor: u64, limit: usize) -> Result<Found>;
 
     /// How many jobs of a queue stand where.
     ///

@@ -285,6 +285,42 @@ impl Counts {
     }
 }
 
+/// Most entries of a list that a search looks at, from its start.
+pub const SEARCH_WINDOW: u64 = 10_000;
+
+/// Which jobs of a queue a search wants: all that is said must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// Where they stand, exactly.
+    pub state: State,
+    /// Of the pending ones, those that are held because no worker knows their kind; they stand in
+    /// a list of their own. Nothing is found in another state.
+    pub parked: bool,
+    /// What they do.
+    pub kind: Option<String>,
+    /// Labels they carry.
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
+impl Filter {
+    /// All jobs in a state.
+    #[must_use]
+    pub const fn of(state: State) -> Self {
+        Self { state, parked: false, kind: None, labels: std::collections::BTreeMap::new() }
+    }
+}
+
+/// What a search found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// In the order of [`Page::ids`], at most as many as asked for.
+    pub ids: Vec<Ulid>,
+    /// Where to go on; `None` when the list, or the window, is at its end.
+    pub next: Option<u64>,
+    /// The list goes on behind the window: there may be more that were not looked at.
+    pub beyond: bool,
+}
+
 /// One page of a list of ids.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::command::{
-    Ack, CANCELLED_ERROR, Cancel, Claim, Claimed, Counts, EXPIRED_ERROR, Exchange, Exchanged, Finish, KEEP_TERMINAL,
-    MAX_CONTROL, MAX_EXCHANGE, MAX_LOOKED_AT, MAX_PAGE, Page, SLICE, Settle, TIDY_SLICE, is_poisoned, leaves_news,
-    poisoned_error,
+    Ack, CANCELLED_ERROR, Cancel, Claim, Claimed, Counts, EXPIRED_ERROR, Exchange, Exchanged, Filter, Finish, Found,
+    KEEP_TERMINAL, MAX_CONTROL, MAX_EXCHANGE, MAX_LOOKED_AT, MAX_PAGE, Page, SEARCH_WINDOW, SLICE, Settle, TIDY_SLICE,
+    is_poisoned, leaves_news, poisoned_error,
 };
 use crate::id::{Lease, Queue, Ulid};
 use crate::job::{JobRecord, Progress, Reason, State};
@@ -486,10 +486,52 @@ impl Model {
     }
 
     /// One page of the jobs in a state, from `cursor` (0 or [`Page::next`]). Successes and
-    /// cancelled jobs share one list, as do scheduled and retrying ones; parked ones are in none.
+    /// cancelled jobs share one list, as do scheduled and retrying ones; parked ones are in none, but
+    /// [`Model::search`] finds them.
     #[must_use]
     pub fn list(&self, state: State, cursor: u64, limit: usize) -> Page {
-        let all: Vec<Ulid> = match state {
+        let all = self.whole_list(state);
+        let start = usize::try_from(cursor).unwrap_or(usize::MAX).min(all.len());
+        let end = start.saturating_add(limit.clamp(1, MAX_PAGE)).min(all.len());
+        Page { ids: all[start..end].to_vec(), next: (end < all.len()).then(|| len(end)) }
+    }
+
+    /// Up to `limit` jobs a filter wants, from entry `cursor` (0 or [`Found::next`]) of their list
+    /// to the end of the [`SEARCH_WINDOW`]. How many entries a reply gets through is the engine's
+    /// affair; together they find the same.
+    #[must_use]
+    pub fn search(&self, filter: &Filter, cursor: u64, limit: usize) -> Found {
+        let all = match (filter.parked, filter.state) {
+            (true, State::Pending) => self.parked.iter().copied().collect(),
+            (true, _) => Vec::new(),
+            (false, state) => self.whole_list(state),
+        };
+        let wanted = |ulid: &Ulid| {
+            self.jobs.get(ulid).is_some_and(|job| {
+                let labels = &job.record.options.labels;
+                job.record.state == filter.state
+                    && filter.kind.as_ref().is_none_or(|kind| *kind == job.record.kind)
+                    && filter.labels.iter().all(|(name, value)| labels.get(name) == Some(value))
+            })
+        };
+        let limit = limit.clamp(1, MAX_PAGE);
+        let mut found = Found { beyond: cursor >= SEARCH_WINDOW, ..Found::default() };
+        for (at, ulid) in (0..).zip(&all).skip(usize::try_from(cursor).unwrap_or(usize::MAX)) {
+            if at >= SEARCH_WINDOW {
+                return Found { beyond: true, ..found };
+            }
+            if found.ids.len() == limit {
+                return Found { next: Some(at), ..found };
+            }
+            if wanted(ulid) {
+                found.ids.push(*ulid);
+            }
+        }
+        found
+    }
+
+    fn whole_list(&self, state: State) -> Vec<Ulid> {
+        match state {
             State::Pending => self.waiting.iter().flatten().copied().collect(),
             State::Scheduled | State::Retrying => self.due.iter().map(|(_, ulid)| *ulid).collect(),
             State::Running => {
@@ -500,10 +542,7 @@ impl Model {
             }
             State::Success | State::Cancelled => self.done.iter().copied().collect(),
             State::Failure => self.dead.iter().rev().map(|(_, ulid)| *ulid).collect(),
-        };
-        let start = usize::try_from(cursor).unwrap_or(usize::MAX).min(all.len());
-        let end = start.saturating_add(limit.clamp(1, MAX_PAGE)).min(all.len());
-        Page { ids: all[start..end].to_vec(), next: (end < all.len()).then(|| len(end)) }
+        }
     }
 
     /// How many jobs stand where.

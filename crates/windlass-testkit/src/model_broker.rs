@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use windlass_broker::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
 use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{
-    Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, KEEP_TERMINAL, MAX_CONTROL, MAX_ENQUEUE, Page, WorkerInfo,
+    Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, Filter, Found, KEEP_TERMINAL, MAX_CONTROL, MAX_ENQUEUE, Page,
+    WorkerInfo,
 };
 use windlass_jobs::model::{Full, Model};
 use windlass_jobs::{Clock, JobId, JobRecord, Lease, NewJob, Progress, Queue, State, SystemClock, Timestamp, Ulid};
@@ -222,6 +223,10 @@ impl Inspect for ModelBroker {
 
     async fn list(&self, queue: &Queue, state: State, cursor: u64, limit: usize) -> Result<Page> {
         Ok(self.lock().queues.get(queue).map(|model| model.list(state, cursor, limit)).unwrap_or_default())
+    }
+
+    async fn search(&self, queue: &Queue, filter: &Filter, cursor: u64, limit: usize) -> Result<Found> {
+        Ok(self.lock().queues.get(queue).map(|model| model.search(filter, cursor, limit)).unwrap_or_default())
     }
 
     async fn counts(&self, queue: &Queue) -> Result<Counts> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use windlass_jobs::command::{Exchange, Finish, MAX_EXCHANGE, Settle};
+use windlass_jobs::command::{Exchange, Filter, Finish, MAX_EXCHANGE, Settle};
 use windlass_jobs::{MAX_DELIVERIES, NewJob, OnClash, Priority, Unique, When, millis};
 use windlass_redis::Cmd;
 
@@ -109,6 +109,15 @@ fn add_pieces(call: &mut Cmd, field: &str, text: &str) {
         } else {
             call.arg(format!("{field}.{index}")).arg(piece);
         }
+    }
+}
+
+pub(super) fn search(call: &mut Cmd, filter: &Filter, first: u64, entries: u64, most: usize) {
+    let list = if filter.parked { "parked" } else { filter.state.as_str() };
+    call.arg(list).arg(first).arg(entries).arg(most);
+    call.arg(filter.state.as_str()).arg(filter.kind.as_deref().unwrap_or(""));
+    for (name, value) in &filter.labels {
+        call.arg(format!("l.{name}")).arg(value);
     }
 }
 

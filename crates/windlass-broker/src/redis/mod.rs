@@ -17,8 +17,8 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use windlass_jobs::catalogue::{KEEP_KIND_FOR, KINDS_SLICE, KindInfo, MAX_KINDS, NEWER_COUNTS_FOR};
 use windlass_jobs::command::{
-    Ack, CANCELLED_ERROR, Cancel, Counts, EXPIRED_ERROR, Enqueued, Exchange, Exchanged, MAX_CONTROL, MAX_ENQUEUE, Page,
-    WorkerInfo,
+    Ack, CANCELLED_ERROR, Cancel, Counts, EXPIRED_ERROR, Enqueued, Exchange, Exchanged, Filter, Found, MAX_CONTROL,
+    MAX_ENQUEUE, MAX_PAGE, Page, SEARCH_WINDOW, WorkerInfo,
 };
 use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Progress, Queue, State, Ulid, millis};
 use windlass_redis::{Class, Cmd, Link, Message, Script, Value};
@@ -50,6 +50,7 @@ struct Scripts {
     progress: Script,
     get: Script,
     list: Script,
+    search: Script,
     counts: Script,
     workers: Script,
     kinds: Script,
@@ -68,13 +69,15 @@ impl Scripts {
         let ending = include_str!("lua/ending.lua");
         let alive = include_str!("lua/alive.lua");
         let unique = include_str!("lua/unique.lua");
+        let entries = include_str!("lua/entries.lua");
         Self {
             enqueue: of(&[wake, include_str!("lua/clash.lua"), include_str!("lua/enqueue.lua")]),
             exchange: of(&[wake, ending, alive, unique, include_str!("lua/exchange.lua")]),
             renew: of(&[alive, include_str!("lua/renew.lua")]),
             progress: of(&[wake, include_str!("lua/progress.lua")]),
             get: of(&[include_str!("lua/get.lua")]),
-            list: of(&[include_str!("lua/list.lua")]),
+            list: of(&[entries, include_str!("lua/list.lua")]),
+            search: of(&[entries, include_str!("lua/search.lua")]),
             counts: of(&[include_str!("lua/counts.lua")]),
             workers: Script::new(include_str!("lua/workers.lua")),
             kinds: Script::new(include_str!("lua/kinds.lua")),
@@ -315,9 +318,31 @@ impl Inspect for RedisBroker {
 
     async fn list(&self, queue: &Queue, state: State, cursor: u64, limit: usize) -> Result<Page> {
         let mut call = self.scripts.list.on(&self.keys.meta(queue));
-        call.arg(state.as_str()).arg(cursor).arg(limit.min(windlass_jobs::command::MAX_PAGE));
+        call.arg(state.as_str()).arg(cursor).arg(limit.clamp(1, MAX_PAGE));
         let reply = self.run("list", &self.scripts.list, &call).await?;
         decode::page(reply, cursor)
+    }
+
+    async fn search(&self, queue: &Queue, filter: &Filter, cursor: u64, limit: usize) -> Result<Found> {
+        let limit = limit.clamp(1, MAX_PAGE);
+        let mut found = Found::default();
+        let mut at = cursor;
+        loop {
+            found.beyond = at >= SEARCH_WINDOW;
+            if found.beyond {
+                return Ok(found);
+            }
+            if found.ids.len() == limit {
+                return Ok(Found { next: Some(at), ..found });
+            }
+            let entries = (SEARCH_WINDOW - at).min(MAX_PAGE as u64);
+            let mut call = self.scripts.search.on(&self.keys.meta(queue));
+            encode::search(&mut call, filter, at, entries, limit - found.ids.len());
+            let page = decode::page(self.run("search", &self.scripts.search, &call).await?, at)?;
+            found.ids.extend(page.ids);
+            let Some(next) = page.next else { return Ok(found) };
+            at = next;
+        }
     }
 
     async fn counts(&self, queue: &Queue) -> Result<Counts> {

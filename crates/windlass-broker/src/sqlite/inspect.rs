@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::TryStreamExt as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
-use windlass_jobs::command::{MAX_PAGE, Page, WorkerInfo};
+use windlass_jobs::command::{Filter, Found, MAX_PAGE, Page, SEARCH_WINDOW, WorkerInfo};
 use windlass_jobs::{
     DEFAULT_MAX_ATTEMPTS, JobId, JobRecord, Options, Priority, Progress, Queue, State, Timestamp, millis,
 };
@@ -90,22 +91,10 @@ pub(super) async fn list(
     cursor: u64,
     limit: usize,
 ) -> Result<Page> {
-    let (from, to) = match state {
-        State::Pending => (0, place::FIRST_NOT_WAITING - 1),
-        State::Scheduled | State::Retrying => (place::DUE, place::DUE),
-        State::Running => (place::LEASED, place::LEASED),
-        State::Success | State::Cancelled => (place::DONE, place::DONE),
-        State::Failure => (place::DEAD, place::DEAD),
-    };
-    let sql = if from >= place::DONE {
-        "SELECT ulid FROM job WHERE queue = (SELECT id FROM queue WHERE name = ?) AND place BETWEEN ? AND ?
-         ORDER BY place DESC, position DESC, ulid DESC LIMIT ? OFFSET ?"
-    } else {
-        "SELECT ulid FROM job WHERE queue = (SELECT id FROM queue WHERE name = ?) AND place BETWEEN ? AND ?
-         ORDER BY place, position, ulid LIMIT ? OFFSET ?"
-    };
     let limit = limit.clamp(1, MAX_PAGE);
-    let rows = sqlx::query(sql)
+    let (from, to) = places(state);
+    let sql = list_sql("ulid", from);
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(queue.as_str())
         .bind(from)
         .bind(to)
@@ -114,6 +103,79 @@ pub(super) async fn list(
     let rows = rows.fetch_all(conn).await.map_err(failed("list"))?;
     let next = (rows.len() > limit).then(|| cursor.saturating_add(limit as u64));
     Ok(Page { ids: rows.iter().take(limit).filter_map(|row| read_ulid(row, 0)).collect(), next })
+}
+
+/// The first and last place of the list that holds the jobs in a state.
+const fn places(state: State) -> (i64, i64) {
+    match state {
+        State::Pending => (0, place::FIRST_NOT_WAITING - 1),
+        State::Scheduled | State::Retrying => (place::DUE, place::DUE),
+        State::Running => (place::LEASED, place::LEASED),
+        State::Success | State::Cancelled => (place::DONE, place::DONE),
+        State::Failure => (place::DEAD, place::DEAD),
+    }
+}
+
+/// Reads entries of a list in its order. Parameters: queue, first and last place, how many, how
+/// many before them.
+fn list_sql(columns: &str, from: i64) -> String {
+    let order = match from {
+        place::DONE | place::DEAD => "place DESC, position DESC, ulid DESC",
+        _ => "place, position, ulid",
+    };
+    format!(
+        "SELECT {columns} FROM job WHERE queue = (SELECT id FROM queue WHERE name = ?) AND place BETWEEN ? AND ?
+         ORDER BY {order} LIMIT ? OFFSET ?"
+    )
+}
+
+/// Jobs a filter wants, from entry `cursor` of their list to the end of the window.
+pub(super) async fn search(
+    conn: &mut SqliteConnection,
+    queue: &Queue,
+    filter: &Filter,
+    cursor: u64,
+    limit: usize,
+) -> Result<Found> {
+    let (from, to) = if filter.parked { (place::PARKED, place::PARKED) } else { places(filter.state) };
+    let limit = limit.clamp(1, MAX_PAGE);
+    let mut found = Found { beyond: cursor >= SEARCH_WINDOW, ..Found::default() };
+    let Some(entries) = SEARCH_WINDOW.checked_sub(cursor).filter(|n| *n > 0) else { return Ok(found) };
+    let sql = list_sql("ulid, state, kind, labels", from);
+    let mut rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(queue.as_str())
+        .bind(from)
+        .bind(to)
+        .bind(i64::try_from(entries + 1).unwrap_or(i64::MAX))
+        .bind(i64::try_from(cursor).unwrap_or(i64::MAX))
+        .fetch(conn);
+    let mut at = cursor;
+    while let Some(row) = rows.try_next().await.map_err(failed("search"))? {
+        if at == SEARCH_WINDOW {
+            found.beyond = true;
+            return Ok(found);
+        }
+        if found.ids.len() == limit {
+            found.next = Some(at);
+            return Ok(found);
+        }
+        if is_wanted(&row, filter) {
+            found.ids.extend(read_ulid(&row, 0));
+        }
+        at += 1;
+    }
+    Ok(found)
+}
+
+fn is_wanted(row: &SqliteRow, filter: &Filter) -> bool {
+    let state = read_text(row, 1).and_then(|word| word.parse().ok()).unwrap_or(State::Pending);
+    let Some(kind) = read_text(row, 2) else { return false };
+    if state != filter.state || filter.kind.as_ref().is_some_and(|wanted| *wanted != kind) {
+        return false;
+    }
+    let labels = || read_text(row, 3).and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(&text).ok());
+    filter.labels.is_empty()
+        || labels().is_some_and(|labels| filter.labels.iter().all(|(name, value)| labels.get(name) == Some(value)))
 }
 
 /// Every queue, by name.

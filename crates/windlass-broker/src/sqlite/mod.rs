@@ -44,7 +44,8 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
 use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{
-    Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, KEEP_TERMINAL, MAX_CONTROL, MAX_ENQUEUE, Page, WorkerInfo,
+    Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, Filter, Found, KEEP_TERMINAL, MAX_CONTROL, MAX_ENQUEUE, Page,
+    WorkerInfo,
 };
 use windlass_jobs::model::Full;
 use windlass_jobs::{Clock, JobId, JobRecord, Lease, NewJob, Progress, Queue, State, SystemClock, Ulid};
@@ -457,6 +458,10 @@ impl Inspect for SqliteBroker {
 
     async fn list(&self, queue: &Queue, state: State, cursor: u64, limit: usize) -> Result<Page> {
         read!(self, "list", inspect::list, queue, state, cursor, limit)
+    }
+
+    async fn search(&self, queue: &Queue, filter: &Filter, cursor: u64, limit: usize) -> Result<Found> {
+        read!(self, "search", inspect::search, queue, filter, cursor, limit)
     }
 
     async fn counts(&self, queue: &Queue) -> Result<Counts> {

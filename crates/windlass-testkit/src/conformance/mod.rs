@@ -57,9 +57,9 @@ pub use outages::{
 };
 pub use random::{random_against_model, random_soak};
 pub use records::{
-    an_unknown_id_is_none, counts_are_exact_through_a_life, large_values_are_byte_equal, options_round_trip,
-    pages_cover_each_list_once, progress_is_readable_and_cleared, results_and_errors_are_readable,
-    text_is_kept_as_it_is, workers_are_listed_until_they_retire,
+    a_search_ends_at_its_window, an_unknown_id_is_none, counts_are_exact_through_a_life, large_values_are_byte_equal,
+    options_round_trip, pages_cover_each_list_once, parked_jobs_are_found, progress_is_readable_and_cleared,
+    results_and_errors_are_readable, text_is_kept_as_it_is, workers_are_listed_until_they_retire,
 };
 pub use runs::{
     a_failure_lies_in_the_dead_set, a_renewal_keeps_the_lease, a_retry_waits_and_counts, a_snooze_is_no_failure,
@@ -246,6 +246,8 @@ macro_rules! conformance {
             text_is_kept_as_it_is
             an_unknown_id_is_none
             pages_cover_each_list_once
+            a_search_ends_at_its_window
+            parked_jobs_are_found
             counts_are_exact_through_a_life
             workers_are_listed_until_they_retire
             kinds_are_published

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_broker::{Error, SharedBroker};
-use windlass_jobs::command::{Ack, Cancel, Exchange, Exchanged, Finish};
+use windlass_jobs::command::{Ack, Cancel, Exchange, Exchanged, Filter, Finish};
 use windlass_jobs::model::Model;
 use windlass_jobs::{Clock, JobId, JobRecord, Lease, NewJob, Queue, SetClock, State, Timestamp, Ulid};
 
@@ -143,6 +143,10 @@ impl Player<'_> {
                 let (ids, expected) = (self.pages(*state, *limit).await, self.model.list(*state, 0, 500).ids);
                 self.check(step.to_string(), ids, expected)
             }
+            Step::Search(filter, limit) => {
+                let (ids, expected) = (self.finds(filter, *limit).await, self.model.search(filter, 0, 500).ids);
+                self.check(step.to_string(), ids, expected)
+            }
             other => unreachable!("{other} is played elsewhere"),
         }
     }
@@ -240,6 +244,20 @@ impl Player<'_> {
             let page = self.broker.list(&self.queue, state, cursor, limit).await?;
             ids.extend(page.ids);
             match page.next {
+                Some(next) => cursor = next,
+                None => return Ok(ids),
+            }
+        }
+    }
+
+    /// All that a search finds, reply by reply.
+    async fn finds(&self, filter: &Filter, limit: usize) -> Result<Vec<Ulid>, Error> {
+        let (mut ids, mut cursor) = (Vec::new(), 0);
+        loop {
+            let found = self.broker.search(&self.queue, filter, cursor, limit).await?;
+            assert!(found.ids.len() <= limit && !found.beyond);
+            ids.extend(found.ids);
+            match found.next {
                 Some(next) => cursor = next,
                 None => return Ok(ids),
             }

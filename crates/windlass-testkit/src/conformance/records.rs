@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use windlass_broker::SharedBroker;
-use windlass_jobs::command::{Ack, Counts, Settle, WorkerInfo};
+use windlass_jobs::command::{Ack, Counts, Filter, Found, Settle, WorkerInfo};
 use windlass_jobs::{
     Backoff, DEFAULT_MAX_ATTEMPTS, JobId, MAX_ARGS_BYTES, MAX_RESULT_BYTES, NewJob, OnClash, Options, Priority,
     Progress, Reason, State, Timestamp, Ulid, Unique, Until, When, new_ulid,
@@ -216,6 +216,52 @@ async fn check_pages(bench: &Bench, state: State, limit: usize, expected: &BTree
     let set: BTreeSet<Ulid> = seen.iter().copied().collect();
     assert_eq!(seen.len(), set.len(), "{state} in pages of {limit}: one id twice");
     assert_eq!(&set, expected, "{state} in pages of {limit}");
+}
+
+/// A search looks at the first 10,000 entries of a list, and says when there are more.
+pub async fn a_search_ends_at_its_window(broker: SharedBroker) {
+    let bench = Bench::new(broker);
+    let mut jobs = some_jobs(10_050);
+    for n in [3, 700, 9_999, 10_000, 10_049] {
+        jobs[n].options.labels = [("colour".to_owned(), "red".to_owned())].into();
+        jobs[n].kind = "marked".to_owned();
+    }
+    bench.enqueue(&jobs).await;
+    let red = Filter { labels: [("colour".to_owned(), "red".to_owned())].into(), ..Filter::of(State::Pending) };
+    let marked = Filter { kind: Some("marked".to_owned()), ..Filter::of(State::Pending) };
+    for filter in [&red, &marked] {
+        let search = |cursor, limit| bench.broker.search(&bench.queue, filter, cursor, limit);
+        let first = search(0, 2).await.unwrap();
+        assert_eq!((&first.ids, first.beyond), (&vec![jobs[3].ulid, jobs[700].ulid], false));
+        let rest = search(first.next.unwrap(), 2).await.unwrap();
+        assert_eq!((rest.ids, rest.next, rest.beyond), (vec![jobs[9_999].ulid], None, true));
+        let past = search(10_000, 2).await.unwrap();
+        assert_eq!((past.ids, past.next, past.beyond), (vec![], None, true));
+    }
+    for (name, value) in [("colour", "blue"), ("shape", "red")] {
+        let filter = Filter { labels: [(name.to_owned(), value.to_owned())].into(), ..red.clone() };
+        let found = bench.broker.search(&bench.queue, &filter, 0, 10).await.unwrap();
+        assert!(found.ids.is_empty() && found.beyond, "{name} {value}");
+    }
+    let elsewhere = Filter { state: State::Failure, ..red };
+    assert_eq!(bench.broker.search(&bench.queue, &elsewhere, 0, 10).await.unwrap(), Found::default());
+}
+
+/// Jobs that are held because no worker knows their kind are in no list, but are found.
+pub async fn parked_jobs_are_found(broker: SharedBroker) {
+    let bench = Bench::new(broker);
+    bench.enqueue_some(3).await;
+    let claimed = bench.claim(2).await;
+    for claimed in &claimed {
+        bench.finish(claimed.lease, super::parked()).await;
+    }
+    let filter = Filter { parked: true, kind: Some("noop".into()), ..Filter::of(State::Pending) };
+    let found = bench.broker.search(&bench.queue, &filter, 0, 10).await.unwrap();
+    let expected: BTreeSet<Ulid> = claimed.iter().map(|claimed| claimed.lease.ulid).collect();
+    assert_eq!(found.ids.into_iter().collect::<BTreeSet<_>>(), expected);
+    assert_eq!(bench.ids(State::Pending).await.len(), 1);
+    let running = Filter { state: State::Running, ..filter };
+    assert_eq!(bench.broker.search(&bench.queue, &running, 0, 10).await.unwrap(), Found::default());
 }
 
 /// Thirteen jobs, claimed and settled.

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use windlass_jobs::command::{Claim, Settle};
+use windlass_jobs::command::{Claim, Filter, Settle};
 use windlass_jobs::model::Model;
 use windlass_jobs::{
     Lease, NewJob, OnClash, Options, Priority, Progress, Reason, State, Timestamp, Ulid, Unique, Until, When,
@@ -34,6 +34,8 @@ pub(super) enum Step {
     Tidy(Duration, Duration),
     /// All pages of so many entries.
     List(State, usize),
+    /// All pages of so many of the jobs that a filter wants.
+    Search(Filter, usize),
     Wait(Duration),
 }
 
@@ -143,6 +145,7 @@ impl fmt::Display for Step {
             Self::Unpark(kinds) => write!(f, "unpark {kinds:?}"),
             Self::Tidy(success, failure) => write!(f, "tidy success {success:?} failure {failure:?}"),
             Self::List(state, limit) => write!(f, "list {state} by {limit}"),
+            Self::Search(filter, limit) => write!(f, "search {filter:?} by {limit}"),
             Self::Wait(span) => write!(f, "wait {span:?}"),
             // What they name depends on the state they are played in: written by the player.
             other => write!(f, "{other:?}"),
@@ -229,10 +232,25 @@ impl Maker {
                 Step::Unpark(kinds.into_iter().map(str::to_owned).collect())
             }
             90 => Step::Tidy(self.age(), self.age()),
-            91..94 => Step::List(State::ALL[self.dice.below(State::ALL.len())], self.dice.below(30) + 1),
+            91..93 => Step::List(self.state(), self.dice.below(30) + 1),
+            93 => self.search(),
             // Short leases and delays come to their end.
             _ => Step::Wait(Duration::from_millis(1 + self.dice.next() % 4)),
         }
+    }
+
+    fn state(&mut self) -> State {
+        State::ALL[self.dice.below(State::ALL.len())]
+    }
+
+    fn search(&mut self) -> Step {
+        let mut filter = Filter::of(self.state());
+        filter.parked = self.dice.chance(20);
+        filter.kind = self.dice.chance(50).then(|| KINDS[self.dice.below(KINDS.len())].to_owned());
+        if self.dice.chance(30) {
+            filter.labels = [("tenant".into(), "a b".into())].into();
+        }
+        Step::Search(filter, self.dice.below(10) + 1)
     }
 
     fn age(&mut self) -> Duration {

@@ -1,0 +1,33 @@
+-- entries(list, first, n): {length of the whole list, entries read, entry, ...} from entry `first`
+-- (from 0) on. Of waiting jobs, those next to run first; their ids may be ghosts. Of running jobs
+-- '<ulid>:<epoch>'. Cost: O(n) at either end of a list, O(first) in its middle.
+local function entries(list, first, n)
+  if list == 'pending' then
+    local reply = {0, 0}
+    for p = 0, 2 do
+      local len = redis.call('LLEN', WAIT[p])
+      reply[1] = reply[1] + len
+      if n > 0 and first < len then
+        -- The right end is next to run: count from there.
+        local ids = redis.call('LRANGE', WAIT[p], -first - n, -first - 1)
+        for k = #ids, 1, -1 do reply[#reply + 1] = ids[k] end
+        n = n - #ids
+        first = 0
+      else
+        first = math.max(first - len, 0)
+      end
+    end
+    reply[2] = #reply - 2
+    return reply
+  end
+  local ids, len
+  if list == 'success' or list == 'cancelled' then
+    len, ids = redis.call('LLEN', DONE), redis.call('LRANGE', DONE, first, first + n - 1)
+  elseif list == 'failure' then
+    len, ids = redis.call('ZCARD', DEAD), redis.call('ZREVRANGE', DEAD, first, first + n - 1)
+  else
+    local set = list == 'running' and LEASE or list == 'parked' and PARKED or DUE
+    len, ids = redis.call('ZCARD', set), redis.call('ZRANGE', set, first, first + n - 1)
+  end
+  return {len, #ids, unpack(ids)}
+end
