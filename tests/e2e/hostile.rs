@@ -193,6 +193,8 @@ fn queues_are_paused_bounded_and_replayed() {
         home.wait_for(&id, "failure");
         home.wait_for(&other, "failure");
         assert_eq!(home.json(&["dead", "list", "probe"])["dead"].as_array().map(Vec::len), Some(2));
+        let found = home.json(&["tasks", "probe", "--state", "failure", "--label", "team=a"]);
+        assert_eq!(found["tasks"].as_array().map(Vec::len), Some(1), "{found:#}");
 
         let replayed = home.json(&["dead", "replay", "--queue", "probe", "--label", "team=a"]);
         assert_eq!(replayed["result"]["value"]["done"], 1, "{replayed:#}");

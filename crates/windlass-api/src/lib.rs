@@ -22,6 +22,7 @@ mod problem;
 mod request;
 mod result;
 mod routes;
+mod search;
 mod serve;
 mod task;
 
@@ -216,7 +217,7 @@ pub fn router(api: Api) -> Router {
 
 fn build(shared: Shared) -> Router {
     Router::new()
-        .route("/api/tasks", post(enqueue::enqueue))
+        .route("/api/tasks", get(search::search).post(enqueue::enqueue))
         .route("/api/tasks/{id}", get(task::show).delete(control::cancel))
         .route("/api/tasks/{id}/retry", post(control::retry))
         .route("/api/tasks/{id}/events", get(events::events))

@@ -30,6 +30,7 @@ const fn route(method: &'static str, path: &'static str, scope: Scope) -> Route 
 
 /// All routes. A path and method that is not here is not answered, whatever the router says.
 pub const ROUTES: &[Route] = &[
+    route("GET", "/api/tasks", Scope::Read),
     route("POST", "/api/tasks", Scope::Write),
     route("GET", "/api/tasks/{id}", Scope::Read),
     route("DELETE", "/api/tasks/{id}", Scope::Write),

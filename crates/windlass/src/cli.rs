@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use market::{Market, MarketCandles, MarketReplay, MarketVerb, ReplayMode};
-use windlass_jobs::{JobId, Priority, Queue, Reason, Until};
+use windlass_jobs::{JobId, Priority, Queue, Reason, State, Until};
 
 /// Windlass: background jobs done reliably – PDFs, charts, checks – with one binary.
 ///
@@ -67,6 +67,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N")]
         max_waiting: Option<u64>,
     },
+    /// Find jobs of a queue by state, kind and label, among the newest 10,000 in that state.
+    Tasks(Tasks),
     /// Failed jobs: list them, let them start anew, forget them.
     Dead(Dead),
     /// Results and files that are kept so that equal jobs need not run.
@@ -245,6 +247,31 @@ pub(crate) enum DeadVerb {
     Replay(Which),
     /// Forget failed jobs.
     Delete(Which),
+}
+
+/// `windlass tasks`.
+#[derive(Debug, Args)]
+pub(crate) struct Tasks {
+    /// The queue.
+    pub(crate) queue: Queue,
+    /// scheduled, pending, running, retrying, success, failure or cancelled.
+    #[arg(long, default_value = "pending")]
+    pub(crate) state: State,
+    /// The pending ones that are held because no worker knows their kind.
+    #[arg(long, conflicts_with = "state")]
+    pub(crate) parked: bool,
+    /// Only this kind.
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// Only with this label, key=value; may be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// At most so many, 1 to 500.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=500))]
+    pub(crate) limit: u16,
+    /// Where to go on: what the call before said.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) cursor: u64,
 }
 
 /// Which failed jobs are meant: ids, or a queue and a filter.

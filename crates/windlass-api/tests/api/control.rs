@@ -108,3 +108,36 @@ async fn a_task_may_expire() {
         assert_eq!(bench.post(job(wrong.clone())).await.code(), "job_invalid", "{wrong}");
     }
 }
+
+/// Tasks are found by queue, state, kind and label; what is not known is refused with its name.
+#[tokio::test]
+async fn tasks_are_searched() {
+    let bench = Bench::new();
+    let failed = bench.ended(failure()).await;
+    let body = json!([{ "kind": "test.echo", "args": { "text": "a" }, "labels": { "team": "a" } },
+                       { "kind": "test.echo", "args": { "text": "b" } }]);
+    let posted = bench.post(&body).await;
+    assert_eq!(posted.status, StatusCode::ACCEPTED, "{}", posted.json());
+    let ids = |answer: &serde_json::Value| {
+        answer["tasks"].as_array().unwrap().iter().map(|task| task["task_id"].as_str().unwrap().to_owned()).collect()
+    };
+    let find = async |query: &str| -> (Vec<String>, serde_json::Value) {
+        let answer = bench.get(&format!("/api/tasks?{query}")).await;
+        assert_eq!(answer.status, StatusCode::OK, "{query}: {}", answer.json());
+        let answer = answer.json();
+        assert_eq!(answer["window"], json!({ "entries": 10_000, "beyond": false }));
+        (ids(&answer), answer["next"].clone())
+    };
+    assert_eq!(find("queue=default&state=failure").await.0, [failed.to_string()]);
+    assert_eq!(find("queue=default&state=failure&kind=other").await.0, [String::new(); 0]);
+    assert_eq!(find("queue=default").await.0.len(), 2);
+    let (first, next) = find("queue=default&limit=1").await;
+    let (second, end) = find(&format!("queue=default&limit=1&cursor={next}")).await;
+    assert!(first != second && end.is_null(), "{first:?} {second:?} {end}");
+    assert_eq!(find("queue=default&label.team=a").await.0, first);
+    assert_eq!(find("queue=default&parked=true").await.0, [String::new(); 0]);
+    for query in ["", "queue=a:b", "queue=q&state=done", "queue=q&limit=0", "queue=q&cursor=-1", "queue=q&team=a"] {
+        let answer = bench.get(&format!("/api/tasks?{query}")).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (422, "query_invalid"), "{query}");
+    }
+}

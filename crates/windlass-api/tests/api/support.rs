@@ -21,7 +21,7 @@ use windlass_api::{Api, ApiOptions, router};
 use windlass_broker::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
 use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{
-    Ack, Cancel, Claim, Claimed, Counts, Enqueued, Exchange, Exchanged, Finish, Page, Settle, WorkerInfo,
+    Ack, Cancel, Claim, Claimed, Counts, Enqueued, Exchange, Exchanged, Filter, Finish, Found, Page, Settle, WorkerInfo,
 };
 use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Outcome, Progress, Queue, State, Ulid, Violation};
 use windlass_store::{FileArtifacts, FileResults, Services};
@@ -101,6 +101,10 @@ impl Inspect for Plugged {
     async fn list(&self, queue: &Queue, state: State, cursor: u64, limit: usize) -> Result<Page> {
         self.reach("list")?;
         self.model.list(queue, state, cursor, limit).await
+    }
+    async fn search(&self, queue: &Queue, filter: &Filter, cursor: u64, limit: usize) -> Result<Found> {
+        self.reach("search")?;
+        self.model.search(queue, filter, cursor, limit).await
     }
     async fn counts(&self, queue: &Queue) -> Result<Counts> {
         self.reach("counts")?;

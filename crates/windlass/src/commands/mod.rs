@@ -13,6 +13,7 @@ mod market;
 mod queues;
 mod report;
 mod task;
+mod tasks;
 mod up;
 mod worker;
 mod workers;
@@ -48,6 +49,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pause { queue } => control::pause(&settings, &queue, true, json).await,
         Command::Resume { queue } => control::pause(&settings, &queue, false, json).await,
         Command::Limit { queue, max_waiting } => control::limit(&settings, &queue, max_waiting, json).await,
+        Command::Tasks(args) => tasks::run(&settings, &args, json).await,
         Command::Dead(args) => dead::run(&settings, &args, json).await,
         Command::Cache(args) => cache::run(&settings, args.verb, json).await,
         Command::Queues => queues::run(&settings, json).await,

@@ -1,0 +1,87 @@
+//! `GET /api/tasks`: the jobs of a queue in a state, by kind and labels.
+
+use std::str::FromStr;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::json;
+use windlass_jobs::command::{Filter, Found, MAX_PAGE, SEARCH_WINDOW};
+use windlass_jobs::{JobId, Queue, State as JobState};
+
+use crate::Shared;
+use crate::problem::{Code, Problem};
+use crate::task::Task;
+
+/// How many jobs an answer holds unless the caller says.
+const LIMIT: usize = 50;
+
+/// What is asked for.
+#[derive(Debug)]
+struct Wish {
+    queue: Queue,
+    filter: Filter,
+    cursor: u64,
+    limit: usize,
+}
+
+impl Wish {
+    /// Reads `queue`, `state`, `parked`, `kind`, `label.<name>`, `cursor` and `limit`.
+    fn read(pairs: &[(String, String)]) -> Result<Self, String> {
+        let queue = pairs.iter().find(|(name, _)| name == "queue");
+        let (name, value) = queue.ok_or("queue is needed, as in ?queue=pdf&state=failure")?;
+        let queue = word(name, value, "1 to 64 of a-z 0-9 _ -")?;
+        let mut wish = Self { queue, filter: Filter::of(JobState::Pending), cursor: 0, limit: LIMIT };
+        for (name, value) in pairs {
+            match name.as_str() {
+                "queue" => {}
+                "state" => wish.filter.state = word(name, value, "a state, as in failure")?,
+                "parked" => wish.filter.parked = word(name, value, "true or false")?,
+                "kind" => wish.filter.kind = Some(value.clone()),
+                "cursor" => wish.cursor = word(name, value, "what the page before answered as next")?,
+                "limit" => wish.limit = word(name, value, "a number from 1 to 500")?,
+                other => {
+                    let Some(label) = other.strip_prefix("label.") else {
+                        return Err(format!(
+                            "{other:?} is not known; queue, state, parked, kind, label.<name>, cursor and limit are"
+                        ));
+                    };
+                    wish.filter.labels.insert(label.to_owned(), value.clone());
+                }
+            }
+        }
+        if !(1..=MAX_PAGE).contains(&wish.limit) {
+            return Err(format!("limit is {}; 1 to {MAX_PAGE} is allowed", wish.limit));
+        }
+        if wish.cursor > SEARCH_WINDOW {
+            return Err(format!("cursor is {}; what the page before answered as next is allowed", wish.cursor));
+        }
+        Ok(wish)
+    }
+}
+
+fn word<T: FromStr>(name: &str, value: &str, allowed: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("{name} is {value:?}; {allowed} is allowed"))
+}
+
+/// `GET /api/tasks`: at most `limit` jobs, in the order of their list (waiting ones next to run
+/// first, ended ones newest first). `window.beyond` says that the list goes on behind the newest
+/// 10,000, which are all that is searched.
+pub(crate) async fn search(
+    State(shared): State<Shared>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let wrong = |detail: String| Problem::new(Code::QueryInvalid, detail);
+    let Query(pairs) = query.map_err(|_| wrong("the query cannot be read".to_owned()))?;
+    let Wish { queue, filter, cursor, limit } = Wish::read(&pairs).map_err(wrong)?;
+    let Found { ids, next, beyond } = shared.broker.search(&queue, &filter, cursor, limit).await?;
+    let mut tasks = Vec::with_capacity(ids.len());
+    for ulid in ids {
+        // One that left in between is no longer there to show.
+        if let Some(record) = shared.broker.get(&JobId::new(ulid, queue.clone())).await? {
+            tasks.push(serde_json::to_value(Task::of(&record, &shared.registry)).unwrap_or_default());
+        }
+    }
+    let window = json!({ "entries": SEARCH_WINDOW, "beyond": beyond });
+    Ok(axum::Json(json!({ "tasks": tasks, "next": next, "window": window })).into_response())
+}
