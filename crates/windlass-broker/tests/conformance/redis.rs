@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use windlass_broker::redis::RedisBroker;
 use windlass_broker::{Control as _, Enqueue as _, Inspect as _, Leases as _, SharedBroker};
-use windlass_jobs::command::{Claim, Exchange, Filter, Finish, MAX_EXCHANGE, Settle};
+use windlass_jobs::command::{Ack, Claim, Exchange, Filter, Finish, MAX_EXCHANGE, Settle};
 use windlass_jobs::{JobId, Lease, NewJob, Queue, Reason, State};
 use windlass_redis::{FromRedisValue as _, Link, Options, Value, cmd};
 
@@ -114,4 +114,51 @@ async fn slow_entries(link: &Link) -> Vec<i64> {
         other => panic!("{other:?}"),
     };
     entries.into_iter().map(took).collect()
+}
+
+/// A queue that a newer version has taken over is refused by name, and nothing in it is changed;
+/// what holds a lease there may still renew it. A queue that says no format is read.
+#[tokio::test]
+async fn a_newer_format_is_refused_and_left_alone() {
+    let link = Link::new(Options::from_url(&windlass_testkit::shared_redis().url()).unwrap()).unwrap();
+    let prefix = format!("t{}", windlass_jobs::new_ulid());
+    let broker = RedisBroker::new(link.clone(), &prefix);
+    let queue = Queue::new("q").unwrap();
+    let jobs: Vec<NewJob> = (0..2).map(|n| NewJob::new("noop", &n).unwrap()).collect();
+    broker.enqueue(&queue, &jobs).await.unwrap();
+    let hour = Duration::from_secs(3_600);
+    let claim = Claim { worker: "w".into(), max: 1, lease: hour, grace: false, sent_at: None };
+    let exchange = Exchange { finishes: vec![], claim: Some(claim) };
+    let held = broker.exchange(&queue, &exchange).await.unwrap().claimed.remove(0).lease;
+    let say = async |verb: &str, words: &[&str]| {
+        let mut call = cmd(verb);
+        call.arg(format!("{prefix}:{{q}}:meta")).arg("format").arg(words);
+        link.call(&call).await.unwrap();
+    };
+    say("HSET", &["2"]).await;
+    let before =
+        (broker.counts(&queue).await.unwrap(), broker.get(&JobId::new(held.ulid, queue.clone())).await.unwrap());
+    let id = JobId::new(jobs[1].ulid, queue.clone());
+    let refusals = [
+        broker.enqueue(&queue, &jobs).await.map(drop),
+        broker.exchange(&queue, &exchange).await.map(drop),
+        broker.cancel(&id).await.map(drop),
+        broker.pause(&queue, true).await,
+        broker.set_max_waiting(&queue, Some(1)).await,
+        broker.replay(&queue, &[id.ulid]).await.map(drop),
+        broker.delete(&queue, &[id.ulid]).await.map(drop),
+        broker.tidy(&queue, Duration::ZERO, Duration::ZERO).await.map(drop),
+        broker.unpark(&queue, &["noop".to_owned()]).await.map(drop),
+    ];
+    for (n, refusal) in refusals.into_iter().enumerate() {
+        let text = refusal.expect_err(&format!("verb {n} went through")).to_string();
+        assert!(text.contains("queue q has format 2, this version reads 1"), "verb {n}: {text}");
+    }
+    let after =
+        (broker.counts(&queue).await.unwrap(), broker.get(&JobId::new(held.ulid, queue.clone())).await.unwrap());
+    assert_eq!(before, after);
+    assert_eq!(broker.renew(&queue, &[held], hour).await.unwrap(), [Ack::Taken]);
+
+    say("HDEL", &[]).await;
+    assert_eq!(broker.exchange(&queue, &exchange).await.unwrap().claimed.len(), 1);
 }

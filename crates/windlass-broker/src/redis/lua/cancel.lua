@@ -2,10 +2,13 @@
 --
 -- KEYS[1]  the queue's meta key
 -- ARGV     wake channel prefix, ulid, terminal jobs kept per list
--- Reply    'done', 'requested', 'unknown', or the state in which it had ended
+-- Reply    'done', 'requested', 'unknown', or the state in which it had ended; the error
+--          FORMAT
 -- Memory   first write a ZREM, so that cancels pass when Redis is full
 -- Cost     about 8 commands. A waiting job's id stays in its list as a ghost that a claim passes
 --          over; stat.ghosts keeps the counts exact
+local wrong = check_format(redis.call('HGET', KEYS[1], 'format'))
+if wrong then return wrong end
 local key = J .. ARGV[2]
 local h = redis.pcall('HMGET', key, 'state', 'run', 'created_at', 'priority', 'opts', 'unique')
 if h.err or not h[3] then return 'unknown' end

@@ -11,6 +11,8 @@
 --                                            at 500 parked jobs behind the id `after`
 -- Cost     O(ids named or looked at); a deleted success is searched for in its list, O(100,000)
 --          or about 1 ms
+local wrong = check_format(redis.call('HGET', KEYS[1], 'format'))
+if wrong then return wrong end
 local prefix, verb = ARGV[1], ARGV[2]
 
 local function join(ulid, key)
