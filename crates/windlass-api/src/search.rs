@@ -79,7 +79,7 @@ pub(crate) async fn search(
     for ulid in ids {
         // One that left in between is no longer there to show.
         if let Some(record) = shared.broker.get(&JobId::new(ulid, queue.clone())).await? {
-            tasks.push(serde_json::to_value(Task::of(&record, &shared.registry)).unwrap_or_default());
+            tasks.push(serde_json::to_value(Task::of(&record, shared.door.registry())).unwrap_or_default());
         }
     }
     let window = json!({ "entries": SEARCH_WINDOW, "beyond": beyond });
