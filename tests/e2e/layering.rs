@@ -42,7 +42,7 @@ const KEPT_BY: &[(&str, &[&str])] = &[
     ("clap", &["windlass"]),
     ("landlock", &["windlass-worker"]),
     ("seccompiler", &["windlass-worker"]),
-    ("sqlx", &["windlass-broker", "windlass-testkit"]),
+    ("sqlx", &["windlass-broker", "windlass-market", "windlass-testkit"]),
 ];
 
 fn packages() -> BTreeMap<String, Vec<Value>> {

@@ -11,6 +11,7 @@ pub mod candle;
 mod csv;
 pub mod guard;
 pub mod index;
+pub mod positions;
 pub mod price;
 pub mod replay;
 pub mod rules;

@@ -5,6 +5,7 @@
 
 pub mod conformance;
 mod model_broker;
+mod postgres_server;
 mod process;
 mod proxy;
 mod redis_server;
@@ -12,6 +13,7 @@ mod sqlite_lock;
 mod wait;
 
 pub use model_broker::ModelBroker;
+pub use postgres_server::{PostgresServer, shared_postgres};
 pub use process::spawn;
 pub use proxy::{Fault, Proxy};
 pub use redis_server::{RedisServer, RedisServerBuilder, shared_redis};

@@ -6,5 +6,6 @@
 mod candles;
 mod index;
 mod naive;
+mod positions;
 mod replay;
 mod rules;

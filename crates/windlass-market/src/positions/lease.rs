@@ -1,0 +1,59 @@
+//! Who watches a shard: one at a time, with a number that rises with each new owner.
+
+use std::time::Duration;
+
+use super::cells::Cells as _;
+use super::{Error, Positions, Result, on};
+
+/// The right to close positions of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The shard.
+    pub shard: i64,
+    /// The fence: written with each closing, and compared where it is written.
+    pub token: i64,
+    /// When it ends, by the clock of the database.
+    pub expires_at_ms: i64,
+    /// Now, by the clock of the database.
+    pub now_ms: i64,
+}
+
+impl Positions {
+    /// Takes a shard, or keeps it: `None` while another owner's lease lives. An owner that still
+    /// holds it keeps its token; a new one gets the next.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn lease(&self, shard: i64, owner: &str, ttl: Duration) -> Result<Option<Lease>> {
+        let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX / 4);
+        let sql = self.sql(
+            "INSERT INTO shard_lease(shard, token, owner, expires_at_ms) VALUES ($1, 1, $2, {now} + $3)
+             ON CONFLICT(shard) DO UPDATE SET
+               token = CASE WHEN shard_lease.owner = $2 AND shard_lease.expires_at_ms > {now}
+                            THEN shard_lease.token ELSE shard_lease.token + 1 END,
+               owner = $2, expires_at_ms = {now} + $3
+             WHERE shard_lease.owner = $2 OR shard_lease.expires_at_ms <= {now}
+             RETURNING token, expires_at_ms, {now} AS now_ms",
+        );
+        let read = |row: &dyn Fn(&str) -> sqlx::Result<i64>| {
+            Ok(Lease { shard, token: row("token")?, expires_at_ms: row("expires_at_ms")?, now_ms: row("now_ms")? })
+        };
+        let row = on!(self, pool => {
+            let row = sqlx::query(sql).bind(shard).bind(owner).bind(ttl_ms).fetch_optional(pool).await;
+            row.and_then(|row| row.map(|row| read(&|column| row.int(column))).transpose())
+        });
+        row.map_err(Error::sql("lease"))
+    }
+
+    /// Gives a shard back, if it is still held.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn release(&self, lease: &Lease) -> Result<()> {
+        let sql = "UPDATE shard_lease SET expires_at_ms = 0, owner = NULL WHERE shard = $1 AND token = $2";
+        let done = on!(self, pool => {
+            sqlx::query(sql).bind(lease.shard).bind(lease.token).execute(pool).await.map(|_| ())
+        });
+        done.map_err(Error::sql("release"))
+    }
+}

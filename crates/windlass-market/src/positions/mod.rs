@@ -1,0 +1,190 @@
+//! Positions as they truly are: rows of PostgreSQL, or of an embedded SQLite file.
+//!
+//! One text of SQL serves both where their grammars agree; where they do not, each has its own
+//! statement below the same method. Instants are milliseconds since 1970 UTC by the clock of the
+//! database, which alone decides how old something is. Every change of a position goes through
+//! one of the guarded statements here, writes its audit row and outbox row in the same
+//! transaction, and raises the row's version.
+
+mod audit;
+mod cells;
+mod change;
+mod close;
+mod error;
+mod lease;
+mod load;
+mod marks;
+mod rows;
+mod schema;
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions as _};
+
+pub use audit::{AuditRow, Outbox};
+pub use change::{Change, Moved, NewPosition};
+pub use close::{Close, Closed, Fence, Outcome, Reached};
+pub use error::{Class, Error};
+pub use lease::Lease;
+pub use load::{Cursor, Page};
+pub use marks::{AccountSum, Mark};
+pub use rows::{Account, ClosingRow, Instrument, Position, Status};
+
+/// The result of a call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Runs one expression on whichever database it is; the pool is named for it.
+macro_rules! on {
+    ($store:expr, $pool:ident => $body:expr) => {
+        match &$store.pool {
+            $crate::positions::Pool::Postgres($pool) => $body,
+            $crate::positions::Pool::Sqlite($pool) => $body,
+        }
+    };
+}
+pub(crate) use on;
+
+#[derive(Debug, Clone)]
+pub(crate) enum Pool {
+    Postgres(PgPool),
+    Sqlite(SqlitePool),
+}
+
+/// How a database is reached, and how long anything may take.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Connections at most. Default 8.
+    pub connections: u32,
+    /// The longest to wait for one of them. Default 5 s.
+    pub acquire_timeout: Duration,
+    /// The longest a statement may run or wait for a lock, on PostgreSQL. Default 10 s.
+    pub statement_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { connections: 8, acquire_timeout: Duration::from_secs(5), statement_timeout: Duration::from_secs(10) }
+    }
+}
+
+/// The tables of positions. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Positions {
+    pool: Pool,
+    /// Where it is, for people; never with a password.
+    place: String,
+}
+
+impl Positions {
+    /// Connects to `postgres://…` and brings the tables up to date. Just-in-time compilation is
+    /// off for these sessions: it costs more than the statements do.
+    ///
+    /// # Errors
+    /// [`Error`], never with the password in it.
+    pub async fn postgres(url: &str, options: &Options) -> Result<Self> {
+        let store = Self::postgres_lazy(url, options)?;
+        store.migrate().await?;
+        Ok(store)
+    }
+
+    /// As [`Positions::postgres`], but connects on first use and leaves the tables as they are.
+    ///
+    /// # Errors
+    /// [`Error`] when the URL cannot be read.
+    pub fn postgres_lazy(url: &str, options: &Options) -> Result<Self> {
+        let connect: PgConnectOptions = url.parse().map_err(|_| Error::Url)?;
+        let timeout_ms = options.statement_timeout.as_millis().to_string();
+        let place = format!("postgres://{}:{}", connect.get_host(), connect.get_port());
+        let connect = connect
+            .application_name("windlass-market")
+            .options([
+                ("jit", "off"),
+                ("statement_timeout", timeout_ms.as_str()),
+                ("lock_timeout", timeout_ms.as_str()),
+            ])
+            .disable_statement_logging();
+        let pool = PgPoolOptions::new()
+            .max_connections(options.connections)
+            .acquire_timeout(options.acquire_timeout)
+            .connect_lazy_with(connect);
+        Ok(Self { pool: Pool::Postgres(pool), place })
+    }
+
+    /// Opens a file, made when it is not there, and brings the tables up to date.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn sqlite(file: &Path, options: &Options) -> Result<Self> {
+        let connect = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(options.acquire_timeout)
+            .foreign_keys(true)
+            .disable_statement_logging();
+        let pool = SqlitePoolOptions::new()
+            .max_connections(options.connections.min(4))
+            .acquire_timeout(options.acquire_timeout)
+            .connect_with(connect)
+            .await
+            .map_err(Error::sql("open"))?;
+        let store = Self { pool: Pool::Sqlite(pool), place: file.display().to_string() };
+        store.migrate().await?;
+        Ok(store)
+    }
+
+    /// Where it is, for people.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// True on an embedded file.
+    #[must_use]
+    pub const fn is_embedded(&self) -> bool {
+        matches!(self.pool, Pool::Sqlite(_))
+    }
+
+    /// Ends all connections.
+    pub async fn close_pool(&self) {
+        on!(self, pool => pool.close().await);
+    }
+
+    /// Now, by the clock of the database.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn now_ms(&self) -> Result<i64> {
+        let sql = self.sql("SELECT {now}");
+        on!(self, pool => sqlx::query_scalar(sql).fetch_one(pool).await).map_err(Error::sql("now"))
+    }
+
+    /// A statement of this crate in the grammar of the database: `{now}` is the moment, in ms.
+    fn sql(&self, text: &str) -> AssertSqlSafe<String> {
+        // Only texts of this crate come here; values are always bound.
+        AssertSqlSafe(text.replace("{now}", self.now()))
+    }
+
+    const fn now(&self) -> &'static str {
+        match self.pool {
+            Pool::Postgres(_) => PG_NOW,
+            Pool::Sqlite(_) => LITE_NOW,
+        }
+    }
+
+    /// How a transaction that writes begins: SQLite takes the lock of the file at once, so that it
+    /// never has to give up in the middle.
+    const fn begin(&self) -> &'static str {
+        match self.pool {
+            Pool::Postgres(_) => "BEGIN",
+            Pool::Sqlite(_) => "BEGIN IMMEDIATE",
+        }
+    }
+}
+
+const PG_NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+const LITE_NOW: &str = "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)";
