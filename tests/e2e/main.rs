@@ -15,3 +15,4 @@ mod layering;
 mod liveness;
 mod market;
 mod network;
+mod sharing;

@@ -33,6 +33,9 @@ pub struct KindSpec {
     pub soft_timeout: Option<Duration>,
     /// How long an equal job is answered from the result cache; `None`: never.
     pub cache_ttl: Option<Duration>,
+    /// The most memory a run is expected to need, in bytes, where [`Inputs`] do not say more;
+    /// counted against the worker's budget. Default 0.
+    pub peak_memory_bytes: u64,
     /// One line for people.
     pub about: &'static str,
 }
@@ -57,6 +60,7 @@ impl KindSpec {
             timeout: Self::TIMEOUT,
             soft_timeout: None,
             cache_ttl: None,
+            peak_memory_bytes: 0,
             about,
         }
     }

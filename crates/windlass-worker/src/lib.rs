@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
 mod cache;
 mod canary;
 mod child;
@@ -38,7 +39,7 @@ pub use registry::{Executor, Registry};
 pub use result::{StoredArtifact, StoredResult};
 pub use sandbox::Sandbox;
 pub use schemars;
-pub use worker::{Error, Worker, WorkerOptions};
+pub use worker::{Error, Share, Worker, WorkerOptions};
 
 /// A number in 0.0–1.0, to spread waits.
 fn random() -> f64 {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use windlass_jobs::command::Settle;
 use windlass_jobs::{Backoff, MAX_RESULT_BYTES, Reason, RunError};
 
+use crate::admission::Need;
+
 /// The longest error text kept with a job, in bytes.
 const MAX_ERROR_BYTES: usize = 16 * 1024;
 
@@ -26,6 +28,8 @@ pub(crate) enum Ended {
     Cancelled(String),
     /// The worker stops, or lost the lease: given back.
     GivenBack,
+    /// It found no room beside its slot, and was not started.
+    Held(Need),
     /// This worker does not know the kind; parked when nobody did for so long.
     UnknownKind { park_after: Duration },
 }
@@ -59,7 +63,7 @@ pub(crate) fn settle(ended: Ended, attempts: &Attempts, random: f64) -> Settle {
         }
         Ended::Snooze(delay) => Settle::Snooze { delay: delay.min(Backoff::MAX_DELAY) },
         Ended::Cancelled(reason) => Settle::Cancelled { error: error_text(&RunError::new("cancelled", reason)) },
-        Ended::GivenBack => Settle::Release,
+        Ended::GivenBack | Ended::Held(_) => Settle::Release,
         Ended::UnknownKind { park_after } => Settle::Unknown { delay: UNKNOWN_KIND_WAIT.min(park_after), park_after },
     }
 }

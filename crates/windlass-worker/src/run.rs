@@ -19,6 +19,7 @@ use windlass_jobs::command::{Claimed, Finish, decode_options, effective_max_atte
 use windlass_jobs::{ArtifactFile, Done, Options, Outcome, Progress, Queue, Reason, RunError};
 use windlass_store::{Digest, Services};
 
+use crate::admission::{Admission, Need, Permit, Refusal};
 use crate::cache::{self, Lead, Sought};
 use crate::control::Stop;
 use crate::isolate::JobFacts;
@@ -38,6 +39,7 @@ pub(crate) struct Runner {
     pub(crate) watchdog: Arc<Watchdog>,
     pub(crate) queues: Vec<Queue>,
     pub(crate) park_after: Duration,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) reports: mpsc::UnboundedSender<Report>,
 }
 
@@ -97,6 +99,9 @@ impl Runner {
                 (Ended::Failed { reason: Reason::Error, error, after: None }, self.attempts(claimed, None))
             }
         };
+        if let Ended::Held(need) = ended {
+            return Report::Held { queue: job.queue, lease: claimed.lease, need };
+        }
         self.log(&job, &ended);
         let settle = settle(ended, &attempts, crate::random());
         Report::Finish { queue: job.queue, finish: Finish { lease: claimed.lease, settle } }
@@ -133,6 +138,30 @@ impl Runner {
         (ended, attempts)
     }
 
+    /// Takes what the job needs beside its slot, where that is bounded.
+    fn admit(&self, run: &Run<'_>) -> Result<Option<Permit>, Ended> {
+        if self.admission.is_free() {
+            return Ok(None);
+        }
+        let spec = run.spec();
+        let args: Value = serde_json::from_str(&run.job.claimed.args).unwrap_or_default();
+        let memory_bytes = run.kind.inputs(&args).peak_memory_bytes.max(spec.peak_memory_bytes);
+        let need = Need { kind: spec.name.to_owned(), memory_bytes };
+        match self.admission.admit(&need, Instant::now()) {
+            Ok(permit) => Ok(Some(permit)),
+            Err(Refusal::Later) => Err(Ended::Held(need)),
+            Err(Refusal::Never(budget)) => {
+                tracing::warn!(
+                    kind = spec.name,
+                    memory_bytes,
+                    budget,
+                    "no worker of this size can run it: left to others for 5 s"
+                );
+                Err(Ended::UnknownKind { park_after: self.park_after })
+            }
+        }
+    }
+
     fn attempts(&self, claimed: &Claimed, options: Option<&Options>) -> Attempts {
         let kind = self.registry.spec(&claimed.kind).map_or(KindSpec::MAX_ATTEMPTS, |spec| spec.max_attempts);
         Attempts {
@@ -152,6 +181,10 @@ impl Runner {
                 Sought::Run(lead) => lead,
             },
             None => Lead::none(),
+        };
+        let _permit = match self.admit(run) {
+            Ok(permit) => permit,
+            Err(ended) => return ended,
         };
         let context = InlineContext { run, reports: &self.reports };
         let handler = run.kind.run_inline(&run.job.claimed.args, &context);
@@ -215,6 +248,10 @@ impl Runner {
             Sought::Hit(hit) => return done_with(&hit, false),
             Sought::PutOff(delay) => return Ended::Snooze(delay),
             Sought::Run(lead) => lead,
+        };
+        let _permit = match self.admit(run) {
+            Ok(permit) => permit,
+            Err(ended) => return ended,
         };
         let (mut stored, skipped) = match lead.hold(Box::pin(self.isolated_miss(run, &args))).await {
             Ok(done) => done,

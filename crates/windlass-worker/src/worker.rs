@@ -1,5 +1,6 @@
 //! A worker: the pump's thread, the apalis worker that runs handlers, and how both stop.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use windlass_jobs::command::WorkerInfo;
 use windlass_jobs::{Queue, Timestamp, new_ulid};
 use windlass_store::Services;
 
+use crate::admission::Admission;
 use crate::health::{Health, HealthLimits};
 use crate::isolate::Isolation;
 use crate::pool::Pool;
@@ -28,6 +30,16 @@ pub struct WorkerOptions {
     pub queues: Vec<Queue>,
     /// How many jobs it runs at once, 1 to 10,000. Default: twice the processors.
     pub slots: usize,
+    /// How much of the worker a queue may have; queues that are not named have [`Share::default`].
+    pub shares: BTreeMap<Queue, Share>,
+    /// How many jobs of a kind run at once, by the kind's name, 1 or more; kinds that are not
+    /// named have no bound of their own.
+    pub kind_slots: BTreeMap<String, usize>,
+    /// The memory that running jobs may declare together ([`Inputs::peak_memory_bytes`]
+    /// (crate::Inputs), [`KindSpec::peak_memory_bytes`](crate::KindSpec)), in bytes. A job that would
+    /// overrun it waits in its queue; one that is larger alone is left to larger workers. Default:
+    /// none.
+    pub memory_bytes: Option<u64>,
     /// How long a job stays its own without a renewal: 100 ms to 1 h, default
     /// [`WorkerOptions::LEASE`]. A crashed worker's jobs are run elsewhere after this.
     pub lease: Duration,
@@ -54,7 +66,33 @@ impl WorkerOptions {
     pub fn new(queues: Vec<Queue>, isolation: Isolation) -> Self {
         let slots = 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let health = HealthLimits::default();
-        Self { queues, slots, lease: Self::LEASE, park_after: Self::PARK_AFTER, health, isolation }
+        Self {
+            queues,
+            slots,
+            shares: BTreeMap::new(),
+            kind_slots: BTreeMap::new(),
+            memory_bytes: None,
+            lease: Self::LEASE,
+            park_after: Self::PARK_AFTER,
+            health,
+            isolation,
+        }
+    }
+}
+
+/// How much of a worker a queue may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Its part beside other queues that have jobs: of weights 3 and 1 the first gets three jobs
+    /// run for each of the second. 1 to 1,000, default 1.
+    pub weight: u32,
+    /// How many of the worker's slots it may have, 1 or more. Default: all.
+    pub slots: Option<usize>,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { weight: 1, slots: None }
     }
 }
 
@@ -109,12 +147,15 @@ impl Worker {
         let health = Health::new(&name, options.slots, options.health);
         let (pump_ends, pump_ended) = oneshot::channel();
 
+        let admission = Admission::new(options.kind_slots.clone(), options.memory_bytes);
         let pump_options = PumpOptions {
             info,
             known: registry.names(),
             catalogue: registry.catalogue(),
             queues: options.queues.clone(),
             slots: options.slots,
+            shares: options.queues.iter().map(|q| options.shares.get(q).copied().unwrap_or_default()).collect(),
+            admission: Arc::clone(&admission),
             lease: options.lease,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
@@ -136,6 +177,7 @@ impl Worker {
             watchdog: Watchdog::start().map_err(Error::Thread)?,
             queues: options.queues,
             park_after: options.park_after,
+            admission,
             reports: reports.clone(),
         };
         let worker = WorkerBuilder::new(name.as_str())
@@ -225,6 +267,17 @@ fn check(options: &WorkerOptions) -> Result<(), Error> {
     }
     if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&options.lease) {
         return fail("lease", format!("{} ms", options.lease.as_millis()), "100 ms to 1 h");
+    }
+    let share_fits = |share: &Share| (1..=1000).contains(&share.weight) && share.slots != Some(0);
+    if let Some((queue, share)) = options.shares.iter().find(|(_, share)| !share_fits(share)) {
+        let found = format!("{queue}: weight {}, slots {:?}", share.weight, share.slots);
+        return fail("shares", found, "a weight of 1 to 1000 and at least one slot");
+    }
+    if let Some((kind, _)) = options.kind_slots.iter().find(|(_, slots)| **slots == 0) {
+        return fail("kind_slots", format!("{kind}: 0"), "1 or more");
+    }
+    if options.memory_bytes == Some(0) {
+        return fail("memory_bytes", "0".to_owned(), "1 or more, or none");
     }
     if options.park_after > Duration::from_secs(86_400) {
         return fail("park_after", format!("{} s", options.park_after.as_secs()), "at most 24 h");

@@ -26,6 +26,7 @@ pub(crate) fn register(registry: &mut Registry) {
         .inline(Block)
         .isolated(IsolatedNoop)
         .isolated(Cacheable)
+        .isolated(Memory)
         .isolated(crash::Crash);
 }
 
@@ -220,5 +221,47 @@ impl IsolatedKind for Cacheable {
         std::thread::sleep(Duration::from_millis(args.ms));
         let value = json!({ "key": args.key, "child": std::process::id() });
         Outcome::Done(Done { value, ..Done::default() })
+    }
+}
+
+/// `probe.memory`: `{"mib": 0–65,536, "ms": 0–60,000}`; declares that much memory as its peak, and
+/// sleeps in a child without using it.
+struct Memory;
+
+#[derive(Deserialize, JsonSchema)]
+#[schemars(crate = "windlass_worker::schemars")]
+#[serde(deny_unknown_fields)]
+struct MemoryArgs {
+    #[schemars(range(max = 65_536))]
+    mib: u64,
+    #[schemars(range(max = 60_000))]
+    ms: u64,
+}
+
+impl IsolatedKind for Memory {
+    type Args = MemoryArgs;
+
+    fn spec(&self) -> KindSpec {
+        KindSpec {
+            queue: QUEUE,
+            ..KindSpec::new("probe.memory", "declares args.mib MiB and waits args.ms, in a child")
+        }
+    }
+    fn schema(&self) -> Option<Value> {
+        schema_of::<MemoryArgs>()
+    }
+    fn check(&self, args: &MemoryArgs) -> Vec<Violation> {
+        let bound = |path, found, most: u64| {
+            let wrong = || Violation::new(path, "out_of_range", format!("{found}; 0 to {most} is allowed"));
+            (found > most).then(wrong)
+        };
+        [bound("/mib", args.mib, 65_536), bound("/ms", args.ms, 60_000)].into_iter().flatten().collect()
+    }
+    fn inputs(&self, args: &MemoryArgs) -> Inputs {
+        Inputs { peak_memory_bytes: args.mib.saturating_mul(1024 * 1024), ..Inputs::default() }
+    }
+    fn run(&self, args: MemoryArgs, _: &Path, _: &dyn RunContext) -> Outcome {
+        std::thread::sleep(Duration::from_millis(args.ms));
+        Outcome::Done(Done { value: json!({ "declared_mib": args.mib }), ..Done::default() })
     }
 }

@@ -80,6 +80,9 @@ impl Stores {
         let mut options = WorkerOptions::new(queues, isolation(settings));
         options.lease = settings.lease;
         options.health = settings.health;
+        options.shares = settings.shares.clone();
+        options.kind_slots = settings.kind_slots.clone();
+        options.memory_bytes = settings.memory_bytes;
         options.park_after = settings.park_after;
         if let Some(slots) = slots.or(settings.slots) {
             options.slots = slots;

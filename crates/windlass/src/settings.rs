@@ -4,7 +4,7 @@
 //! set. A bad value stops the start and names variable, value and what is allowed; secrets
 //! print as `***`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -41,6 +41,13 @@ pub(crate) struct Settings {
     pub(crate) queues: Vec<Queue>,
     /// Jobs a worker runs at once. `WINDLASS_SLOTS`.
     pub(crate) slots: Option<usize>,
+    /// How much of a worker queues may have. `WINDLASS_QUEUE_WEIGHTS` (`pdf=3,chart=1`, 1–1,000) and
+    /// `WINDLASS_QUEUE_SLOTS` (`pdf=2`, 1–10,000).
+    pub(crate) shares: BTreeMap<Queue, windlass_worker::Share>,
+    /// Jobs of a kind a worker runs at once. `WINDLASS_KIND_SLOTS` (`pdf.card_sheet=1`, 1–10,000).
+    pub(crate) kind_slots: BTreeMap<String, usize>,
+    /// What a worker's running jobs may declare together. `WINDLASS_MEMORY_MIB`, 1–16,777,216.
+    pub(crate) memory_bytes: Option<u64>,
     /// A job's lease. `WINDLASS_LEASE_MS`, 100–3,600,000, default 30,000.
     pub(crate) lease: Duration,
     /// How long a job of a kind that no worker knows is offered before it is parked.
@@ -114,6 +121,10 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_API_KEYS", "api_keys"),
     ("WINDLASS_QUEUES", "queues"),
     ("WINDLASS_SLOTS", "slots"),
+    ("WINDLASS_QUEUE_WEIGHTS", "queue_weights"),
+    ("WINDLASS_QUEUE_SLOTS", "queue_slots"),
+    ("WINDLASS_KIND_SLOTS", "kind_slots"),
+    ("WINDLASS_MEMORY_MIB", "memory_mib"),
     ("WINDLASS_LEASE_MS", "lease_ms"),
     ("WINDLASS_PARK_SECONDS", "park_seconds"),
     ("WINDLASS_WORKER_LISTEN", "worker_listen"),
@@ -255,6 +266,13 @@ impl Settings {
             api_keys: api_keys(&found)?,
             queues: queues(&found)?,
             slots: found.parse("WINDLASS_SLOTS", "1 to 10000", |n| (1..=10_000).contains(n))?,
+            shares: shares(&found)?,
+            kind_slots: pairs(&found, "WINDLASS_KIND_SLOTS", "kind=1 to kind=10000", 10_000, |kind| {
+                windlass_jobs::check_kind(kind).is_ok().then(|| kind.to_owned())
+            })?,
+            memory_bytes: found
+                .parse::<u64>("WINDLASS_MEMORY_MIB", "1 to 16777216", |mib| (1..=16_777_216).contains(mib))?
+                .map(|mib| mib * 1024 * 1024),
             lease: lease_ms.map_or(windlass_worker::WorkerOptions::LEASE, Duration::from_millis),
             park_after: found
                 .parse("WINDLASS_PARK_SECONDS", "0 to 86400", |s| *s <= 86_400)?
@@ -286,6 +304,38 @@ fn recycle(found: &Found) -> anyhow::Result<windlass_worker::Recycle> {
         recycle.above_rss_bytes = mib * 1024 * 1024;
     }
     Ok(recycle)
+}
+
+/// Names and numbers, as in `a=1,b=2`.
+fn pairs<N: Ord>(
+    found: &Found,
+    name: &str,
+    allowed: &str,
+    most: usize,
+    read: impl Fn(&str) -> Option<N>,
+) -> anyhow::Result<BTreeMap<N, usize>> {
+    let Some(text) = found.text(name) else { return Ok(BTreeMap::new()) };
+    let pair = |part: &str| {
+        let (key, number) = part.split_once('=')?;
+        let number = number.trim().parse().ok().filter(|n| (1..=most).contains(n))?;
+        Some((read(key.trim())?, number))
+    };
+    let all: Option<BTreeMap<N, usize>> = text.split(',').map(pair).collect();
+    all.ok_or_else(|| bad(name, text, &format!("{allowed}, separated by commas,")))
+}
+
+fn shares(found: &Found) -> anyhow::Result<BTreeMap<Queue, windlass_worker::Share>> {
+    let queue = |name: &str| Queue::new(name).ok();
+    let weights = pairs(found, "WINDLASS_QUEUE_WEIGHTS", "queue=1 to queue=1000", 1_000, queue)?;
+    let slots = pairs(found, "WINDLASS_QUEUE_SLOTS", "queue=1 to queue=10000", 10_000, queue)?;
+    let mut shares: BTreeMap<Queue, windlass_worker::Share> = BTreeMap::new();
+    for (queue, weight) in weights {
+        shares.entry(queue).or_default().weight = u32::try_from(weight).unwrap_or(u32::MAX);
+    }
+    for (queue, slots) in slots {
+        shares.entry(queue).or_default().slots = Some(slots);
+    }
+    Ok(shares)
 }
 
 fn health(found: &Found) -> anyhow::Result<windlass_worker::HealthLimits> {
@@ -448,6 +498,10 @@ mod tests {
         check("WINDLASS_LISTEN", "8001", "127.0.0.1:8001");
         check("WINDLASS_QUEUES", "a,B", "a-z");
         check("WINDLASS_LOG_FORMAT", "xml", "text or json");
+        check("WINDLASS_QUEUE_WEIGHTS", "a=1,b", "queue=1");
+        check("WINDLASS_QUEUE_SLOTS", "a=0", "queue=1");
+        check("WINDLASS_KIND_SLOTS", "A B=1", "kind=1");
+        check("WINDLASS_MEMORY_MIB", "0", "1 to 16777216");
         check("WINDLASS_WORKER_LISTEN", "8002", "off, or an address");
         check("WINDLASS_READY_WITHIN_MS", "499", "500 to 3600000");
         check("WINDLASS_LIVE_WITHIN_MS", "14999", "15000 (ready within)");

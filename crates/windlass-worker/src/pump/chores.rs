@@ -28,9 +28,9 @@ impl Pump {
             Wake::All => self.reconnected(),
             Wake::Queue(_) => {}
         }
-        // A worker that drains has no slot for anyone.
-        let full = self.free() == 0 || self.draining();
-        for lane in &mut self.lanes {
+        // A worker that drains has no slot for anyone, nor one that holds the queue back.
+        let full: Vec<bool> = (0..self.lanes.len()).map(|index| self.room(index) == 0).collect();
+        for (lane, full) in self.lanes.iter_mut().zip(full) {
             let meant = match &wake {
                 Wake::All => true,
                 Wake::Queue(queue) => *queue == lane.queue,

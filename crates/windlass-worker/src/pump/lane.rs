@@ -6,6 +6,8 @@ use windlass_jobs::command::Finish;
 use windlass_jobs::{Queue, Timestamp};
 
 use super::TIDY_EVERY;
+use crate::admission::Need;
+use crate::worker::Share;
 
 /// What the pump knows of one queue.
 pub(super) struct Lane {
@@ -31,11 +33,24 @@ pub(super) struct Lane {
     pub(super) tidy_at: Instant,
     /// Parked jobs of the worker's kinds may be left.
     pub(super) unpark: bool,
+    /// How many of the worker's slots it may have.
+    pub(super) slots: usize,
+    /// How many slots it has, and how many are promised to its claims under way.
+    pub(super) running: usize,
+    pub(super) reserved: usize,
+    /// Its part of the worker beside other queues that have jobs.
+    pub(super) weight: usize,
+    /// How far its claims have moved it on, in jobs over weight; the least is next.
+    pub(super) place: f64,
+    /// It had nothing to do since its last turn.
+    pub(super) rested: bool,
+    /// The job at its head found no room here; nothing is claimed until there is some.
+    pub(super) held: Option<Need>,
 }
 
 impl Lane {
     /// A queue that may have anything.
-    pub(super) fn new(queue: &Queue) -> Self {
+    pub(super) fn new(queue: &Queue, share: Share) -> Self {
         Self {
             queue: queue.clone(),
             outcomes: Vec::new(),
@@ -50,7 +65,26 @@ impl Lane {
             heard_at: Timestamp::default(),
             tidy_at: Instant::now() + TIDY_EVERY,
             unpark: true,
+            slots: share.slots.unwrap_or(usize::MAX),
+            running: 0,
+            reserved: 0,
+            weight: share.weight.max(1) as usize,
+            place: 0.0,
+            rested: true,
+            held: None,
         }
+    }
+
+    /// Its turn has given it a number of jobs.
+    #[expect(clippy::cast_precision_loss, reason = "at most 128 jobs, and weights of at most 1,000")]
+    pub(super) fn move_on(&mut self, jobs: usize) {
+        self.place += jobs as f64 / self.weight as f64;
+    }
+
+    /// It got fewer jobs than its turn was charged for.
+    #[expect(clippy::cast_precision_loss, reason = "at most 128 jobs, and weights of at most 1,000")]
+    pub(super) fn move_back(&mut self, jobs: usize) {
+        self.place -= jobs as f64 / self.weight as f64;
     }
 
     /// A queue whose data is gone, or younger than it was, has lost it: FLUSHALL, a restart

@@ -26,9 +26,11 @@ use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{Ack, Claimed, Exchanged, Finish, Settle, WorkerInfo};
 use windlass_jobs::{Lease, Progress, Queue, Timestamp};
 
+use crate::admission::{Admission, Need};
 use crate::canary::Canary;
 use crate::control::{Control, Stop};
 use crate::health::Health;
+use crate::worker::Share;
 use lane::{Lane, UnderWay};
 
 /// Exchanges in flight at once.
@@ -43,6 +45,8 @@ const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often terminal jobs past their time are forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// How often is looked whether a held queue has room, beside when a run ends.
+const HELD_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often progress is written at most.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// How long a run that was told to stop has to say so before its job is released for it.
@@ -62,8 +66,21 @@ pub(crate) struct Job {
 /// What handlers tell the pump.
 #[derive(Debug)]
 pub(crate) enum Report {
-    Finish { queue: usize, finish: Finish },
-    Progress { queue: usize, lease: Lease, progress: Progress },
+    Finish {
+        queue: usize,
+        finish: Finish,
+    },
+    Progress {
+        queue: usize,
+        lease: Lease,
+        progress: Progress,
+    },
+    /// The job found no room beside its slot: it was not started.
+    Held {
+        queue: usize,
+        lease: Lease,
+        need: Need,
+    },
 }
 
 /// When to stop: told by the process, heard by the pump.
@@ -84,6 +101,9 @@ pub(crate) struct PumpOptions {
     pub(crate) catalogue: Vec<KindInfo>,
     pub(crate) queues: Vec<Queue>,
     pub(crate) slots: usize,
+    /// How much of the worker each queue may have, in the order of `queues`.
+    pub(crate) shares: Vec<Share>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) lease: Duration,
 }
 
@@ -144,6 +164,8 @@ pub(crate) struct Pump {
     /// Where jobs go; gone once the worker drains.
     jobs: Option<mpsc::UnboundedSender<Vec<Job>>>,
     cursor: usize,
+    /// Where the queue stood that had the last turn.
+    turn: f64,
     sweep: usize,
     ends: Ends,
     canary: Canary,
@@ -175,7 +197,7 @@ impl Pump {
     ) -> Self {
         Self {
             broker,
-            lanes: options.queues.iter().map(Lane::new).collect(),
+            lanes: options.queues.iter().zip(&options.shares).map(|(queue, share)| Lane::new(queue, *share)).collect(),
             options,
             running: HashMap::new(),
             progress: HashMap::new(),
@@ -184,6 +206,7 @@ impl Pump {
             calls: FuturesUnordered::new(),
             jobs: Some(jobs),
             cursor: 0,
+            turn: 0.0,
             sweep: 0,
             ends: Ends::default(),
             canary: Canary::new(health.clone()),
@@ -234,6 +257,11 @@ impl Pump {
                 () = sleep => self.timers(),
             }
         }
+        // A call that is under way may hold what the last one waits for, and an announcement must
+        // not come after it.
+        let last = async { while self.calls.next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_WORDS, last).await;
+        self.calls.clear();
         if let Err(error) = self.broker.retire(&self.options.info.name).await {
             tracing::debug!(error = %chain(&error), "worker not taken off the list");
         }
@@ -253,6 +281,7 @@ impl Pump {
     /// What a passed instant brings about.
     fn timers(&mut self) {
         let now = Instant::now();
+        self.let_held_go();
         for lane in &mut self.lanes {
             if lane.timer.is_some_and(|at| at <= now) {
                 lane.timer = None;
@@ -287,7 +316,10 @@ impl Pump {
                     .map(|at| at + COMPANY),
             ]
         });
+        // Room that is kept for another job is kept for some time only.
+        let held = self.lanes.iter().any(|lane| lane.held.is_some()).then(|| now + HELD_LOOK_EVERY);
         let ends = [
+            held,
             self.ends.stop_at.filter(|_| self.ends.release_at.is_none()),
             self.ends.release_at.filter(|_| !self.running.is_empty()),
             self.ends.give_up_at,

@@ -17,9 +17,10 @@ impl Pump {
                 self.under_way.end(call);
                 self.exchanges -= 1;
                 self.reserved -= asked;
+                self.lanes[lane].reserved -= asked;
                 match result {
                     Ok(exchanged) => self.take_exchanged(lane, wakes, asked, &finishes, exchanged),
-                    Err(error) => self.take_exchange_error(lane, finishes, &error),
+                    Err(error) => self.take_exchange_error(lane, asked, finishes, &error),
                 }
             }
             Reply::Renewed { call, leases, result } => {
@@ -88,8 +89,10 @@ impl Pump {
             lane.failures = 0;
         }
         lane.retry_at = None;
+        lane.move_back(asked.saturating_sub(exchanged.claimed.len()));
         if exchanged.claimed.len() < asked && lane.wakes == wakes {
             lane.hot = false;
+            lane.rested = true;
             let next = [exchanged.next_due, exchanged.next_lease].into_iter().flatten().min();
             // A little late rather than a little early: an early question finds nothing.
             lane.timer = next.map(|at| now + at.since(exchanged.now) + COMPANY);
@@ -109,6 +112,7 @@ impl Pump {
             let control = Arc::new(Control::default());
             let kind = claimed.kind.clone();
             let running = Running { queue, kind, control: Arc::clone(&control), since: now, lost: false };
+            self.lanes[queue].running += 1;
             self.running.insert(claimed.lease, running);
             batch.push(Job { queue, claimed, control });
         }
@@ -121,8 +125,15 @@ impl Pump {
         }
     }
 
-    fn take_exchange_error(&mut self, index: usize, mut finishes: Vec<Finish>, error: &windlass_broker::Error) {
+    fn take_exchange_error(
+        &mut self,
+        index: usize,
+        asked: usize,
+        mut finishes: Vec<Finish>,
+        error: &windlass_broker::Error,
+    ) {
         let lane = &mut self.lanes[index];
+        lane.move_back(asked);
         finishes.append(&mut lane.outcomes);
         if !finishes.is_empty() {
             lane.waiting_since.get_or_insert_with(Instant::now);
@@ -139,6 +150,10 @@ impl Pump {
     pub(super) fn take_report(&mut self, report: Report) {
         match report {
             Report::Finish { queue, finish } => self.finish(queue, finish),
+            Report::Held { queue, lease, need } => {
+                self.lanes[queue].held = Some(need);
+                self.finish(queue, Finish { lease, settle: Settle::Release });
+            }
             Report::Progress { queue, lease, progress } => {
                 if self.running.contains_key(&lease) {
                     self.progress.insert(lease, (queue, progress));
@@ -150,7 +165,12 @@ impl Pump {
     pub(super) fn finish(&mut self, queue: usize, finish: Finish) {
         self.progress.remove(&finish.lease);
         self.health.ended(RunEnd::of(&finish.settle));
-        match self.running.remove(&finish.lease) {
+        let removed = self.running.remove(&finish.lease);
+        if removed.is_some() {
+            self.lanes[queue].running -= 1;
+        }
+        self.let_held_go();
+        match removed {
             Some(running) if !running.lost => {
                 let lane = &mut self.lanes[queue];
                 lane.outcomes.push(finish);
@@ -158,6 +178,17 @@ impl Pump {
             }
             // Lost to another worker, or released when the grace was over.
             _ => {}
+        }
+    }
+
+    /// Claims again from queues whose first job finds room by now.
+    pub(super) fn let_held_go(&mut self) {
+        let now = Instant::now();
+        for lane in &mut self.lanes {
+            if lane.held.as_ref().is_some_and(|need| self.options.admission.has_room(need, now)) {
+                lane.held = None;
+                lane.hot = true;
+            }
         }
     }
 
