@@ -8,7 +8,7 @@ fn the_demo_makes_a_pdf_and_a_chart_and_then_takes_them_from_the_cache() {
     let home = Home::embedded();
     let shown = home.json(&["demo", "--once"]);
     for round in ["first", "second"] {
-        for (i, kind) in ["pdf.card_sheet", "chart.render"].iter().enumerate() {
+        for (i, kind) in ["pdf.card_sheet", "chart.render", "pdf.report"].iter().enumerate() {
             assert_eq!((&shown[round][i]["kind"], &shown[round][i]["status"]), (&(*kind).into(), &"success".into()));
             assert_eq!(shown[round][i]["cached"], round == "second", "{shown:#}");
         }

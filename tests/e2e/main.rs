@@ -16,3 +16,4 @@ mod liveness;
 mod market;
 mod network;
 mod sharing;
+mod sheets;

@@ -12,7 +12,7 @@ use windlass_jobs::{JobId, Queue, State as JobState};
 
 use crate::problem::{Code, Problem};
 use crate::task::{self, Task};
-use crate::{Shared, body, json as strict};
+use crate::{Shared, body, json as strict, sheets};
 
 /// `DELETE /api/tasks/{id}`: cancels a job. 200 when it was waiting, 202 when it is running and
 /// its worker is told to stop.
@@ -28,8 +28,10 @@ pub(crate) async fn cancel(
     match shared.broker.cancel(&record.id).await? {
         Cancel::Done => Ok(answer(StatusCode::OK, "Task cancelled successfully")),
         Cancel::Requested => Ok(answer(StatusCode::ACCEPTED, "Task is running; its worker is told to stop")),
-        Cancel::Ended(state) => Err(Problem::new(Code::TaskCancelFailed, format!("the task has ended: {state}"))
-            .with("status_word", state.as_str())),
+        Cancel::Ended(state) => {
+            let problem = Problem::new(Code::TaskCancelFailed, format!("the task has ended: {state}"));
+            Err(sheets::legacy::about(&record, problem.with("status_word", state.as_str())))
+        }
         Cancel::Unknown => {
             Err(Problem::new(Code::TaskNotFound, "there is no task of this id, or it is past retention"))
         }

@@ -24,13 +24,14 @@ mod result;
 mod routes;
 mod search;
 mod serve;
+mod sheets;
 mod task;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Path;
+use axum::extract::{DefaultBodyLimit, Path};
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, head, post};
@@ -82,6 +83,8 @@ pub struct ApiOptions {
     pub json_bytes: usize,
     /// The largest blob, in bytes; default [`ApiOptions::BLOB_BYTES`].
     pub blob_bytes: usize,
+    /// The largest multipart body, in bytes; default [`ApiOptions::MULTIPART_BYTES`].
+    pub multipart_bytes: usize,
     /// All bodies in memory together, in bytes; default [`ApiOptions::BODIES_BYTES`].
     pub bodies_bytes: usize,
     /// The longest path with its query, in bytes; default [`ApiOptions::URL_BYTES`].
@@ -108,6 +111,8 @@ impl ApiOptions {
     pub const JSON_BYTES: usize = 4 * 1024 * 1024;
     /// Default of [`ApiOptions::blob_bytes`].
     pub const BLOB_BYTES: usize = 25 * 1024 * 1024;
+    /// Default of [`ApiOptions::multipart_bytes`].
+    pub const MULTIPART_BYTES: usize = 64 * 1024 * 1024;
     /// Default of [`ApiOptions::bodies_bytes`].
     pub const BODIES_BYTES: usize = 256 * 1024 * 1024;
     /// Default of [`ApiOptions::url_bytes`].
@@ -133,6 +138,7 @@ impl ApiOptions {
         let least = [
             ("json_bytes", self.json_bytes),
             ("blob_bytes", self.blob_bytes),
+            ("multipart_bytes", self.multipart_bytes),
             ("url_bytes", self.url_bytes),
             ("batch_jobs", self.batch_jobs),
             ("event_streams", self.event_streams),
@@ -141,7 +147,7 @@ impl ApiOptions {
         if let Some((setting, _)) = least.into_iter().find(|(_, found)| *found == 0) {
             return Err(Error::Option { setting, found: "0".to_owned(), allowed: "1 or more".to_owned() });
         }
-        let largest = self.json_bytes.max(self.blob_bytes);
+        let largest = self.json_bytes.max(self.blob_bytes).max(self.multipart_bytes);
         if self.bodies_bytes < largest {
             let allowed = format!("at least the largest body, {largest},");
             return Err(Error::Option { setting: "bodies_bytes", found: self.bodies_bytes.to_string(), allowed });
@@ -156,6 +162,7 @@ impl Default for ApiOptions {
             auth: Auth::default(),
             json_bytes: Self::JSON_BYTES,
             blob_bytes: Self::BLOB_BYTES,
+            multipart_bytes: Self::MULTIPART_BYTES,
             bodies_bytes: Self::BODIES_BYTES,
             url_bytes: Self::URL_BYTES,
             body_timeout: Self::BODY_TIMEOUT,
@@ -226,6 +233,10 @@ fn build(shared: Shared) -> Router {
         .route("/api/blobs/{sha256}", head(blobs::head).get(blobs::get).put(blobs::put))
         .route("/api/cache/stats", get(cache::stats))
         .route("/api/cache/clear", post(cache::clear))
+        .route("/api/pdf/card-sheets", post(sheets::post).layer(DefaultBodyLimit::disable()))
+        .route("/api/generate", post(sheets::legacy::generate).layer(DefaultBodyLimit::disable()))
+        .route("/api/offset", post(sheets::legacy::offset).layer(DefaultBodyLimit::disable()))
+        .route("/api/config", get(sheets::legacy::config))
         .route("/api/queues", get(health::queues))
         .route("/api/queues/{queue}/pause", post(control::pause))
         .route("/api/queues/{queue}/resume", post(control::resume))

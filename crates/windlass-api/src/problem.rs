@@ -82,6 +82,7 @@ codes! {
     IdempotencyUnsupported "idempotency_unsupported" UNPROCESSABLE_ENTITY "Idempotency keys are not supported"
     QueueFull "queue_full" TOO_MANY_REQUESTS "The queue holds as many jobs as it may"
     TooManyStreams "too_many_streams" TOO_MANY_REQUESTS "Too many event streams are open"
+    SyncTimeout "sync_timeout" GATEWAY_TIMEOUT "The job is not done within the time a request waits"
     Internal "internal" INTERNAL_SERVER_ERROR "The server made a mistake"
     QueueUnavailable "queue_unavailable" SERVICE_UNAVAILABLE "The queue does not answer"
     StoreFull "store_full" SERVICE_UNAVAILABLE "The queue's store has no room"
@@ -100,6 +101,8 @@ codes! {
 #[derive(Debug, Clone)]
 pub(crate) struct Problem {
     code: Code,
+    /// In place of the code's own.
+    status: Option<StatusCode>,
     detail: String,
     members: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -108,12 +111,23 @@ pub(crate) struct Problem {
 impl Problem {
     /// A problem; `detail` is for a person and never holds a secret.
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), members: Map::new(), headers: Vec::new() }
+        Self { code, status: None, detail: detail.into(), members: Map::new(), headers: Vec::new() }
     }
 
     /// With a member of its own.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// What went wrong.
+    pub(crate) const fn code(&self) -> Code {
+        self.code
+    }
+
+    /// With another HTTP status than its code's: the replaced systems had their own.
+    pub(crate) fn status(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
         self
     }
 
@@ -130,10 +144,11 @@ impl Problem {
 
     /// The answer. `type` is relative, so that it leads to the page this very server serves.
     pub(crate) fn render(self, request_id: &str) -> Response {
+        let status = self.status.unwrap_or(self.code.status());
         let mut body = json!({
             "type": format!("/docs/errors/{}", self.code.as_str()),
             "title": self.code.title(),
-            "status": self.code.status().as_u16(),
+            "status": status.as_u16(),
             "detail": self.detail,
             "code": self.code.as_str(),
             "request_id": request_id,
@@ -143,7 +158,7 @@ impl Problem {
             body.extend(self.members);
         }
         let mut response = Response::new(Body::from(body.to_string()));
-        *response.status_mut() = self.code.status();
+        *response.status_mut() = status;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response.headers_mut().extend(self.headers);
         response
@@ -154,7 +169,7 @@ impl IntoResponse for Problem {
     /// Only carries the problem to the gate, which renders it.
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = self.code.status();
+        *response.status_mut() = self.status.unwrap_or(self.code.status());
         response.extensions_mut().insert(self);
         response
     }

@@ -12,9 +12,9 @@ use windlass_jobs::{JobRecord, State as JobState};
 use windlass_store::Digest;
 use windlass_worker::StoredArtifact;
 
-use crate::Shared;
 use crate::problem::{Code, Problem};
 use crate::task::{self, stored_result};
+use crate::{Shared, sheets};
 
 /// A result never changes; it is kept for a day.
 const CACHE: &str = "private, max-age=86400, immutable";
@@ -48,8 +48,18 @@ pub(crate) async fn result(
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|_| Problem::new(Code::QueryInvalid, "only ?artifact= is known here"))?;
     let record = task::find(&shared, id).await?;
-    check_finished(&record)?;
-    let stored = stored_result(&record);
+    let answer = of_record(&shared, &headers, &query, &record).await;
+    answer.map_err(|problem| sheets::legacy::about(&record, problem))
+}
+
+async fn of_record(
+    shared: &Shared,
+    headers: &HeaderMap,
+    query: &ResultQuery,
+    record: &JobRecord,
+) -> Result<Response, Problem> {
+    check_finished(record)?;
+    let stored = stored_result(record);
     let artifact = match &query.artifact {
         Some(wanted) => Some(pick(&stored.artifacts, wanted).ok_or_else(|| {
             Problem::new(
@@ -57,11 +67,11 @@ pub(crate) async fn result(
                 format!("the task has {} artifacts, none of this name", stored.artifacts.len()),
             )
         })?),
-        None => stored.artifacts.first().filter(|artifact| !prefers_json(&headers, &artifact.media_type)),
+        None => stored.artifacts.first().filter(|artifact| !prefers_json(headers, &artifact.media_type)),
     };
     match artifact {
-        Some(artifact) => send_artifact(&shared, &headers, artifact).await,
-        None => Ok(send_json(&headers, stored.value.to_string().into())),
+        Some(artifact) => send_artifact(shared, headers, artifact).await,
+        None => Ok(send_json(headers, stored.value.to_string().into())),
     }
 }
 

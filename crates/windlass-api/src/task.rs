@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 use windlass_jobs::{JobId, JobRecord, Priority, Reason, RunError, State as JobState, Timestamp};
 use windlass_worker::{Registry, StoredResult};
 
-use crate::Shared;
 use crate::problem::{Code, Problem};
+use crate::{Shared, sheets};
 
 /// A job as its readers see it; the members of the replaced systems keep their names.
 #[derive(Serialize)]
@@ -150,7 +150,7 @@ pub(crate) fn stored_result(record: &JobRecord) -> StoredResult {
 pub(crate) async fn find(shared: &Shared, id: Result<Path<String>, PathRejection>) -> Result<JobRecord, Problem> {
     let unknown = || Problem::new(Code::TaskNotFound, "there is no task of this id, or it is past retention");
     let Path(text) = id.map_err(|_| unknown())?;
-    let id: JobId = text.parse().map_err(|_| unknown())?;
+    let id: JobId = text.parse().map_err(|_| sheets::legacy::about_id(&text, unknown()))?;
     shared.broker.get(&id).await?.ok_or_else(unknown)
 }
 

@@ -20,6 +20,8 @@ pub struct FolderDeck {
 /// One card of a [`FolderDeck`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FolderCard {
+    /// Its name: the path of its front below the folder of fronts.
+    pub name: String,
     /// Its front.
     pub front: PathBuf,
     /// Its own back; `None` means the common one.
@@ -70,22 +72,45 @@ pub fn read_folder(dir: &Path) -> Result<FolderDeck, FolderError> {
         true => (front_dir.clone(), files(&front_dir, true)?),
         false => (dir.to_owned(), files(dir, false)?),
     };
-    if fronts.is_empty() {
-        return Err(FolderError::Empty(root));
+    let (back, double) = (dir.join("back"), dir.join("double_sided"));
+    deck(&root, fronts, back.is_dir().then_some(&*back), double.is_dir().then_some(&*double))
+}
+
+/// Reads folders as a deck, each named on its own; otherwise as [`read_folder`].
+///
+/// # Errors
+/// [`FolderError`] names every file that is in the way; a folder that is named must be there.
+pub fn read_deck(fronts: &Path, back: Option<&Path>, double_sided: Option<&Path>) -> Result<FolderDeck, FolderError> {
+    for named in back.iter().chain(&double_sided) {
+        let there = fs::read_dir(named).map(|_| ());
+        there.map_err(|source| FolderError::Read { path: named.to_path_buf(), source })?;
     }
-    let back = common_back(&dir.join("back"))?;
-    let double_dir = dir.join("double_sided");
-    let own_backs = if double_dir.is_dir() { files(&double_dir, true)? } else { Vec::new() };
-    let mut owned = match_backs(&root, &fronts, &double_dir, own_backs)?;
-    let card = |(i, front)| FolderCard { front, back: owned.remove(&i) };
+    deck(fronts, files(fronts, true)?, back, double_sided)
+}
+
+fn deck(
+    root: &Path,
+    fronts: Vec<PathBuf>,
+    back: Option<&Path>,
+    double_sided: Option<&Path>,
+) -> Result<FolderDeck, FolderError> {
+    if fronts.is_empty() {
+        return Err(FolderError::Empty(root.to_owned()));
+    }
+    let back = back.map(common_back).transpose()?.flatten();
+    let mut owned = match double_sided {
+        Some(dir) => match_backs(root, &fronts, dir, files(dir, true)?)?,
+        None => BTreeMap::new(),
+    };
+    let card = |(i, front): (usize, PathBuf)| {
+        let name = relative(&front, root).to_string_lossy().into_owned();
+        FolderCard { name, front, back: owned.remove(&i) }
+    };
     let cards = fronts.into_iter().enumerate().map(card).collect();
     Ok(FolderDeck { cards, back })
 }
 
 fn common_back(dir: &Path) -> Result<Option<PathBuf>, FolderError> {
-    if !dir.is_dir() {
-        return Ok(None);
-    }
     let mut found = files(dir, true)?;
     match found.len() {
         0 | 1 => Ok(found.pop()),
@@ -165,7 +190,7 @@ fn is_passed_over(name: &str) -> bool {
 
 /// Compares text as people do: numbers by value, letters without regard to case; what is
 /// equal that way is ordered by its bytes.
-fn natural(a: &str, b: &str) -> Ordering {
+pub(crate) fn natural(a: &str, b: &str) -> Ordering {
     let (mut left, mut right) = (a, b);
     loop {
         let (Some(x), Some(y)) = (left.chars().next(), right.chars().next()) else {

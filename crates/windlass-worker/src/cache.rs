@@ -120,6 +120,13 @@ impl Lead {
         Self(None)
     }
 
+    /// For a job that takes no equal one's result, but leaves its own for them.
+    pub(crate) fn alone(services: &Services, spec: &KindSpec, args: &Value, job: Ulid) -> Self {
+        let held =
+            |ttl| Held { results: Arc::clone(&services.results), key: key(spec, args), token: job.to_string(), ttl };
+        Self(spec.cache_ttl.map(held))
+    }
+
     async fn look_again(&self, services: &Services) -> Option<StoredResult> {
         look_up(services, &self.0.as_ref()?.key).await
     }

@@ -124,6 +124,18 @@ pub trait IsolatedKind: Send + Sync + 'static {
     /// The blobs and memory this job needs. Pure.
     fn inputs(&self, args: &Self::Args) -> Inputs;
 
+    /// What the result depends on, with one spelling for all args that mean the same: the
+    /// result cache's key is made of it. Default: the args as they were sent.
+    fn cache_args(&self, _args: &Self::Args) -> Option<Value> {
+        None
+    }
+
+    /// Whether an equal job's result may be taken; what a run leaves is kept in any case.
+    /// Default: yes.
+    fn takes_cached(&self, _args: &Self::Args) -> bool {
+        true
+    }
+
     /// Does the work, in the child. `dir` is the private directory.
     fn run(&self, args: Self::Args, dir: &Path, ctx: &dyn RunContext) -> Outcome;
 

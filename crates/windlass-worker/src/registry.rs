@@ -32,6 +32,10 @@ pub(crate) trait AnyKind: Send + Sync {
     /// Everything wrong with the args.
     fn check(&self, args: &Value) -> Vec<Violation>;
     fn inputs(&self, args: &Value) -> Inputs;
+    /// What the result cache's key is made of.
+    fn cache_args(&self, args: &Value) -> Value;
+    /// Whether an equal job's result may be taken.
+    fn takes_cached(&self, args: &Value) -> bool;
     fn run_isolated(&self, args: &Value, dir: &Path, ctx: &dyn RunContext) -> Outcome;
     async fn run_inline(&self, args: &str, ctx: &dyn RunContext) -> Outcome;
     fn publish<'a>(
@@ -65,6 +69,13 @@ impl<K: IsolatedKind> AnyKind for Isolated<K> {
     }
     fn inputs(&self, args: &Value) -> Inputs {
         decode_args::<K::Args>(args).map(|args| self.kind.inputs(&args)).unwrap_or_default()
+    }
+    fn cache_args(&self, args: &Value) -> Value {
+        let canonical = decode_args::<K::Args>(args).ok().and_then(|args| self.kind.cache_args(&args));
+        canonical.unwrap_or_else(|| args.clone())
+    }
+    fn takes_cached(&self, args: &Value) -> bool {
+        decode_args::<K::Args>(args).is_ok_and(|args| self.kind.takes_cached(&args))
     }
     fn run_isolated(&self, args: &Value, dir: &Path, ctx: &dyn RunContext) -> Outcome {
         match decode_args::<K::Args>(args) {
@@ -108,6 +119,12 @@ impl<K: InlineKind> AnyKind for Inline<K> {
     }
     fn inputs(&self, _args: &Value) -> Inputs {
         Inputs::default()
+    }
+    fn cache_args(&self, args: &Value) -> Value {
+        args.clone()
+    }
+    fn takes_cached(&self, _args: &Value) -> bool {
+        true
     }
     fn run_isolated(&self, _args: &Value, _dir: &Path, _ctx: &dyn RunContext) -> Outcome {
         Outcome::fatal("wrong_executor", "this kind runs inside the worker")

@@ -244,10 +244,15 @@ impl Runner {
         if !violations.is_empty() {
             return ended_of(refused(&violations));
         }
-        let lead = match cache::seek(&self.services, run.spec(), &args, run.job.claimed.lease.ulid).await {
-            Sought::Hit(hit) => return done_with(&hit, false),
-            Sought::PutOff(delay) => return Ended::Snooze(delay),
-            Sought::Run(lead) => lead,
+        let about = run.kind.cache_args(&args);
+        let lead = if run.kind.takes_cached(&args) {
+            match cache::seek(&self.services, run.spec(), &about, run.job.claimed.lease.ulid).await {
+                Sought::Hit(hit) => return done_with(&hit, false),
+                Sought::PutOff(delay) => return Ended::Snooze(delay),
+                Sought::Run(lead) => lead,
+            }
+        } else {
+            cache::Lead::alone(&self.services, run.spec(), &about, run.job.claimed.lease.ulid)
         };
         let _permit = match self.admit(run) {
             Ok(permit) => permit,

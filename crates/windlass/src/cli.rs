@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Dead(Dead),
     /// Results and files that are kept so that equal jobs need not run.
     Cache(Cache),
+    /// Card sheets from folders, reports, and jobs on PDF files.
+    Pdf(Box<crate::cli_pdf::PdfCommand>),
     /// Show every queue: what waits, runs, is done, has failed.
     Queues,
     /// Show every worker: whether it can fetch, how many slots it has, what it runs.

@@ -4,6 +4,7 @@
 //! was asked for; everything else goes to the error output.
 
 mod cli;
+mod cli_pdf;
 mod commands;
 mod kinds;
 mod log;

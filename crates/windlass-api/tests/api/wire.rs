@@ -162,7 +162,7 @@ async fn without_keys_only_loopback_is_served() {
     serve(listen().await, Bench::with(options).api, std::future::ready(())).await.unwrap();
     let small = ApiOptions { bodies_bytes: 1, ..ApiOptions::default() };
     let refused = serve(listen().await, Bench::with(small).api, std::future::ready(())).await.unwrap_err();
-    assert_eq!(refused.to_string(), "bodies_bytes: 1; at least the largest body, 26214400, is allowed");
+    assert_eq!(refused.to_string(), "bodies_bytes: 1; at least the largest body, 67108864, is allowed");
     let none = ApiOptions { event_streams: 0, ..ApiOptions::default() };
     assert!(matches!(none.check(), Err(Error::Option { setting: "event_streams", .. })));
 }

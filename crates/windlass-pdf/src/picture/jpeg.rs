@@ -11,6 +11,8 @@ use super::Refusal;
 pub(super) struct Jpeg {
     /// Colour channels: 1, 3 or 4.
     pub(super) components: u8,
+    /// It has Adobe's APP14, whose CMYK is inverted.
+    pub(super) is_adobe: bool,
     /// The parts of the file that are needed to show it, in order.
     kept: Vec<Range<usize>>,
 }
@@ -36,7 +38,7 @@ impl Jpeg {
 pub(super) fn parse(bytes: &[u8]) -> Result<Jpeg, Refusal> {
     /// Length of the first marker, which the file is known to begin with.
     const SOI: usize = 2;
-    let mut components = None;
+    let (mut components, mut is_adobe) = (None, false);
     let mut kept = Vec::new();
     keep(&mut kept, 0..SOI);
     let mut at = SOI;
@@ -58,6 +60,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Jpeg, Refusal> {
             0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
                 components = Some(frame(marker, &bytes[body])?);
             }
+            0xee => is_adobe |= bytes[body].starts_with(b"Adobe"),
             0xcc => return Err(unsupported("arithmetic coding")),
             0xda => at = end_of_scan(bytes, at)?,
             _ => {}
@@ -67,7 +70,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Jpeg, Refusal> {
         }
     }
     match components {
-        Some(components) => Ok(Jpeg { components, kept }),
+        Some(components) => Ok(Jpeg { components, is_adobe, kept }),
         None => Err(Refusal::Unreadable("a JPEG without a picture in it".into())),
     }
 }

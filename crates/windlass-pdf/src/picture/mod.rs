@@ -1,7 +1,7 @@
 //! Decides which bytes of a picture go into the document.
 //!
-//! Nothing goes in unverified: every picture is decoded once, under limits, even when its
-//! own bytes are then passed through.
+//! A header is checked against every limit before a pixel is decoded; and nothing goes in
+//! unverified: every picture is decoded once, even when its own bytes are then passed through.
 
 mod jpeg;
 mod png;
@@ -9,10 +9,14 @@ mod png;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::{
+    DynamicImage, GenericImageView as _, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage,
+};
 
 use crate::writer::{Coding, Colors, StoredImage};
 
@@ -24,15 +28,45 @@ pub(crate) const MAX_PIXELS: u64 = 64 * 1024 * 1024;
 pub(crate) const MAX_SIDE: u32 = 16_384;
 /// Most memory the pixels of one picture may take, in bytes.
 pub(crate) const MAX_DECODED_BYTES: u64 = 256 * 1024 * 1024;
-/// Quality of a JPEG that has to be encoded again (CMYK); nobody sees the difference at 95.
-const JPEG_QUALITY: u8 = 95;
+/// Quality of a CMYK JPEG that is encoded again as RGB; nobody sees the difference at 95.
+const CMYK_QUALITY: u8 = 95;
+/// Quality of a picture that was scaled down or is stored as JPEG on request.
+const FINE_QUALITY: u8 = 90;
 
-/// A picture that is ready to be stored.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) image: StoredImage,
+/// How a picture is stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Storage {
+    /// Whether pictures that are not JPEGs are stored as JPEG.
+    pub(crate) as_jpeg: bool,
+    pub(crate) keep_cmyk: bool,
+    /// Scale to this part of width and height, under 1, when it is finer than anyone can print.
+    pub(crate) scale: Option<f64>,
+}
+
+/// What a picture's header says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Header {
+    format: ImageFormat,
+    /// Width and height of the stored pixels.
+    pub(crate) stored: (u32, u32),
     /// How its pixels have to be turned to stand upright.
     pub(crate) orientation: Orientation,
+}
+
+impl Header {
+    /// Width and height once it stands upright.
+    pub(crate) fn upright(&self) -> (u32, u32) {
+        let (width, height) = self.stored;
+        if lies_on_its_side(self.orientation) { (height, width) } else { (width, height) }
+    }
+}
+
+/// True when width and height change places.
+pub(crate) fn lies_on_its_side(orientation: Orientation) -> bool {
+    matches!(
+        orientation,
+        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+    )
 }
 
 /// Why a picture is not printed.
@@ -63,11 +97,76 @@ impl Refusal {
     }
 }
 
-/// Checks, decodes and, where it must, re-encodes one picture.
-pub(crate) fn prepare(bytes: &[u8]) -> Result<Prepared, Refusal> {
-    // Decoders parse what strangers send: a panic in one is a bad picture, not a bad worker.
-    catch_unwind(AssertUnwindSafe(|| prepare_unguarded(bytes)))
+/// Reads a picture's header and checks it against every limit; no pixel is decoded.
+pub(crate) fn header(bytes: &[u8]) -> Result<Header, Refusal> {
+    guarded(|| {
+        check_file_size(bytes.len() as u64)?;
+        let format = sniff(bytes)?;
+        if format == ImageFormat::Jpeg {
+            jpeg::parse(bytes)?;
+        }
+        let mut decoder = decoder(bytes, format)?;
+        let stored = decoder.dimensions();
+        check_header(stored, decoder.total_bytes())?;
+        Ok(Header { format, stored, orientation: decoder.orientation().map_err(refusal)? })
+    })
+}
+
+/// Decodes a picture whose header has been checked; its pixels stand as they are stored.
+pub(crate) fn decode(bytes: &[u8], header: &Header) -> Result<DynamicImage, Refusal> {
+    guarded(|| DynamicImage::from_decoder(decoder(bytes, header.format)?).map_err(refusal))
+}
+
+/// The bytes that go into the document for a picture that has been decoded.
+pub(crate) fn store(
+    bytes: &[u8],
+    header: &Header,
+    decoded: DynamicImage,
+    how: &Storage,
+) -> Result<StoredImage, Refusal> {
+    guarded(move || {
+        if let Some(scale) = how.scale {
+            return scaled(decoded, scale);
+        }
+        let mut image = match header.format {
+            ImageFormat::Jpeg => store_jpeg(bytes, &decoded, how)?,
+            _ if how.as_jpeg => return encode_jpeg(&flatten(decoded), FINE_QUALITY),
+            ImageFormat::Png => match png::pass_through(bytes) {
+                Some(image) => image,
+                None => encode_png(decoded)?,
+            },
+            _ => encode_png(decoded)?,
+        };
+        let icc = decoder(bytes, header.format)?.icc_profile().ok().flatten();
+        image.icc = icc.filter(|icc| icc_fits(icc, &image.colors));
+        Ok(image)
+    })
+}
+
+fn store_jpeg(bytes: &[u8], decoded: &DynamicImage, how: &Storage) -> Result<StoredImage, Refusal> {
+    let jpeg = jpeg::parse(bytes)?;
+    let colors = match jpeg.components {
+        1 => Colors::Grey,
+        4 if how.keep_cmyk => Colors::Cmyk { inverted: jpeg.is_adobe },
+        4 => return encode_jpeg(decoded, CMYK_QUALITY),
+        _ => Colors::Rgb,
+    };
+    let (width, height) = (decoded.width(), decoded.height());
+    Ok(StoredImage { width, height, colors, icc: None, coding: Coding::Jpeg, data: jpeg.without_metadata(bytes) })
+}
+
+/// Decoders parse what strangers send: a panic in one is a bad picture, not a bad worker.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Refusal::Unreadable("the decoder gave up on it".into())))
+}
+
+fn decoder(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder + '_, Refusal> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    reader.limits(limits);
+    reader.into_decoder().map_err(refusal)
 }
 
 /// Refuses a file by its size alone.
@@ -76,45 +175,6 @@ pub(crate) fn check_file_size(bytes: u64) -> Result<(), Refusal> {
         return Err(Refusal::TooLarge(format!("{bytes} bytes; at most {MAX_FILE_BYTES} are allowed")));
     }
     Ok(())
-}
-
-fn prepare_unguarded(bytes: &[u8]) -> Result<Prepared, Refusal> {
-    check_file_size(bytes.len() as u64)?;
-    let format = sniff(bytes)?;
-    let jpeg = match format {
-        ImageFormat::Jpeg => Some(jpeg::parse(bytes)?),
-        _ => None,
-    };
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(refusal)?;
-    check_header(decoder.dimensions(), decoder.total_bytes())?;
-    let orientation = decoder.orientation().map_err(refusal)?;
-    let icc = decoder.icc_profile().ok().flatten();
-    let decoded = DynamicImage::from_decoder(decoder).map_err(refusal)?;
-
-    let mut image = match jpeg {
-        Some(jpeg) if jpeg.components == 4 => encode_jpeg(&decoded)?,
-        Some(jpeg) => StoredImage {
-            width: decoded.width(),
-            height: decoded.height(),
-            colors: if jpeg.components == 1 { Colors::Grey } else { Colors::Rgb },
-            icc: None,
-            coding: Coding::Jpeg,
-            data: jpeg.without_metadata(bytes),
-        },
-        None => match format {
-            ImageFormat::Png => match png::pass_through(bytes) {
-                Some(image) => image,
-                None => encode_png(decoded)?,
-            },
-            _ => encode_png(decoded)?,
-        },
-    };
-    image.icc = icc.filter(|icc| icc_fits(icc, &image.colors));
-    Ok(Prepared { image, orientation })
 }
 
 /// What the bytes are, by content; names and media types are never asked.
@@ -183,15 +243,16 @@ fn icc_fits(icc: &[u8], colors: &Colors) -> bool {
     let wanted: &[u8] = match colors {
         Colors::Grey => b"GRAY",
         Colors::Rgb | Colors::Palette { .. } => b"RGB ",
+        Colors::Cmyk { .. } => b"CMYK",
     };
     // ICC.1:2022, 7.2: size at 0, colour space at 16, signature at 36.
     let size = icc.first_chunk().map(|b| u32::from_be_bytes(*b) as usize);
     size == Some(icc.len()) && icc.get(16..20) == Some(wanted) && icc.get(36..40) == Some(b"acsp".as_slice())
 }
 
-fn encode_jpeg(decoded: &DynamicImage) -> Result<StoredImage, Refusal> {
+fn encode_jpeg(decoded: &DynamicImage, quality: u8) -> Result<StoredImage, Refusal> {
     let mut data = Vec::new();
-    let encoder = JpegEncoder::new_with_quality(&mut data, JPEG_QUALITY);
+    let encoder = JpegEncoder::new_with_quality(&mut data, quality);
     decoded.to_rgb8().write_with_encoder(encoder).map_err(refusal)?;
     let (width, height) = (decoded.width(), decoded.height());
     Ok(StoredImage { width, height, colors: Colors::Rgb, icc: None, coding: Coding::Jpeg, data })
@@ -200,10 +261,48 @@ fn encode_jpeg(decoded: &DynamicImage) -> Result<StoredImage, Refusal> {
 fn encode_png(decoded: DynamicImage) -> Result<StoredImage, Refusal> {
     let flat = flatten(decoded);
     let mut data = Vec::new();
-    let encoder = PngEncoder::new_with_quality(&mut data, CompressionType::Default, FilterType::Adaptive);
+    let encoder = PngEncoder::new_with_quality(&mut data, CompressionType::Fast, FilterType::Adaptive);
     flat.write_with_encoder(encoder).map_err(refusal)?;
     drop(flat);
     png::pass_through(&data).ok_or_else(|| Refusal::Unreadable("it could not be encoded again".into()))
+}
+
+fn scaled(decoded: DynamicImage, scale: f64) -> Result<StoredImage, Refusal> {
+    let flat = flat_rgb(decoded);
+    let part = |size: u32| ((f64::from(size) * scale).round() as u32).max(1);
+    let whole = (0.0, 0.0, f64::from(flat.width()), f64::from(flat.height()));
+    let small = resize(&flat, whole, (part(flat.width()), part(flat.height())))?;
+    encode_jpeg(&small.into(), FINE_QUALITY)
+}
+
+/// The part (left, top, width, height) of a picture at a new size, by Catmull-Rom with as wide a
+/// reach as scaling down asks for: what Pillow calls bicubic.
+pub(crate) fn resize(
+    picture: &RgbImage,
+    (left, top, width, height): (f64, f64, f64, f64),
+    to: (u32, u32),
+) -> Result<RgbImage, Refusal> {
+    let failed = |e: String| Refusal::Unreadable(format!("it could not be scaled: {e}"));
+    let source = ImageRef::new(picture.width(), picture.height(), picture.as_raw(), PixelType::U8x3)
+        .map_err(|e| failed(e.to_string()))?;
+    let mut target = Image::new(to.0, to.1, PixelType::U8x3);
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(fast_image_resize::FilterType::CatmullRom))
+        .crop(left, top, width, height);
+    Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(e.to_string()))?;
+    RgbImage::from_raw(to.0, to.1, target.into_vec()).ok_or_else(|| failed("its size".to_owned()))
+}
+
+/// 8-bit RGB on white, whatever it was.
+pub(crate) fn flat_rgb(image: DynamicImage) -> RgbImage {
+    flatten(image).into_rgb8()
+}
+
+/// The colour of one stored pixel on white paper.
+pub(crate) fn pixel_on_white(image: &DynamicImage, x: u32, y: u32) -> [u8; 3] {
+    let [r, g, b, a] = image.get_pixel(x, y).0;
+    let flat = on_white(vec![r, g, b, a], 3);
+    [flat[0], flat[1], flat[2]]
 }
 
 /// 8 bits a channel and no alpha: paper is white, so what is transparent becomes white.
@@ -240,6 +339,12 @@ fn on_white(mut raw: Vec<u8>, channels: usize) -> Vec<u8> {
     raw
 }
 
+/// A header for tests of what is done with pictures.
+#[cfg(test)]
+pub(crate) fn tests_header(stored: (u32, u32), orientation: Orientation) -> Header {
+    Header { format: ImageFormat::Png, stored, orientation }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,7 +360,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_picture_are_told_apart_from_pictures_we_do_not_take() {
-        let code = |bytes: &[u8]| prepare(bytes).unwrap_err().code();
+        let code = |bytes: &[u8]| header(bytes).unwrap_err().code();
         assert_eq!(code(b""), "image_unreadable");
         assert_eq!(code(b"hello"), "image_unreadable");
         assert_eq!(code(b"\xef\xbb\xbf<?xml version=\"1.0\"?>\n<svg xmlns=\"x\"/>"), "unsupported_image");

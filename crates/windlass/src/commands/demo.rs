@@ -1,8 +1,9 @@
-//! `windlass demo`: a deck of cards as a PDF and a stock chart as a PNG, made by a worker from
-//! the embedded queue, twice: the second time from the result cache.
+//! `windlass demo`: a deck of cards as a PDF, a stock chart as a PNG and a report with its
+//! indicators, made by a worker from the embedded queue, twice: the second time from the result cache.
 
+mod analysis;
 mod deck;
-mod show;
+pub(super) mod show;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,7 +50,7 @@ pub(crate) async fn run(settings: &Settings, args: &Demo, as_json: bool) -> anyh
     for ((record, took), file) in first.iter().zip(&files) {
         say(format!("  {:<33} {}, {}", file.display(), facts(record), report::span(*took)));
     }
-    say("\nThe same two jobs again:\n".to_owned());
+    say("\nThe same three jobs again:\n".to_owned());
     let second = round(&stores, &jobs, as_json).await?;
     say(String::new());
     for (record, took) in &second {
@@ -103,7 +104,7 @@ async fn draw_deck(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(dir.to_owned())
 }
 
-/// The two jobs, named after this moment so that the first round is never an old one's echo.
+/// The jobs, named after this moment so that the first round is never an old one's echo.
 async fn jobs(cards: &Path, services: &Services) -> anyhow::Result<Vec<(&'static str, Value)>> {
     let stamp = format!("Windlass demo, {}", Timestamp::now());
     let mut sheet = json!({ "output": { "title": stamp } });
@@ -113,13 +114,14 @@ async fn jobs(cards: &Path, services: &Services) -> anyhow::Result<Vec<(&'static
     let chart = json!({
         "symbol": "GOOG",
         "interval": "1d",
-        "candles": candles,
+        "candles": &candles,
         "visible_bars": 200,
         "overlays": [{ "kind": "sma", "period": 20 }, { "kind": "sma", "period": 50 }],
         "panels": [{ "kind": "volume" }],
         "subtitle": stamp,
     });
-    Ok(vec![("pdf.card_sheet", sheet), ("chart.render", chart)])
+    let report = analysis::report(&candles, &stamp);
+    Ok(vec![("pdf.card_sheet", sheet), ("chart.render", chart), ("pdf.report", report)])
 }
 
 /// Enqueues the jobs, follows all of them to their end, and says how long each took from the
@@ -173,6 +175,7 @@ fn facts(record: &JobRecord) -> String {
         "pdf.card_sheet" => {
             format!("{} cards on {} sheets, {} pages, {size}", value["cards"], value["sheets"], value["pages"])
         }
+        "pdf.report" => format!("stock analysis, {} pages, {size}", value["pages"]),
         _ => format!("{} × {} pixels, {} bars, {size}", value["width_px"], value["height_px"], value["visible_bars"]),
     }
 }

@@ -11,7 +11,7 @@ use windlass_jobs::command::Clash;
 use windlass_jobs::{JobId, NewJob, OnClash, Options, Queue, Unique, Violation, When};
 use windlass_producer::{Accepted, Catalogue, Producer};
 use windlass_store::{Digest, Services};
-use windlass_worker::{KindSpec, Registry};
+use windlass_worker::{KindSpec, Registry, Worker};
 
 use super::{report, task};
 use crate::cli::Enqueue;
@@ -108,7 +108,7 @@ pub(crate) async fn submit_and_wait(
 }
 
 /// Holds the blobs a job needs until it has ended, whenever that is.
-async fn hold_inputs(
+pub(crate) async fn hold_inputs(
     registry: &Registry,
     services: &Services,
     kind: &str,
@@ -157,21 +157,7 @@ async fn wait(
     if !as_json {
         report::line(format_args!("{id}"));
     }
-    let workers = stores.broker.workers().await?;
-    let served = workers.iter().any(|worker| worker.queues.contains(&id.queue));
-    // Someone asked for a result on a machine where nobody works: this process does it.
-    let mut own = match (served, stores.embedded) {
-        (false, true) => Some(stores.worker(settings, registry, vec![id.queue.clone()], None)?),
-        (false, false) => {
-            tracing::warn!(
-                "no worker serves queue {}: start one with `windlass worker --queues {}`",
-                id.queue,
-                id.queue
-            );
-            None
-        }
-        (true, _) => None,
-    };
+    let mut own = own_worker(settings, stores, registry, &id.queue).await?;
     let mut shown = task::Shown::default();
     let record = report::follow(stores.broker.as_ref(), id, |record| shown.show(record, as_json)).await?;
     if let Some(worker) = &mut own {
@@ -179,6 +165,27 @@ async fn wait(
         worker.wait().await?;
     }
     task::finish(stores, &record, out, as_json).await
+}
+
+/// A worker of this process for a queue that nobody serves, on the embedded store.
+pub(crate) async fn own_worker(
+    settings: &Settings,
+    stores: &Stores,
+    registry: Registry,
+    queue: &Queue,
+) -> anyhow::Result<Option<Worker>> {
+    let workers = stores.broker.workers().await?;
+    let served = workers.iter().any(|worker| worker.queues.contains(queue));
+    // Someone asked for a result on a machine where nobody works: this process does it.
+    let own = match (served, stores.embedded) {
+        (false, true) => Some(stores.worker(settings, registry, vec![queue.clone()], None)?),
+        (false, false) => {
+            tracing::warn!("no worker serves queue {}: start one with `windlass worker --queues {}`", queue, queue);
+            None
+        }
+        (true, _) => None,
+    };
+    Ok(own)
 }
 
 fn new_job(args: &Enqueue, kind: &Kind, value: &Value) -> anyhow::Result<NewJob> {
@@ -247,7 +254,7 @@ fn object(value: &mut Value) -> anyhow::Result<&mut Map<String, Value>> {
 }
 
 /// Replaces every string `"@path"` by the digest of that file, uploaded.
-async fn upload_named(value: &mut Value, base: &Path, services: &Services) -> anyhow::Result<()> {
+pub(crate) async fn upload_named(value: &mut Value, base: &Path, services: &Services) -> anyhow::Result<()> {
     let mut todo = vec![value];
     while let Some(value) = todo.pop() {
         match value {
@@ -264,7 +271,7 @@ async fn upload_named(value: &mut Value, base: &Path, services: &Services) -> an
     Ok(())
 }
 
-async fn upload(path: &Path, services: &Services) -> anyhow::Result<String> {
+pub(crate) async fn upload(path: &Path, services: &Services) -> anyhow::Result<String> {
     let (digest, _) =
         services.artifacts.upload_file(path).await.with_context(|| format!("upload of {}", path.display()))?;
     Ok(digest.to_string())

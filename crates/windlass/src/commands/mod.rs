@@ -10,6 +10,7 @@ mod doctor;
 mod enqueue;
 mod kinds;
 mod market;
+mod pdf;
 mod queues;
 mod report;
 mod task;
@@ -52,6 +53,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tasks(args) => tasks::run(&settings, &args, json).await,
         Command::Dead(args) => dead::run(&settings, &args, json).await,
         Command::Cache(args) => cache::run(&settings, args.verb, json).await,
+        Command::Pdf(args) => pdf::run(&settings, *args, json).await,
         Command::Queues => queues::run(&settings, json).await,
         Command::Workers => workers::run(&settings, json).await,
         Command::Doctor => doctor::run(&settings, json).await,

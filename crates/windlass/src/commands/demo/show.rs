@@ -9,19 +9,19 @@ use windlass_jobs::{JobRecord, State};
 use crate::commands::report;
 
 /// How the jobs of one round are shown.
-pub(super) struct Show {
+pub(crate) struct Show {
     bars: Option<MultiProgress>,
     silent: bool,
 }
 
 impl Show {
-    pub(super) fn new(silent: bool) -> Self {
+    pub(crate) fn new(silent: bool) -> Self {
         let bars = (!silent && std::io::stdout().is_terminal())
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stdout()));
         Self { bars, silent }
     }
 
-    pub(super) fn job(&self, kind: &'static str) -> Job {
+    pub(crate) fn job(&self, kind: &'static str) -> Job {
         let bar = self.bars.as_ref().map(|bars| {
             let style = ProgressStyle::with_template("  {prefix:<16} {bar:32.green} {pos:>3} %  {msg}");
             bars.add(
@@ -35,7 +35,7 @@ impl Show {
 }
 
 /// How one job is shown.
-pub(super) struct Job {
+pub(crate) struct Job {
     kind: &'static str,
     bar: Option<ProgressBar>,
     silent: bool,
@@ -44,7 +44,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn update(&self, record: &JobRecord) {
+    pub(crate) fn update(&self, record: &JobRecord) {
         let progress = record.progress.clone().unwrap_or_default();
         let percent = if record.state == State::Success { 100 } else { whole(progress.percent) };
         if let Some(bar) = &self.bar {
@@ -64,7 +64,7 @@ impl Job {
         report::line(format!("  {:<16} {:<9} {detail}", self.kind, record.state.as_str()).trim_end());
     }
 
-    pub(super) fn end(&self, record: &JobRecord) {
+    pub(crate) fn end(&self, record: &JobRecord) {
         if let Some(bar) = &self.bar {
             bar.finish_with_message(record.state.to_string());
         }

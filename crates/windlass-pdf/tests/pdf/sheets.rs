@@ -6,20 +6,20 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use windlass_jobs::Outcome;
-use windlass_pdf::layout::{self, Layout, RectMm};
+use windlass_pdf::layout::{self, Layout, PX_PER_MM, Rect};
 use windlass_pdf::{CardSheet, CardSheetArgs};
 use windlass_worker::IsolatedKind;
 
 use crate::fixtures::{self, CARD_MM, FRAME_MM, frame_color, jpeg_card, png_card};
 use crate::job::{Job, cards};
-use crate::tools::{Rendered, arg, assert_sound, images, is_near, render, tool_text};
+use crate::tools::{Rendered, arg, assert_sound, images, is_near, render, slot_mm, tool_text};
 
 fn letter() -> &'static Layout {
-    layout::find("exact", "letter", "standard").unwrap()
+    layout::find("exact", "letter", "standard", "default").unwrap()
 }
 
 /// The number of the card in a slot, read from its bits; `None` if no card lies there that way up.
-fn read_card(page: &Rendered, slot: RectMm, turned: bool) -> Option<u8> {
+fn read_card(page: &Rendered, slot: Rect, turned: bool) -> Option<u8> {
     let dark = |(x, y): (f64, f64)| {
         let (x, y) = if turned { (CARD_MM.0 - x, CARD_MM.1 - y) } else { (x, y) };
         is_near(page.at_mm((slot.x + x, slot.y + y)), [0; 3], 60)
@@ -32,7 +32,7 @@ fn read_card(page: &Rendered, slot: RectMm, turned: bool) -> Option<u8> {
 
 /// The cards of a page, slot by slot.
 fn read_page(page: &Rendered, layout: &Layout, turned: bool) -> Vec<Option<u8>> {
-    (0..layout.slots()).map(|slot| read_card(page, layout.slot_rect(slot), turned)).collect()
+    (0..layout.slots()).map(|slot| read_card(page, slot_mm(layout, slot), turned)).collect()
 }
 
 /// The distance of the nearest pixel of this colour on a walk, in pixels from its start.
@@ -47,7 +47,7 @@ fn walk_to(page: &Rendered, color: [u8; 3], from: (usize, usize), step: (isize, 
 
 /// Fails unless the frame of the card in a slot begins and ends where the layout says, to 0.1 mm.
 #[track_caller]
-fn assert_edges(page: &Rendered, slot: RectMm, color: [u8; 3]) {
+fn assert_edges(page: &Rendered, slot: Rect, color: [u8; 3]) {
     let (middle_x, middle_y) = (page.px(slot.x + slot.width / 2.0), page.px(slot.y + slot.height / 2.0));
     let (left, top) = (page.px(slot.x - 0.9), page.px(slot.y - 0.9));
     let (right, bottom) = (page.px(slot.x + slot.width + 0.9), page.px(slot.y + slot.height + 0.9));
@@ -74,7 +74,7 @@ fn every_card_edge_is_where_the_layout_says_to_a_tenth_of_a_millimetre() {
     let (pdf, _) = job.pdf(json!({"cards": fronts, "sides": "fronts"}));
     let page = render(&pdf, 1, 600);
     for n in 0..8 {
-        assert_edges(&page, letter().slot_rect(n.into()), frame_color(n));
+        assert_edges(&page, slot_mm(letter(), n.into()), frame_color(n));
     }
     assert_marks(&page, letter());
 }
@@ -82,19 +82,19 @@ fn every_card_edge_is_where_the_layout_says_to_a_tenth_of_a_millimetre() {
 /// Fails unless there is a hairline at each mark and nothing else outside the cards.
 fn assert_marks(page: &Rendered, layout: &Layout) {
     let mut marked = HashSet::new();
-    for mark in layout.marks() {
-        let middle = ((mark.from.0 + mark.to.0) / 2.0, (mark.from.1 + mark.to.1) / 2.0);
+    for mark in layout.marks(3) {
+        let middle = ((mark.x + mark.width / 2.0) / PX_PER_MM, (mark.y + mark.height / 2.0) / PX_PER_MM);
         let (x, y) = (page.px(middle.0), page.px(middle.1));
-        let is_upright = (mark.from.0 - mark.to.0).abs() < 1e-9;
+        let is_upright = mark.width < mark.height;
         let across = |i: usize| if is_upright { (x + i - 8, y) } else { (x, y + i - 8) };
         let dark: Vec<usize> = (0..17).filter(|i| page.at(across(*i).0, across(*i).1)[0] < 200).collect();
         // 0.25 pt are 2.1 pixels at 600 ppi; 2 pixels aside are 0.085 mm.
         assert!((1..=3).contains(&dark.len()) && dark.iter().all(|i| (6..=10).contains(i)), "{mark:?}: {dark:?}");
         marked.insert(across(dark[0]));
     }
-    assert_eq!(marked.len(), layout.marks().len(), "every mark is a line of its own");
-    let first = layout.slot_rect(0);
-    let last = layout.slot_rect(layout.slots() - 1);
+    assert_eq!(marked.len(), layout.marks(3).len(), "every mark is a line of its own");
+    let first = slot_mm(layout, 0);
+    let last = slot_mm(layout, layout.slots() - 1);
     let (left, top) = (first.x, first.y);
     let (right, bottom) = (last.x + last.width, last.y + last.height);
     // The ring around the grid and the gutters stay clear, and so does the edge of the paper.
@@ -103,9 +103,9 @@ fn assert_marks(page: &Rendered, layout: &Layout) {
         (right + 0.1, top - 0.9, right + 0.9, bottom + 0.9),
         (left - 0.9, top - 0.9, right + 0.9, top - 0.1),
         (left - 0.9, bottom + 0.1, right + 0.9, bottom + 0.9),
-        (left, first.y + first.height + 0.1, right, first.y + first.height + layout.gutter_mm - 0.1),
-        (0.0, 0.0, left - 5.2, layout.paper_height_mm),
-        (0.0, 0.0, layout.paper_width_mm, top - 5.2),
+        (left, first.y + first.height + 0.1, right, first.y + first.height + 2.0 - 0.1),
+        (0.0, 0.0, left - 5.2, layout.page.1 / PX_PER_MM),
+        (0.0, 0.0, layout.page.0 / PX_PER_MM, top - 5.2),
     ] {
         assert!(page.is_white(clear), "{clear:?}");
     }
@@ -173,7 +173,7 @@ fn backs_lie_behind_their_fronts_and_stand_on_their_heads() {
     assert_eq!(read_page(&page(3), letter(), false), alone(0, 8));
     assert_eq!(read_page(&page(4), letter(), true), alone(4, 63));
     // Slots without a card are empty, not just unreadable.
-    let empty = letter().slot_rect(1);
+    let empty = slot_mm(letter(), 1);
     assert!(page(3).is_white((empty.x, empty.y, empty.x + empty.width, empty.y + empty.height)));
     assert_sound(&pdf);
 }

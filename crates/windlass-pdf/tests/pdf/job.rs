@@ -32,7 +32,17 @@ impl Job {
         format!("sha256:{digest}")
     }
 
-    pub(crate) fn run(&self, args: Value) -> Outcome {
+    /// Runs a job on set exact without bleed and label, unless it says otherwise.
+    pub(crate) fn run(&self, mut args: Value) -> Outcome {
+        let plain = json!({"layout": {}, "bleed": "none", "label": {"show": false}});
+        for (name, value) in plain.as_object().unwrap() {
+            args.as_object_mut().unwrap().entry(name).or_insert_with(|| value.clone());
+        }
+        args["layout"].as_object_mut().unwrap().entry("set").or_insert("exact".into());
+        self.run_as_it_is(args)
+    }
+
+    pub(crate) fn run_as_it_is(&self, args: Value) -> Outcome {
         let args: CardSheetArgs = serde_json::from_value(args).unwrap();
         let violations = CardSheet.check(&args);
         assert!(violations.is_empty(), "{violations:?}");
@@ -42,11 +52,25 @@ impl Job {
     /// Runs a job that must succeed; answers the file and the result.
     #[track_caller]
     pub(crate) fn pdf(&self, args: Value) -> (PathBuf, Value) {
-        match self.run(args) {
+        let (files, value) = self.files(self.run(args));
+        assert_eq!(files.len(), 1);
+        (files[0].clone(), value)
+    }
+
+    /// The same with every default.
+    #[track_caller]
+    pub(crate) fn default_pdf(&self, args: Value) -> (PathBuf, Value) {
+        let (files, value) = self.files(self.run_as_it_is(args));
+        assert_eq!(files.len(), 1);
+        (files[0].clone(), value)
+    }
+
+    /// The files of a run that must have succeeded.
+    #[track_caller]
+    pub(crate) fn files(&self, outcome: Outcome) -> (Vec<PathBuf>, Value) {
+        match outcome {
             Outcome::Done(Done { value, artifacts, skipped: false }) => {
-                assert_eq!(artifacts.len(), 1);
-                assert_eq!(artifacts[0].media_type, "application/pdf");
-                (self.dir.path().join(&artifacts[0].path), value)
+                (artifacts.iter().map(|a| self.dir.path().join(&a.path)).collect(), value)
             }
             other => panic!("{other:?}"),
         }
@@ -59,6 +83,23 @@ impl Job {
             Outcome::Fatal(error) => error,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Runs a job of another kind that must succeed; its only file and the result.
+    #[track_caller]
+    pub(crate) fn run_kind<K: IsolatedKind>(&self, kind: &K, args: Value) -> (PathBuf, Value) {
+        let (files, value) = self.files(self.outcome_of(kind, args));
+        assert_eq!(files.len(), 1);
+        (files[0].clone(), value)
+    }
+
+    /// Runs a job of another kind that must pass its check.
+    #[track_caller]
+    pub(crate) fn outcome_of<K: IsolatedKind>(&self, kind: &K, args: Value) -> Outcome {
+        let args: K::Args = windlass_worker::decode_args(&args).unwrap();
+        let violations = kind.check(&args);
+        assert!(violations.is_empty(), "{violations:?}");
+        kind.run(args, self.dir.path(), &self.ctx)
     }
 
     /// The names of the files that a run left below `out/`.

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::fixtures::{self, GPS_TEXT, PngParts, card, frame_color, jpeg, jpeg_card, png, with_segment};
 use crate::flat_jpeg::{Frame, flat_jpeg};
 use crate::job::{Job, cards};
-use crate::tools::{Rendered, arg, assert_sound, images, is_near, render, tool_text};
+use crate::tools::{Rendered, arg, assert_sound, images, is_near, render, slot_mm, tool_text};
 
 /// Prints these pictures as fronts of one sheet and renders it at 100 ppi.
 fn printed(files: &[Vec<u8>]) -> (Job, std::path::PathBuf, Rendered) {
@@ -24,7 +24,7 @@ fn printed(files: &[Vec<u8>]) -> (Job, std::path::PathBuf, Rendered) {
 
 /// Where a point of the card in a slot lies on a letter sheet; both in millimetres.
 fn on_card(slot: usize, x: f64, y: f64) -> (f64, f64) {
-    let rect = windlass_pdf::layout::find("exact", "letter", "standard").unwrap().slot_rect(slot);
+    let rect = slot_mm(windlass_pdf::layout::find("exact", "letter", "standard", "default").unwrap(), slot);
     (rect.x + x, rect.y + y)
 }
 

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use windlass_pdf::layout::{Layout, PX_PER_MM, Rect};
+
 /// Runs a tool; where it is not installed the test fails and says what to install.
 pub(crate) fn tool(name: &str, package: &str, args: &[&str]) -> Output {
     match Command::new(name).args(args).output() {
@@ -63,6 +65,12 @@ pub(crate) fn images(pdf: &Path) -> Vec<ListedImage> {
     list.lines().skip(2).map(row).collect()
 }
 
+/// Where a slot lies, in millimetres.
+pub(crate) fn slot_mm(layout: &Layout, slot: usize) -> Rect {
+    let Rect { x, y, width, height } = layout.slot(slot);
+    Rect::new(x / PX_PER_MM, y / PX_PER_MM, width / PX_PER_MM, height / PX_PER_MM)
+}
+
 /// A rendered page.
 pub(crate) struct Rendered {
     width: usize,
@@ -81,7 +89,42 @@ pub(crate) fn render(pdf: &Path, page: usize, ppi: u32) -> Rendered {
     Rendered::from_ppm(&output.stdout, f64::from(ppi))
 }
 
+/// Renders page `page` (from 1) with MuPDF.
+pub(crate) fn render_mupdf(pdf: &Path, page: usize, ppi: u32) -> Rendered {
+    let (page, resolution) = (page.to_string(), ppi.to_string());
+    let args = ["draw", "-q", "-r", &resolution, "-F", "ppm", "-o", "-", arg(pdf), &page];
+    let output = tool("mutool", "mupdf-tools", &args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Rendered::from_ppm(&output.stdout, f64::from(ppi))
+}
+
 impl Rendered {
+    /// Width and height in pixels.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+
+    /// The part of pixels that differ from another page's by more than `by` in any channel, when
+    /// the other is moved by (dx, dy).
+    pub(crate) fn differing(&self, other: &Self, by: u8, (dx, dy): (isize, isize)) -> f64 {
+        let mut off = 0_usize;
+        for y in 0..self.height {
+            for x in 0..self.width {
+                let moved = (x.saturating_add_signed(-dx), y.saturating_add_signed(-dy));
+                if !is_near(self.at(x, y), other.at(moved.0, moved.1), by) {
+                    off += 1;
+                }
+            }
+        }
+        off as f64 / (self.width * self.height) as f64
+    }
+
+    /// From RGB pixels.
+    pub(crate) fn from_rgb(image: &image::RgbImage, ppi: f64) -> Self {
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        Self { width, height, ppi, rgb: image.as_raw().clone() }
+    }
+
     fn from_ppm(ppm: &[u8], ppi: f64) -> Self {
         let mut fields = ppm.splitn(4, |b| b.is_ascii_whitespace());
         assert_eq!(fields.next(), Some(b"P6".as_slice()));

@@ -1,6 +1,10 @@
 //! Deals cards to sheets and slots: pure, before any file is opened.
 
-use crate::args::{CardSheetArgs, Sides, blob_digest};
+use std::collections::HashSet;
+
+use super::place::Role;
+use crate::args::{CardSheetArgs, Order, Sides, blob_digest};
+use crate::folder;
 use crate::layout::Layout;
 
 /// Which side of a card a picture is for.
@@ -20,19 +24,23 @@ impl Side {
 }
 
 /// A picture in its place on a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Placed<'a> {
     /// Where on its page.
     pub(crate) slot: usize,
     /// Which of the args' cards, from 0.
     pub(crate) card: usize,
     pub(crate) digest: &'a str,
+    /// Whose options it follows.
+    pub(crate) role: Role,
 }
 
 /// One side of one sheet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PagePlan<'a> {
     pub(crate) side: Side,
+    /// Which sheet, from 1.
+    pub(crate) sheet: usize,
     pub(crate) placed: Vec<Placed<'a>>,
 }
 
@@ -58,47 +66,68 @@ impl<'a> Plan<'a> {
         }
         let layout = args.find_layout()?;
         let slots = args.usable_slots(layout);
-        let dealt = deal(args);
+        let groups = deal(args);
+        let sheets: Vec<&[usize]> = groups.iter().flat_map(|group| group.chunks(slots.len())).collect();
         let mut pages = Vec::new();
-        for sheet in dealt.chunks(slots.len()) {
-            pages.push(PagePlan { side: Side::Front, placed: fronts(args, sheet, &slots) });
+        for (index, cards) in sheets.iter().enumerate() {
+            let sheet = index + 1;
+            pages.push(PagePlan { side: Side::Front, sheet, placed: fronts(args, cards, &slots) });
             if args.sides == Sides::Duplex {
-                pages.push(PagePlan { side: Side::Back, placed: backs(args, sheet, &slots, layout) });
+                pages.push(PagePlan { side: Side::Back, sheet, placed: backs(args, cards, &slots, layout) });
             }
         }
         let backless = |card: &&usize| args.back.is_none() && args.cards[**card].back.is_none();
         Some(Self {
             layout,
             pages,
-            sheets: dealt.len().div_ceil(slots.len()),
-            cards: dealt.len(),
+            sheets: sheets.len(),
+            cards: groups.iter().map(Vec::len).sum(),
             slots_per_sheet: slots.len(),
             without_back: match args.sides {
-                Sides::Duplex => dealt.iter().filter(backless).count(),
+                Sides::Duplex => groups.iter().flatten().filter(backless).count(),
                 Sides::Fronts => 0,
             },
         })
     }
+
+    /// Every picture once per role, in order of first use, with the place that names it.
+    pub(crate) fn pictures(&self) -> Vec<(Placed<'a>, Side)> {
+        let mut seen = HashSet::new();
+        let all = self.pages.iter().flat_map(|page| page.placed.iter().map(move |placed| (*placed, page.side)));
+        all.filter(|(placed, _)| seen.insert((placed.digest, placed.role))).collect()
+    }
 }
 
-/// The index of each printed card, copies one after the other.
-fn deal(args: &CardSheetArgs) -> Vec<usize> {
-    let repeat = |(i, copies): (usize, i64)| std::iter::repeat_n(i, usize::try_from(copies).unwrap_or(0));
-    args.cards.iter().map(|c| c.copies).enumerate().flat_map(repeat).collect()
+/// The index of each printed card, copies one after the other, in groups that share no sheet.
+fn deal(args: &CardSheetArgs) -> Vec<Vec<usize>> {
+    let repeat = |i: usize| std::iter::repeat_n(i, usize::try_from(args.cards[i].copies).unwrap_or(0));
+    let all: Vec<usize> = (0..args.cards.len()).collect();
+    if args.order == Order::Input {
+        return vec![all.into_iter().flat_map(repeat).collect()];
+    }
+    let name = |i: &usize| args.cards[*i].name.as_deref().unwrap_or_default();
+    let (mut single, mut double): (Vec<usize>, Vec<usize>) =
+        all.into_iter().partition(|i| args.cards[*i].back.is_none());
+    for group in [&mut single, &mut double] {
+        group.sort_by(|a, b| folder::natural(name(a), name(b)));
+    }
+    [single, double].into_iter().map(|group| group.into_iter().flat_map(repeat).collect()).collect()
 }
 
 fn fronts<'a>(args: &'a CardSheetArgs, sheet: &[usize], slots: &[usize]) -> Vec<Placed<'a>> {
     let place = |(card, slot): (&usize, &usize)| {
         let digest = blob_digest(&args.cards[*card].front)?;
-        Some(Placed { slot: *slot, card: *card, digest })
+        Some(Placed { slot: *slot, card: *card, digest, role: Role::Own })
     };
     sheet.iter().zip(slots).filter_map(place).collect()
 }
 
 fn backs<'a>(args: &'a CardSheetArgs, sheet: &[usize], slots: &[usize], layout: &Layout) -> Vec<Placed<'a>> {
     let place = |(card, slot): (&usize, &usize)| {
-        let name = args.cards[*card].back.as_ref().or(args.back.as_ref())?;
-        Some(Placed { slot: layout.back_slot(*slot), card: *card, digest: blob_digest(name)? })
+        let own = args.cards[*card].back.as_ref();
+        let role = if own.is_some() { Role::Own } else { Role::Common };
+        let digest = blob_digest(own.or(args.back.as_ref())?)?;
+        Some(Placed { slot: layout.back_slot(*slot), card: *card, digest, role })
     };
     sheet.iter().zip(slots).filter_map(place).collect()
 }
@@ -113,7 +142,7 @@ mod tests {
     }
 
     fn args(cards: usize, back: Option<usize>) -> CardSheetArgs {
-        let card = |i| CardArgs { front: blob(i), back: None, copies: 1 };
+        let card = |i| CardArgs { front: blob(i), back: None, copies: 1, name: None };
         CardSheetArgs { cards: (0..cards).map(card).collect(), back: back.map(blob), ..CardSheetArgs::default() }
     }
 
@@ -166,6 +195,21 @@ mod tests {
         let mut args = args(2, None);
         args.cards[0].copies = 3;
         assert_eq!(pairs(&args)[0], [(0, 0), (0, 1), (0, 2), (1, 3)]);
+    }
+
+    /// §1.3: what the peer does.
+    #[test]
+    fn order_peer_sorts_by_name_and_never_mixes_the_two_sorts_on_a_sheet() {
+        let mut args = args(4, Some(99));
+        args.order = Order::Peer;
+        for (card, name) in args.cards.iter_mut().zip(["10.png", "b.png", "2.png", "a.png"]) {
+            card.name = Some(name.to_owned());
+        }
+        args.cards[1].back = Some(blob(7));
+        args.cards[3].back = Some(blob(8));
+        let pages = pairs(&args);
+        assert_eq!((&pages[0], &pages[2]), (&vec![(2, 0), (0, 1)], &vec![(3, 0), (1, 1)]));
+        assert_eq!(pages.len(), 4);
     }
 
     #[test]

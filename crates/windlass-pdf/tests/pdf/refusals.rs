@@ -41,6 +41,23 @@ fn sizes_past_the_limits_are_refused_from_the_header() {
     check(&vec![0; 25 * 1024 * 1024 + 1], "image_too_large", "26214401 bytes");
 }
 
+/// §8.12: every picture that its header refuses is named in one error, with its path.
+#[test]
+fn all_refused_pictures_are_named_together() {
+    let job = Job::new();
+    let (bomb, text) = (job.blob(&claiming(14_000, 14_000)), job.blob(b"no picture"));
+    let error = job.fatal(json!({"cards": cards([job.blob(&png_card(1, 1.0)), bomb]), "back": text}));
+    assert_eq!(error.code, "image_too_large");
+    assert!(error.message.contains("/cards/1/front") && error.message.contains("/back"), "{}", error.message);
+}
+
+/// §8.12: a PNG of 13,300 px square in half a megabyte would unpack to 531 MB.
+#[test]
+fn a_bomb_of_13300_pixels_square_is_refused_unpacked() {
+    check(&claiming(13_300, 13_300), "image_too_large", "13300x13300 pixels");
+    check(&claiming(1, 60_000), "image_too_large", "1x60000 pixels");
+}
+
 #[test]
 fn headers_without_pixels_are_refused() {
     check(&claiming(0, 0), "image_unreadable", "");
