@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use windlass_jobs::command::{Cancel, MAX_PAGE};
-use windlass_jobs::{JobId, Queue, State as JobState};
+use windlass_jobs::{JobId, Limits, Queue, State as JobState};
 
 use crate::problem::{Code, Problem};
 use crate::task::{self, Task};
@@ -81,7 +81,8 @@ async fn set_paused(
     Ok(axum::Json(json!({ "queue": queue, "paused": paused })).into_response())
 }
 
-/// `PUT /api/queues/{queue}/limits` with `{"max_waiting": n or null}`.
+/// `PUT /api/queues/{queue}/limits` with `{"max_waiting": n or null}`, or with `{"limits": …}`, all
+/// of [`Limits`] anew.
 pub(crate) async fn limits(
     State(shared): State<Shared>,
     queue: Result<Path<String>, PathRejection>,
@@ -92,6 +93,9 @@ pub(crate) async fn limits(
     body::check_json(&headers)?;
     let body = body::read(&shared, &headers, body, 4096).await?;
     let document = strict::parse(&body.bytes).map_err(|detail| Problem::new(Code::JsonInvalid, detail))?;
+    if let Some(limits) = document.get("limits") {
+        return set_limits(&shared, &queue, limits).await;
+    }
     let max = match document.as_object().map(|object| (object.len(), object.get("max_waiting"))) {
         Some((1, Some(Value::Null))) => None,
         Some((1, Some(value))) if value.as_u64().is_some() => value.as_u64(),
@@ -99,6 +103,15 @@ pub(crate) async fn limits(
     };
     shared.broker.set_max_waiting(&queue, max).await?;
     Ok(axum::Json(json!({ "queue": queue, "max_waiting": max })).into_response())
+}
+
+async fn set_limits(shared: &Shared, queue: &Queue, limits: &Value) -> Result<Response, Problem> {
+    let limits = Limits::deserialize(limits).map_err(|e| Problem::new(Code::JobInvalid, format!("/limits: {e}")))?;
+    if let Some(wrong) = limits.check().first() {
+        return Err(Problem::new(Code::JobInvalid, format!("/limits{}: {}", wrong.path, wrong.message)));
+    }
+    shared.broker.set_limits(queue, &limits).await?;
+    Ok(axum::Json(json!({ "queue": queue, "limits": limits })).into_response())
 }
 
 #[derive(Deserialize)]

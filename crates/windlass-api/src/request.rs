@@ -13,7 +13,7 @@ use crate::json;
 use crate::problem::{Code, Problem};
 
 /// The members of a job. `kind` and `args` must be there; null means absent, but for `args`.
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 17] = [
     "kind",
     "args",
     "queue",
@@ -27,6 +27,10 @@ const FIELDS: [&str; 13] = [
     "timeout_ms",
     "labels",
     "unique",
+    "tenant",
+    "ordering_key",
+    "concurrency_key",
+    "rate_key",
 ];
 /// Most violations an answer lists; the total is always told.
 const MAX_LISTED: usize = 1_000;
@@ -264,8 +268,16 @@ impl Fields<'_> {
             timeout: self.optional("timeout_ms", "1 to 86400000", millis),
             expires: self.when("expires_at", "expires_in_ms"),
             labels: self.optional("labels", "an object of strings", labels).unwrap_or_default(),
+            tenant: self.key("tenant"),
+            ordering_key: self.key("ordering_key"),
+            concurrency_key: self.key("concurrency_key"),
+            rate_key: self.key("rate_key"),
             unique: self.optional("unique", unique, |v| Unique::deserialize(v).ok()),
         }
+    }
+
+    fn key(&mut self, name: &str) -> Option<String> {
+        self.optional(name, "a string of 1 to 64 bytes", |v| v.as_str().map(str::to_owned))
     }
 
     /// An instant given as such or as a span from now; both at once are refused.

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, Filter, Found, Page, WorkerInfo};
-use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Progress, Queue, State, Ulid};
+use windlass_jobs::{JobId, JobRecord, Lease, Limits, NewJob, Progress, Queue, State, Ulid};
 
 pub use error::Error;
 
@@ -147,6 +147,13 @@ pub trait Control: Send + Sync {
     /// [`Error`].
     async fn set_max_waiting(&self, queue: &Queue, max: Option<u64>) -> Result<()>;
 
+    /// Sets how much of the queue may run and start at once, all limits anew. They hold from the
+    /// next claim on; what runs already goes on.
+    ///
+    /// # Errors
+    /// [`Error`]; the limits are expected to be checked ([`Limits::check`]).
+    async fn set_limits(&self, queue: &Queue, limits: &Limits) -> Result<()>;
+
     /// Takes jobs out of the dead set and lets them start anew; one answer per id, in order. Any
     /// number of ids, in slices of [`MAX_CONTROL`](windlass_jobs::command::MAX_CONTROL).
     ///
@@ -191,6 +198,12 @@ pub trait Inspect: Send + Sync {
     /// # Errors
     /// [`Error`].
     async fn counts(&self, queue: &Queue) -> Result<Counts>;
+
+    /// The queue's limits.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn limits(&self, queue: &Queue) -> Result<Limits>;
 
     /// Every queue that ever got a job or a worker, by name.
     ///

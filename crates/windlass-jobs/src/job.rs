@@ -12,7 +12,7 @@ use crate::backoff::Backoff;
 use crate::id::{JobId, Ulid, check_kind, new_ulid};
 use crate::outcome::{RunError, Violation};
 use crate::time::Timestamp;
-use crate::unique::Unique;
+use crate::unique::{Unique, check_key};
 
 /// Runs of a job, the first included, unless its kind or its producer says otherwise.
 pub const DEFAULT_MAX_ATTEMPTS: u32 = 3;
@@ -224,6 +224,15 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// The only one with its key.
     pub unique: Option<Unique>,
+    /// Whose it is: tenants take turns, however many jobs each has. A key, as those below: 1 to
+    /// [`MAX_KEY_BYTES`](crate::MAX_KEY_BYTES) bytes without control characters.
+    pub tenant: Option<String>,
+    /// Jobs of one key run one at a time, in order; one that is to run again holds back the rest.
+    pub ordering_key: Option<String>,
+    /// Of jobs of one key so many run at once as the queue's [`Limits`](crate::Limits) say.
+    pub concurrency_key: Option<String>,
+    /// Jobs of one key start as often as the queue's [`Limits`](crate::Limits) say.
+    pub rate_key: Option<String>,
 }
 
 impl Options {
@@ -260,6 +269,17 @@ impl Options {
         }
         if let Some(unique) = &self.unique {
             unique.check(&mut wrong);
+        }
+        let keys = [
+            ("/tenant", &self.tenant),
+            ("/ordering_key", &self.ordering_key),
+            ("/concurrency_key", &self.concurrency_key),
+            ("/rate_key", &self.rate_key),
+        ];
+        for (path, key) in keys {
+            if let Some(Err(message)) = key.as_deref().map(check_key) {
+                wrong.push(Violation::new(path, "key_invalid", message));
+            }
         }
         if self.labels.len() > 16 {
             wrong.push(Violation::new(

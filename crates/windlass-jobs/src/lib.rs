@@ -11,6 +11,8 @@ pub mod catalogue;
 pub mod command;
 mod id;
 mod job;
+pub mod lanes;
+mod limits;
 pub mod model;
 mod outcome;
 mod time;
@@ -22,6 +24,7 @@ pub use job::{
     DEFAULT_MAX_ATTEMPTS, JobRecord, MAX_ARGS_BYTES, MAX_DELIVERIES, MAX_MAX_ATTEMPTS, MAX_RESULT_BYTES,
     MAX_SCHEDULE_AHEAD, NewJob, Options, Priority, Progress, Reason, State, When,
 };
+pub use limits::{Limits, Rate};
 pub use outcome::{ArtifactFile, Done, Outcome, RunError, Violation};
 pub use time::{Clock, SetClock, SystemClock, Timestamp, millis};
 pub use unique::{MAX_KEY_BYTES, OnClash, Unique, Until, check_key};

@@ -3,18 +3,20 @@
 //! Every verb is `(state, command, now) → (state, reply)`: no IO, no clock, no chance. Both
 //! engines are compared with it. Where it and an engine differ, one of them is wrong.
 
+mod claim;
 mod enqueue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::command::{
-    Ack, CANCELLED_ERROR, Cancel, Claim, Claimed, Counts, EXPIRED_ERROR, Exchange, Exchanged, Filter, Finish, Found,
-    KEEP_TERMINAL, MAX_CONTROL, MAX_EXCHANGE, MAX_LOOKED_AT, MAX_PAGE, Page, SEARCH_WINDOW, SLICE, Settle, TIDY_SLICE,
-    is_poisoned, leaves_news, poisoned_error,
+    Ack, CANCELLED_ERROR, Cancel, Claim, Counts, Exchange, Exchanged, Filter, Finish, Found, KEEP_TERMINAL,
+    MAX_CONTROL, MAX_EXCHANGE, MAX_PAGE, Page, SEARCH_WINDOW, SLICE, Settle, TIDY_SLICE, is_poisoned, leaves_news,
+    poisoned_error,
 };
 use crate::id::{Lease, Queue, Ulid};
 use crate::job::{JobRecord, Progress, Reason, State};
+use crate::lanes::Lanes;
 use crate::outcome::RunError;
 use crate::time::Timestamp;
 
@@ -43,6 +45,10 @@ pub struct Model {
     graced_at: Option<Timestamp>,
     /// Who holds a unique key.
     uniques: HashMap<String, Hold>,
+    /// Whose turn it is among the lanes.
+    lanes: Lanes,
+    /// The jobs that wait in each lane, front = next; no lane is empty.
+    laned: BTreeMap<String, VecDeque<Ulid>>,
 }
 
 #[derive(Debug, Clone)]
@@ -95,6 +101,8 @@ impl Model {
             reap_after: Timestamp::default(),
             graced_at: None,
             uniques: HashMap::new(),
+            lanes: Lanes::default(),
+            laned: BTreeMap::new(),
         }
     }
 
@@ -111,7 +119,11 @@ impl Model {
         let mut reply = Exchanged { now, since: self.since, ..Exchanged::default() };
         let mut front = Vec::new();
         for finish in exchange.finishes.iter().take(MAX_EXCHANGE) {
-            reply.acks.push(self.finish(finish, now, &mut front));
+            let ack = self.finish(finish, now, &mut front);
+            if ack == Ack::Taken {
+                self.run_ended(finish.lease.ulid, now);
+            }
+            reply.acks.push(ack);
         }
         if let Some(claim) = &exchange.claim {
             self.grant_grace(claim, now);
@@ -123,7 +135,7 @@ impl Model {
             self.give_back(front);
         }
         self.trim();
-        let waiting = self.waiting.iter().any(|list| !list.is_empty());
+        let waiting = self.any_waiting();
         let news = !self.totals.paused && leaves_news(exchange, &reply, waiting, !self.due.is_empty());
         let wake = if news { self.idle.pop_first() } else { None };
         (reply, wake)
@@ -253,6 +265,7 @@ impl Model {
             } else {
                 front.push(lease.ulid);
             }
+            self.run_ended(lease.ulid, now);
         }
     }
 
@@ -262,7 +275,7 @@ impl Model {
             let Some(job) = self.jobs.get_mut(&ulid) else { continue };
             job.record.state = State::Pending;
             job.record.progress = None;
-            self.waiting[job.record.options.priority.index()].push_front(ulid);
+            self.wait_first(ulid);
         }
     }
 
@@ -279,48 +292,7 @@ impl Model {
         let Some(job) = self.jobs.get_mut(&ulid) else { return };
         job.record.state = State::Pending;
         job.record.run_at = None;
-        self.waiting[job.record.options.priority.index()].push_back(ulid);
-    }
-
-    fn claim(&mut self, claim: &Claim, now: Timestamp, reply: &mut Exchanged) {
-        let max = claim.max.min(MAX_EXCHANGE);
-        let mut looked_at = 0;
-        while !self.totals.paused && reply.claimed.len() < max && looked_at < MAX_LOOKED_AT {
-            let Some(ulid) = self.waiting.iter_mut().find_map(VecDeque::pop_front) else { break };
-            looked_at += 1;
-            let Some(job) = self.jobs.get_mut(&ulid) else { continue };
-            let record = &mut job.record;
-            if record.expires_at.is_some_and(|at| at <= now) && record.epoch == 0 {
-                self.bury(ulid, Reason::Expired, EXPIRED_ERROR, now);
-                continue;
-            }
-            let is_first = record.epoch == 0;
-            record.state = State::Running;
-            record.epoch += 1;
-            record.deliveries += 1;
-            record.started_at = Some(now);
-            record.worker = Some(claim.worker.clone());
-            let lease = Lease { ulid, epoch: record.epoch };
-            self.leases.insert(lease, now.plus(claim.lease));
-            reply.claimed.push(Claimed {
-                lease,
-                kind: record.kind.clone(),
-                args: record.args.clone(),
-                failures: record.failures,
-                max_attempts: job.max_attempts,
-                deliveries: record.deliveries,
-                options: record.options.to_short(),
-            });
-            if is_first && job.holds_until_started() {
-                self.let_go(ulid);
-            }
-        }
-        if reply.claimed.len() < max {
-            self.idle.insert(claim.worker.clone());
-            let unseen = !self.totals.paused && self.waiting.iter().any(|list| !list.is_empty());
-            reply.next_due = if unseen { Some(now) } else { self.due.first().map(|(at, _)| *at) };
-            reply.next_lease = self.leases.values().min().copied();
-        }
+        self.wait_last(ulid);
     }
 
     fn trim(&mut self) {
@@ -407,8 +379,13 @@ impl Model {
             State::Pending => {
                 self.parked.remove(&ulid);
                 self.waiting.iter_mut().for_each(|list| list.retain(|waiting| *waiting != ulid));
+                self.laned.values_mut().for_each(|jobs| jobs.retain(|waiting| *waiting != ulid));
+                self.laned.retain(|_, jobs| !jobs.is_empty());
             }
             ended => return (Cancel::Ended(ended), None),
+        }
+        if let Some(lane) = self.lane(ulid) {
+            self.lanes.let_go(&lane, ulid, now);
         }
         self.end_cancelled(ulid, CANCELLED_ERROR, now);
         self.trim();
@@ -419,8 +396,7 @@ impl Model {
     /// after a resume.
     pub fn pause(&mut self, paused: bool) -> Option<String> {
         self.totals.paused = paused;
-        let waiting = self.waiting.iter().any(|list| !list.is_empty());
-        if !paused && waiting { self.idle.pop_first() } else { None }
+        if !paused && self.any_waiting() { self.idle.pop_first() } else { None }
     }
 
     /// Bounds how many jobs may wait (pending, scheduled, retrying); `None`: any number.
@@ -487,7 +463,7 @@ impl Model {
 
     /// One page of the jobs in a state, from `cursor` (0 or [`Page::next`]). Successes and
     /// cancelled jobs share one list, as do scheduled and retrying ones; parked ones are in none, but
-    /// [`Model::search`] finds them.
+    /// [`Model::search`] finds them. Of the pending ones those with lanes come last, lane by lane, by name.
     #[must_use]
     pub fn list(&self, state: State, cursor: u64, limit: usize) -> Page {
         let all = self.whole_list(state);
@@ -532,7 +508,7 @@ impl Model {
 
     fn whole_list(&self, state: State) -> Vec<Ulid> {
         match state {
-            State::Pending => self.waiting.iter().flatten().copied().collect(),
+            State::Pending => self.waiting.iter().flatten().chain(self.laned.values().flatten()).copied().collect(),
             State::Scheduled | State::Retrying => self.due.iter().map(|(_, ulid)| *ulid).collect(),
             State::Running => {
                 let mut running: Vec<_> =
@@ -552,7 +528,7 @@ impl Model {
             |(_, ulid): &&(Timestamp, Ulid)| self.jobs.get(ulid).is_some_and(|j| j.record.state == State::Retrying);
         let retrying = self.due.iter().filter(is_retrying).count();
         Counts {
-            pending: self.waiting.iter().map(|list| len(list.len())).sum(),
+            pending: self.pending_count(),
             scheduled: len(self.due.len() - retrying),
             retrying: len(retrying),
             running: len(self.leases.len()),
@@ -563,7 +539,7 @@ impl Model {
     }
 
     fn waiting_count(&self) -> u64 {
-        self.waiting.iter().map(|list| len(list.len())).sum::<u64>() + len(self.due.len())
+        self.pending_count() + len(self.due.len())
     }
 }
 

@@ -13,7 +13,9 @@ use windlass_jobs::command::{
     WorkerInfo,
 };
 use windlass_jobs::model::{Full, Model};
-use windlass_jobs::{Clock, JobId, JobRecord, Lease, NewJob, Progress, Queue, State, SystemClock, Timestamp, Ulid};
+use windlass_jobs::{
+    Clock, JobId, JobRecord, Lease, Limits, NewJob, Progress, Queue, State, SystemClock, Timestamp, Ulid,
+};
 
 /// One [`Model`] per queue behind a lock, with workers, wake-ups and watched jobs. It never
 /// fails, except when a queue is full.
@@ -204,6 +206,11 @@ impl Control for ModelBroker {
         Ok(())
     }
 
+    async fn set_limits(&self, queue: &Queue, limits: &Limits) -> Result<()> {
+        self.change(queue, |model, _| ((), model.set_limits(limits)));
+        Ok(())
+    }
+
     async fn replay(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
         let slices = ulids.chunks(MAX_CONTROL);
         Ok(slices.flat_map(|slice| self.change(queue, |model, _| model.replay(slice))).collect())
@@ -231,6 +238,10 @@ impl Inspect for ModelBroker {
 
     async fn counts(&self, queue: &Queue) -> Result<Counts> {
         Ok(self.lock().queues.get(queue).map(Model::counts).unwrap_or_default())
+    }
+
+    async fn limits(&self, queue: &Queue) -> Result<Limits> {
+        Ok(self.lock().queues.get(queue).map(|model| model.limits().clone()).unwrap_or_default())
     }
 
     async fn queues(&self) -> Result<Vec<Queue>> {

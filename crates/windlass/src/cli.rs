@@ -66,6 +66,10 @@ pub(crate) enum Command {
         /// At most this many; without it, any number.
         #[arg(long, value_name = "N")]
         max_waiting: Option<u64>,
+        /// Instead: how many may run and start at once, all anew, as JSON such as '{"concurrency": 10,
+        /// "key_concurrency": 2, "key_rate": {"count": 5, "per_ms": 1000}}'; see docs/options.md.
+        #[arg(long, value_name = "JSON", conflicts_with = "max_waiting")]
+        limits: Option<String>,
     },
     /// Find jobs of a queue by state, kind and label, among the newest 10,000 in that state.
     Tasks(Tasks),
@@ -165,6 +169,18 @@ pub(crate) struct Enqueue {
     /// The longest one run may take [default: the kind's].
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub(crate) timeout: Option<Duration>,
+    /// Whose it is: tenants take turns.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) tenant: Option<String>,
+    /// Jobs of one key run one at a time, in order.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) ordering_key: Option<String>,
+    /// So many of a key run at once as `windlass limit --limits` says.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) concurrency_key: Option<String>,
+    /// Jobs of a key start as often as `windlass limit --limits` says.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) rate_key: Option<String>,
     /// The only one with this key: while the first is there, a second changes nothing.
     #[arg(long, value_name = "KEY")]
     pub(crate) unique: Option<String>,

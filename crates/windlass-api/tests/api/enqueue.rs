@@ -41,6 +41,7 @@ async fn every_option_reaches_the_job_and_args_stay_as_written() {
     let bench = Bench::new();
     let body = r#"{ "kind": "test.echo", "args": { "text" : "\u0068i" }, "queue": "q-1", "priority": "high",
         "delay_ms": 60000, "max_attempts": 7, "timeout_ms": 5000, "labels": {"tenant": "a"},
+        "tenant": "acme", "ordering_key": "o", "concurrency_key": "c", "rate_key": "r",
         "backoff": {"type": "fixed", "delay_ms": 10} }"#;
     let answer = bench.post(body).await;
     assert_eq!(answer.json()["status"], "scheduled");
@@ -52,6 +53,9 @@ async fn every_option_reaches_the_job_and_args_stay_as_written() {
     assert_eq!(record.options.backoff, Some(Backoff::Fixed { delay_ms: 10 }));
     assert_eq!(record.options.timeout, Some(std::time::Duration::from_secs(5)));
     assert_eq!(record.options.labels["tenant"], "a");
+    let keys =
+        [record.options.tenant, record.options.ordering_key, record.options.concurrency_key, record.options.rate_key];
+    assert_eq!(keys.map(Option::unwrap), ["acme", "o", "c", "r"]);
     assert_eq!(record.run_at, Some(record.created_at.plus(std::time::Duration::from_secs(60))));
 }
 

@@ -23,7 +23,7 @@ use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{
     Ack, Cancel, Claim, Claimed, Counts, Enqueued, Exchange, Exchanged, Filter, Finish, Found, Page, Settle, WorkerInfo,
 };
-use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Outcome, Progress, Queue, State, Ulid, Violation};
+use windlass_jobs::{JobId, JobRecord, Lease, Limits, NewJob, Outcome, Progress, Queue, State, Ulid, Violation};
 use windlass_store::{FileArtifacts, FileResults, Services};
 use windlass_testkit::ModelBroker;
 use windlass_worker::{InlineKind, Inputs, IsolatedKind, KindSpec, Registry, RunContext, StoredArtifact, StoredResult};
@@ -110,6 +110,10 @@ impl Inspect for Plugged {
         self.reach("counts")?;
         self.model.counts(queue).await
     }
+    async fn limits(&self, queue: &Queue) -> Result<Limits> {
+        self.reach("limits")?;
+        self.model.limits(queue).await
+    }
     async fn queues(&self) -> Result<Vec<Queue>> {
         self.reach("queues")?;
         self.model.queues().await
@@ -143,6 +147,10 @@ impl Control for Plugged {
     async fn set_max_waiting(&self, queue: &Queue, max: Option<u64>) -> Result<()> {
         self.reach("set max waiting")?;
         self.model.set_max_waiting(queue, max).await
+    }
+    async fn set_limits(&self, queue: &Queue, limits: &Limits) -> Result<()> {
+        self.reach("set limits")?;
+        self.model.set_limits(queue, limits).await
     }
     async fn replay(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
         self.reach("replay")?;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{Ack, Cancel, Claimed, Clash, Counts, Enqueued, Exchanged, Page, WorkerInfo};
 use windlass_jobs::{
-    DEFAULT_MAX_ATTEMPTS, JobId, JobRecord, Lease, NewJob, Options, Priority, Progress, Queue, Reason, RunError, State,
-    Timestamp, Ulid,
+    DEFAULT_MAX_ATTEMPTS, JobId, JobRecord, Lease, Limits, NewJob, Options, Priority, Progress, Queue, Rate, Reason,
+    RunError, State, Timestamp, Ulid,
 };
 use windlass_redis::Value;
 
@@ -195,10 +195,14 @@ pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
     let state = get("state").and_then(|t| t.parse().ok()).unwrap_or(State::Pending);
     let mut options = Options {
         priority: get("priority")
-            .and_then(|t| t.parse::<usize>().ok())
+            .and_then(|t| t.trim_end_matches('l').parse::<usize>().ok())
             .and_then(|i| Priority::ALL.get(i).copied())
             .unwrap_or_default(),
         max_attempts: get("max_attempts").and_then(|t| t.parse().ok()),
+        tenant: get("tenant").map(str::to_owned),
+        ordering_key: get("order").map(str::to_owned),
+        concurrency_key: get("conc").map(str::to_owned),
+        rate_key: get("rate").map(str::to_owned),
         labels: fields.iter().filter_map(|(k, v)| Some((k.strip_prefix("l.")?.to_owned(), v.clone()))).collect(),
         ..Options::default()
     };
@@ -284,6 +288,28 @@ fn join_in_place(fields: &mut BTreeMap<String, Vec<u8>>) {
         }
         fields.insert(name.to_owned(), whole);
     }
+}
+
+/// The queue's limits, from the fields and values [`super::encode::limits`] writes.
+pub(super) fn limits(value: Value) -> Result<Limits> {
+    let mut words = array("limits", value)?.into_iter().map(text);
+    let mut limits = Limits::default();
+    while let (Some(field), Some(value)) = (words.next(), words.next()) {
+        match field.split_once(':') {
+            None if field == "q" => limits.concurrency = value.parse().ok(),
+            None if field == "c" => limits.key_concurrency = value.parse().ok(),
+            None => limits.key_rate = rate_of(&value),
+            Some(("r", "")) => limits.rate = rate_of(&value),
+            Some(("c", key)) => limits.key_concurrencies.extend(value.parse().ok().map(|n| (key.to_owned(), n))),
+            Some((_, key)) => limits.key_rates.extend(rate_of(&value).map(|rate| (key.to_owned(), rate))),
+        }
+    }
+    Ok(limits)
+}
+
+/// The third word is the rate as it was asked for.
+fn rate_of(text: &str) -> Option<Rate> {
+    serde_json::from_str(text.splitn(3, ' ').nth(2)?).ok()
 }
 
 pub(super) fn page(value: Value, cursor: u64) -> Result<Page> {

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use windlass_jobs::command::{Exchange, Filter, Finish, MAX_EXCHANGE, Settle};
-use windlass_jobs::{MAX_DELIVERIES, NewJob, OnClash, Priority, Unique, When, millis};
+use windlass_jobs::lanes::lane_name;
+use windlass_jobs::{Limits, MAX_DELIVERIES, NewJob, OnClash, Options, Priority, Rate, Unique, When, millis};
 use windlass_redis::Cmd;
 
 use crate::pieces;
@@ -27,9 +28,10 @@ pub(super) fn enqueue(call: &mut Cmd, wake_prefix: &str, jobs: &[NewJob]) {
 fn enqueue_one(call: &mut Cmd, job: &NewJob) {
     let mut id = [0; 26];
     call.arg(&*job.ulid.array_to_str(&mut id));
-    match &job.options.unique {
-        None => call.arg(job.options.priority.index()),
-        Some(unique) => call.arg(special_words(job.options.priority, unique)),
+    let lane = lane_name(&job.options, job.options.priority);
+    match (&job.options.unique, &lane) {
+        (None, None) => call.arg(job.options.priority.index()),
+        (unique, lane) => call.arg(special_words(job.options.priority, unique.as_ref(), lane.as_deref())),
     };
     add_instant(call, job.when);
     add_instant(call, job.options.expires);
@@ -43,7 +45,8 @@ fn enqueue_one(call: &mut Cmd, job: &NewJob) {
     let words = 2
         + if inline { piece_words(args) } else { 0 }
         + piece_words(&short)
-        + if job.options.priority == Priority::Normal { 0 } else { 2 }
+        + if job.options.priority == Priority::Normal && lane.is_none() { 0 } else { 2 }
+        + lane_fields(&job.options).count() * 2
         + if job.options.max_attempts.is_some() { 2 } else { 0 }
         + if job.options.unique.is_some() { 2 } else { 0 }
         + label_words;
@@ -52,8 +55,13 @@ fn enqueue_one(call: &mut Cmd, job: &NewJob) {
         add_pieces(call, "args", args);
     }
     add_pieces(call, "opts", &short);
-    if job.options.priority != Priority::Normal {
+    if lane.is_some() {
+        call.arg("priority").arg(format!("{}l", job.options.priority.index()));
+    } else if job.options.priority != Priority::Normal {
         call.arg("priority").arg(job.options.priority.index());
+    }
+    for (field, key) in lane_fields(&job.options) {
+        call.arg(field).arg(key);
     }
     if let Some(max) = job.options.max_attempts {
         call.arg("max_attempts").arg(max);
@@ -68,7 +76,7 @@ fn enqueue_one(call: &mut Cmd, job: &NewJob) {
 
 /// What a claim reads of the options: their short form, after [`RARE`] when there are fields of
 /// their own beside it. Absent: all are default, and the claim asks for no more.
-fn claim_options(options: &windlass_jobs::Options) -> String {
+fn claim_options(options: &Options) -> String {
     let short = options.to_short();
     match &options.unique {
         Some(unique) => format!("{RARE}{} {short}", unique.until.letter()),
@@ -85,12 +93,25 @@ pub(super) fn without_rare(options: &str) -> &str {
     }
 }
 
-/// Priority, until and on clash, ttl, debounce, key: with tabs between, which no key contains.
-fn special_words(priority: Priority, unique: &Unique) -> String {
+/// The options that make a lane, by the fields they are kept in.
+fn lane_fields(options: &Options) -> impl Iterator<Item = (&'static str, &str)> {
+    let keys = [
+        ("tenant", &options.tenant),
+        ("order", &options.ordering_key),
+        ("conc", &options.concurrency_key),
+        ("rate", &options.rate_key),
+    ];
+    keys.into_iter().filter_map(|(field, key)| Some((field, key.as_deref()?)))
+}
+
+/// Priority, until and on clash, ttl, debounce, key, lane: with tabs between, which no key contains.
+fn special_words(priority: Priority, unique: Option<&Unique>, lane: Option<&str>) -> String {
+    let (index, lane) = (priority.index(), lane.unwrap_or_default());
+    let Some(unique) = unique else { return format!("{index}\t\t\t\t\t{lane}") };
     let clash = if unique.on_clash == OnClash::Replace { 'r' } else { 'k' };
     let debounce = unique.debounce.map(|most| millis(most).to_string()).unwrap_or_default();
-    let (index, until, ttl) = (priority.index(), unique.until.letter(), millis(unique.ttl));
-    format!("{index}\t{until}{clash}\t{ttl}\t{debounce}\t{}", unique.key)
+    let (until, ttl) = (unique.until.letter(), millis(unique.ttl));
+    format!("{index}\t{until}{clash}\t{ttl}\t{debounce}\t{}\t{lane}", unique.key)
 }
 
 /// `''` never, `+ms` after the server's now, `ms` that instant.
@@ -119,6 +140,26 @@ pub(super) fn search(call: &mut Cmd, filter: &Filter, first: u64, entries: u64, 
     for (name, value) in &filter.labels {
         call.arg(format!("l.{name}")).arg(value);
     }
+}
+
+/// Field and value of each limit: `q` and `c` a number, `r:` (the queue's), `r`, `c:<key>` and
+/// `r:<key>`; a rate as its interval in µs, its burst, and as it was asked for.
+pub(super) fn limits(call: &mut Cmd, limits: &Limits) {
+    let mut add = |field: String, value: String| {
+        call.arg(field).arg(value);
+    };
+    let rate_text = |rate: &Rate| {
+        let json = serde_json::to_string(rate).expect("numbers can be written as JSON");
+        format!("{} {} {json}", rate.interval_us(), rate.burst())
+    };
+    for (field, n) in [("q", limits.concurrency), ("c", limits.key_concurrency)] {
+        n.into_iter().for_each(|n| add(field.to_owned(), n.to_string()));
+    }
+    for (field, rate) in [("r:", &limits.rate), ("r", &limits.key_rate)] {
+        rate.iter().for_each(|rate| add(field.to_owned(), rate_text(rate)));
+    }
+    limits.key_concurrencies.iter().for_each(|(key, n)| add(format!("c:{key}"), n.to_string()));
+    limits.key_rates.iter().for_each(|(key, rate)| add(format!("r:{key}"), rate_text(rate)));
 }
 
 pub(super) fn exchange(call: &mut Cmd, wake_prefix: &str, keep: usize, exchange: &Exchange) {

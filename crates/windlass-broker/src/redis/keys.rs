@@ -15,11 +15,22 @@
 //! | `parked` | sorted set, all 0 | jobs whose kind no worker knows, by id |
 //! | `gone` | set | cancelled jobs that were forgotten while their id still stands in `p0`–`p2` |
 //! | `u:<key>` | string PX | who holds a unique key: `<ulid> <held until ms>` |
-//! | `held` | hash | unique keys whose hold ends with their job, by the id of the running job |
+//! | `held` | hash | `<lane>\n<unique key>` by the id of the running job, if it has one of them |
+//! | `l:<lane>` | list | the jobs that wait in a lane, as `p0`–`p2`; lane names: `windlass_jobs::lanes` |
+//! | `lanes` | sorted set, all 0 | lanes in a ring or parked |
+//! | `ring0`–`ring2` | list | ready lanes without a tenant, and `t<tenant>`; the right end is next |
+//! | `t:<priority>\t<tenant>` / `tenants` | list / set | a tenant's ready lanes / tenants in a ring |
+//! | `park:<constraint>` / `parks` | list / sorted set, all 0 | lanes that wait for `o`, `c` or `r` and its key / which there are |
+//! | `orders` | hash | the job that holds an ordering key |
+//! | `conc` | hash | running jobs by concurrency key |
+//! | `tat:<key>` | string PX, µs | when all starts of a rate key are paid for; the queue's own has key `` |
+//! | `rated` | sorted set, ms | rate keys with parked lanes, by when they may go on |
+//! | `limits` | hash | [`Limits`](windlass_jobs::Limits): see `encode::limits` |
+//! | `gonelanes` | hash | the lanes of those in `gone` that stood in one |
 //! | `idle` | set | workers that found nothing and wait for a wake-up |
 //! | `watch` | set | ids somebody has open; left when the job ends |
-//! | `stat` | hash | counters; `retrying` and `ghosts` (cancelled ids still in `p0`–`p2`) are levels |
-//! | `meta` | hash | `format`, `since`, `paused`, `max_waiting`, `reap_after`, `graced_at`, `special` (some job had a unique key); the key every script of the queue is called on |
+//! | `stat` | hash | counters; `retrying`, `laned` (ids in lanes) and `ghosts` (cancelled ids still in `p0`–`p2`) are levels |
+//! | `meta` | hash | `format`, `since`, `paused`, `max_waiting`, `reap_after`, `graced_at`, `special` (there are limits, or some job had a unique key or a lane), `turn` (1: the ring is next, not the list); the key every script of the queue is called on |
 //!
 //! `idle`, `watch`, `stat` and `meta` have no cap of their own: their members are workers, open
 //! event streams and fixed fields. The channel `watched` of the queue says which watched job
@@ -31,7 +42,7 @@
 //! `<queue>` (ask again), `c:<queue>:<ulid>:<epoch>` (cancel this run) and `k:<token>` (canary).
 //!
 //! Fields of `j:`: `kind`, `created_at` (ms), `args` `args.1` … (pieces of 64 bytes), `state`,
-//! `priority` (0 or 2), `max_attempts`, `opts` `opts.1` … (short form, opened by `+ ` when
+//! `priority` (0 or 2; with a lane 0l, 1l or 2l, and `tenant`, `order`, `conc`, `rate`), `max_attempts`, `opts` `opts.1` … (short form, opened by `+ ` when
 //! `max_attempts` or `expires_at` stands beside it, by `+s `, `+f ` or `+t ` when there is a `unique` key: absent, a claim asks for none of them), `attempt` (failed runs),
 //! `run` (`epoch deliveries started_ms worker`), `run_at` (ms), `finished_at` (ms), `progress`
 //! (`percent message`), `reason`, `skipped`, `expires_at` (ms), `cancel` (asked for), `lost`
@@ -69,6 +80,11 @@ impl Keys {
     /// Hash; the key on which every script of a queue is called.
     pub(super) fn meta(&self, queue: &Queue) -> String {
         format!("{}:{{{queue}}}:meta", self.prefix)
+    }
+
+    /// Hash of the queue's limits.
+    pub(super) fn limits(&self, queue: &Queue) -> String {
+        format!("{}:{{{queue}}}:limits", self.prefix)
     }
 
     /// Channel on which watched jobs are named when they change.

@@ -20,7 +20,7 @@ use windlass_jobs::command::{
     Ack, CANCELLED_ERROR, Cancel, Counts, EXPIRED_ERROR, Enqueued, Exchange, Exchanged, Filter, Found, MAX_CONTROL,
     MAX_ENQUEUE, MAX_PAGE, Page, SEARCH_WINDOW, WorkerInfo,
 };
-use windlass_jobs::{JobId, JobRecord, Lease, NewJob, Progress, Queue, State, Ulid, millis};
+use windlass_jobs::{JobId, JobRecord, Lease, Limits, NewJob, Progress, Queue, State, Ulid, millis};
 use windlass_redis::{Class, Cmd, Link, Message, Script, Value};
 
 use crate::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
@@ -70,9 +70,10 @@ impl Scripts {
         let alive = include_str!("lua/alive.lua");
         let unique = include_str!("lua/unique.lua");
         let entries = include_str!("lua/entries.lua");
+        let (lanes, turns) = (include_str!("lua/lanes.lua"), include_str!("lua/turns.lua"));
         Self {
-            enqueue: of(&[wake, include_str!("lua/clash.lua"), include_str!("lua/enqueue.lua")]),
-            exchange: of(&[wake, ending, alive, unique, include_str!("lua/exchange.lua")]),
+            enqueue: of(&[wake, lanes, include_str!("lua/clash.lua"), include_str!("lua/enqueue.lua")]),
+            exchange: of(&[wake, lanes, ending, alive, unique, turns, include_str!("lua/exchange.lua")]),
             renew: of(&[alive, include_str!("lua/renew.lua")]),
             progress: of(&[wake, include_str!("lua/progress.lua")]),
             get: of(&[include_str!("lua/get.lua")]),
@@ -81,8 +82,8 @@ impl Scripts {
             counts: of(&[include_str!("lua/counts.lua")]),
             workers: Script::new(include_str!("lua/workers.lua")),
             kinds: Script::new(include_str!("lua/kinds.lua")),
-            cancel: of(&[wake, ending, unique, include_str!("lua/cancel.lua")]),
-            control: of(&[wake, ending, include_str!("lua/control.lua")]),
+            cancel: of(&[wake, lanes, ending, unique, include_str!("lua/cancel.lua")]),
+            control: of(&[wake, lanes, ending, include_str!("lua/control.lua")]),
         }
     }
 }
@@ -351,6 +352,12 @@ impl Inspect for RedisBroker {
         decode::counts(reply)
     }
 
+    async fn limits(&self, queue: &Queue) -> Result<Limits> {
+        let mut call = windlass_redis::cmd("HGETALL");
+        call.arg(self.keys.limits(queue));
+        decode::limits(self.link.call(&call).await.map_err(|e| broker_error("limits", e))?)
+    }
+
     async fn queues(&self) -> Result<Vec<Queue>> {
         let mut call = windlass_redis::cmd("SMEMBERS");
         call.arg(self.keys.queues());
@@ -400,6 +407,18 @@ impl Control for RedisBroker {
         let mut call = self.control_call(queue, "max_waiting");
         call.arg(max.map(|max| max.to_string()).unwrap_or_default());
         self.run("set max waiting", &self.scripts.control, &call).await.map(|_| ())
+    }
+
+    async fn set_limits(&self, queue: &Queue, limits: &Limits) -> Result<()> {
+        let mut call = self.control_call(queue, "limits");
+        encode::limits(&mut call, limits);
+        let mut reply = self.run("set limits", &self.scripts.control, &call).await?;
+        // What is left waiting after a fault here comes back as jobs end and time goes on.
+        while reply == Value::Int(1) {
+            let call = self.control_call(queue, "again");
+            reply = self.run("set limits", &self.scripts.control, &call).await?;
+        }
+        Ok(())
     }
 
     async fn replay(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {

@@ -8,6 +8,7 @@ use windlass_jobs::{Lease, Reason, Timestamp};
 use super::enqueue::read_ulid;
 use super::exchange::{Outcome, VERB, bury, json_list, read_text};
 use super::fault::failed;
+use super::lanes::{Turns, take_turns};
 use super::ledger::{Ledger, offset};
 use super::schema::place;
 use super::unique;
@@ -22,7 +23,11 @@ pub(super) async fn take(
     outcome: &mut Outcome,
 ) -> Result<()> {
     let max = claim.max.min(MAX_EXCHANGE);
-    if !ledger.counts.paused {
+    let mut turns = Turns::default();
+    if ledger.special {
+        turns = take_turns(conn, ledger, claim, max, now).await?;
+        outcome.reply.claimed = std::mem::take(&mut turns.claimed);
+    } else if !ledger.counts.paused {
         outcome.reply.claimed = claim_up_to(conn, ledger, claim, max, now).await?;
     }
     outcome.idle = outcome.reply.claimed.len() < max;
@@ -33,8 +38,9 @@ pub(super) async fn take(
         );
         let next = next.bind(ledger.id).bind(place::DUE).bind(place::LEASED);
         let next = next.fetch_one(conn).await.map_err(failed(VERB))?;
-        let unseen = !ledger.counts.paused && ledger.counts.pending > 0;
+        let unseen = if ledger.special { turns.unseen } else { !ledger.counts.paused && ledger.counts.pending > 0 };
         let first_due = next.get_unchecked::<Option<i64>, _>(0).map(Timestamp);
+        let first_due = first_due.into_iter().chain(turns.chance).min();
         outcome.reply.next_due = if unseen { Some(now) } else { first_due };
         outcome.reply.next_lease = next.get_unchecked::<Option<i64>, _>(1).map(Timestamp);
     }
@@ -80,8 +86,11 @@ async fn claim_up_to(
     Ok(claimed)
 }
 
+/// What [`lease`] reads of a job.
+pub(super) const COLUMNS: &str = "id, ulid, epoch, kind, args, failures, max_attempts, deliveries, options, expires_at";
+
 /// True for a job whose time is over and that was never started.
-fn is_expired(row: &SqliteRow, now: Timestamp) -> bool {
+pub(super) fn is_expired(row: &SqliteRow, now: Timestamp) -> bool {
     row.get_unchecked::<Option<i64>, _>(9).is_some_and(|at| at <= now.0) && row.get_unchecked::<i64, _>(2) == 0
 }
 
@@ -89,7 +98,7 @@ fn ids(rows: &[&SqliteRow]) -> Vec<i64> {
     rows.iter().map(|row| row.get_unchecked(0)).collect()
 }
 
-async fn lease(
+pub(super) async fn lease(
     conn: &mut SqliteConnection,
     ledger: &mut Ledger,
     claim: &Claim,

@@ -13,6 +13,7 @@ use super::batch::Batched;
 use super::enqueue::read_ulid;
 use super::exchange::{end_cancelled, json_list, move_all, read_text, trim};
 use super::fault::failed;
+use super::lanes::{join, lane_of};
 use super::ledger::{Ledger, offset};
 use super::schema::place;
 use super::unique;
@@ -25,24 +26,27 @@ pub(super) async fn cancel(
     id: &JobId,
     now: Timestamp,
     keep: u64,
-) -> Result<(Cancel, Option<(String, Lease)>)> {
+    // The last: something may go on that waited for it.
+) -> Result<(Cancel, Option<(String, Lease)>, bool)> {
     const VERB: &str = "cancel";
-    let Some(mut ledger) = Ledger::load(conn, &id.queue, VERB).await? else { return Ok((Cancel::Unknown, None)) };
+    let Some(mut ledger) = Ledger::load(conn, &id.queue, VERB).await? else {
+        return Ok((Cancel::Unknown, None, false));
+    };
     let row = sqlx::query("SELECT id, place, state, epoch, worker FROM job WHERE queue = ? AND ulid = ?");
     let row = row.bind(ledger.id).bind(id.ulid.to_bytes().to_vec());
     let row = row.fetch_optional(&mut *conn).await.map_err(failed(VERB))?;
-    let Some(row) = row else { return Ok((Cancel::Unknown, None)) };
+    let Some(row) = row else { return Ok((Cancel::Unknown, None, false)) };
     let (job, place): (i64, i64) = (row.get_unchecked(0), row.get_unchecked(1));
     let state = read_text(&row, 2).and_then(|word| word.parse::<State>().ok());
     let counts = &mut ledger.counts;
     let count = match place {
-        place::DONE => return Ok((Cancel::Ended(state.unwrap_or(State::Success)), None)),
-        place::DEAD => return Ok((Cancel::Ended(State::Failure), None)),
+        place::DONE => return Ok((Cancel::Ended(state.unwrap_or(State::Success)), None, false)),
+        place::DEAD => return Ok((Cancel::Ended(State::Failure), None, false)),
         place::LEASED => {
             request(conn, job).await?;
             let epoch = u32::try_from(row.get_unchecked::<i64, _>(3)).unwrap_or(0);
             let lease = Lease { ulid: id.ulid, epoch };
-            return Ok((Cancel::Requested, read_text(&row, 4).map(|worker| (worker, lease))));
+            return Ok((Cancel::Requested, read_text(&row, 4).map(|worker| (worker, lease)), false));
         }
         place::PARKED => &mut counts.parked,
         place::DUE if state == Some(State::Retrying) => &mut counts.retrying,
@@ -50,10 +54,14 @@ pub(super) async fn cancel(
         _ => &mut counts.pending,
     };
     *count = count.saturating_sub(1);
+    let lane = lane_of(conn, &ledger, id.ulid, VERB).await?;
+    if let Some(lane) = &lane {
+        ledger.lanes().let_go(lane, id.ulid, now);
+    }
     end_cancelled(conn, &mut ledger, job, now, VERB).await?;
     trim(conn, &mut ledger, keep).await?;
     ledger.store(conn, VERB).await?;
-    Ok((Cancel::Done, None))
+    Ok((Cancel::Done, None, lane.is_some()))
 }
 
 /// Notes that a running job is to be cancelled, for its worker's process to see.
@@ -142,11 +150,12 @@ pub(super) async fn replay(conn: &mut SqliteConnection, queue: &Queue, ulids: &[
     let (replies, jobs) = find(conn, &ledger, ulids, &[place::DEAD], "replay").await?;
     let ids: Vec<i64> = jobs.iter().map(|(id, _)| *id).collect();
     let tail = ledger.take_tail(ids.len());
-    let update = "UPDATE job SET state = 'pending', place = priority, position = ? + ids.key, reason = NULL,
+    let update = "UPDATE job SET state = 'pending', place = iif(lane IS NULL, priority, 8), position = ? + ids.key, reason = NULL,
              finished_at = NULL, expires_at = NULL, failures = 0, deliveries = 0, progress = NULL, lost = NULL,
              unknown_since = NULL, cancel_requested = 0
          FROM json_each(?) AS ids WHERE job.id = ids.value";
     move_all(conn, update, tail, &ids, "replay").await?;
+    join(conn, &mut ledger, &ids, "replay").await?;
     ledger.counts.dead -= (ids.len() as u64).min(ledger.counts.dead);
     ledger.counts.pending += ids.len() as u64;
     ledger.store(conn, "replay").await?;
@@ -223,9 +232,10 @@ pub(super) async fn unpark(conn: &mut SqliteConnection, queue: &Queue, kinds: &[
     }
     let ids: Vec<i64> = parked.iter().map(|row| row.get_unchecked(0)).collect();
     let tail = ledger.take_tail(ids.len());
-    let update = "UPDATE job SET place = priority, position = ? + ids.key, unknown_since = NULL
+    let update = "UPDATE job SET place = iif(lane IS NULL, priority, 8), position = ? + ids.key, unknown_since = NULL
          FROM json_each(?) AS ids WHERE job.id = ids.value";
     move_all(conn, update, tail, &ids, "unpark").await?;
+    join(conn, &mut ledger, &ids, "unpark").await?;
     ledger.counts.parked -= (ids.len() as u64).min(ledger.counts.parked);
     ledger.counts.pending += ids.len() as u64;
     ledger.store(conn, "unpark").await?;

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use windlass_jobs::command::{Clash, Enqueued};
+use windlass_jobs::lanes::lane_name;
 use windlass_jobs::model::Full;
 use windlass_jobs::{NewJob, Queue, State, Timestamp, Ulid};
 
@@ -63,7 +64,9 @@ pub(super) async fn enqueue(
     let rows: Vec<Placed<'_>> = jobs.iter().enumerate().map(|(i, job)| lay(job, first + offset(i), now)).collect();
     let mut fresh = HashSet::with_capacity(jobs.len());
     let mut clashes = HashMap::new();
-    let is_special = |row: &Placed<'_>| row.job.options.unique.is_some();
+    let is_special = |row: &Placed<'_>| {
+        row.job.options.unique.is_some() || lane_name(&row.job.options, row.job.options.priority).is_some()
+    };
     if rows.iter().any(is_special) {
         for (i, row) in rows.iter().enumerate() {
             if let Some(clash) = insert_special(conn, &mut ledger, row, now, &mut fresh).await? {
@@ -120,14 +123,34 @@ async fn insert_special(
             return Ok(Some(clash));
         }
     }
+    let known = fresh.contains(&job.ulid);
     for (sql, piece) in INSERT.pieces(std::slice::from_ref(row)) {
         insert(conn, sql, piece, ledger.id, now, fresh).await?;
+    }
+    if known || !fresh.contains(&job.ulid) {
+        return Ok(None);
+    }
+    if let Some(lane) = lane_name(&job.options, job.options.priority) {
+        put_in_lane(conn, ledger, row, &lane).await?;
     }
     if let Some(unique) = &job.options.unique {
         ledger.special = true;
         unique::hold(conn, ledger.id, job.ulid, unique, now).await?;
     }
     Ok(None)
+}
+
+async fn put_in_lane(conn: &mut SqliteConnection, ledger: &mut Ledger, row: &Placed<'_>, lane: &str) -> Result<()> {
+    let waits = row.place < place::FIRST_NOT_WAITING;
+    if waits {
+        ledger.lanes().join(lane);
+    }
+    ledger.special = true;
+    let update = sqlx::query("UPDATE job SET lane = ?, place = ? WHERE queue = ? AND ulid = ?");
+    let update = update.bind(lane).bind(if waits { place::LANED } else { row.place }).bind(ledger.id);
+    let update = update.bind(row.job.ulid.to_bytes().to_vec());
+    update.execute(conn).await.map_err(failed("enqueue"))?;
+    Ok(())
 }
 
 /// Parameters: queue; per job ulid. Answers how many are known.

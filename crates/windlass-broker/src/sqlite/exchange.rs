@@ -10,11 +10,14 @@ use sqlx::{Row, SqliteConnection};
 use windlass_jobs::command::{
     Ack, CANCELLED_ERROR, Exchange, Exchanged, MAX_EXCHANGE, SLICE, is_poisoned, leaves_news, poisoned_error,
 };
-use windlass_jobs::{Lease, Queue, Reason, State, Timestamp};
+use windlass_jobs::lanes::Lanes;
+use windlass_jobs::{Lease, Queue, Reason, State, Timestamp, Ulid};
 
 use super::claim::take;
+use super::enqueue::read_ulid;
 use super::fault::failed;
 use super::held::LOST_TAG;
+use super::lanes::any_waiting;
 use super::ledger::{Ledger, offset};
 use super::schema::place;
 use super::settle::settle;
@@ -59,7 +62,8 @@ pub(super) async fn peek(
     let ledger = Ledger::load(conn, queue, VERB).await?.unwrap_or_default();
     let is_over = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
     let is_graced = exchange.claim.as_ref().is_some_and(|claim| ledger.is_graced(claim, now));
-    let may_take = ledger.counts.pending > 0 && !ledger.counts.paused;
+    let is_busy = |lanes: &Lanes| lanes.next_timer().is_some() || (0..3).any(|priority| lanes.is_ready(priority));
+    let may_take = (ledger.counts.pending > 0 || ledger.lanes.as_deref().is_some_and(is_busy)) && !ledger.counts.paused;
     if may_take || is_graced || is_over(ledger.first_due) || ledger.is_reap_due(now) {
         return Ok(None);
     }
@@ -97,11 +101,16 @@ pub(super) async fn exchange(
     let reap_due = exchange.claim.is_some() && ledger.is_reap_due(now);
     // Released jobs go before reaped ones, and both before all that wait.
     let reaped_front = if reap_due { ledger.take_front(SLICE) } else { 0 };
-    outcome.reply.acks = settle(conn, &mut ledger, finishes, now).await?;
+    let mut front = Vec::new();
+    outcome.reply.acks = settle(conn, &mut ledger, finishes, now, &mut front).await?;
+    if exchange.claim.is_none() {
+        give_back(&mut ledger, &mut front);
+    }
     if let Some(claim) = &exchange.claim {
         if reap_due {
-            reap(conn, &mut ledger, reaped_front, now).await?;
+            reap(conn, &mut ledger, reaped_front, now, &mut front).await?;
         }
+        give_back(&mut ledger, &mut front);
         if ledger.first_due.is_some_and(|at| at <= now) {
             promote(conn, &mut ledger, now).await?;
         }
@@ -111,14 +120,21 @@ pub(super) async fn exchange(
     ledger.store(conn, VERB).await?;
     let counts = &ledger.counts;
     let due = counts.scheduled + counts.retrying > 0;
-    outcome.news = !counts.paused && leaves_news(exchange, &outcome.reply, counts.pending > 0, due);
+    let (paused, waiting) = (counts.paused, any_waiting(conn, &ledger).await?);
+    outcome.news = !paused && leaves_news(exchange, &outcome.reply, waiting, due);
     Ok(outcome)
 }
 
 /// Takes back jobs whose lease is over; cancelled ones and those that were lost too often end.
-async fn reap(conn: &mut SqliteConnection, ledger: &mut Ledger, front: i64, now: Timestamp) -> Result<()> {
+async fn reap(
+    conn: &mut SqliteConnection,
+    ledger: &mut Ledger,
+    first: i64,
+    now: Timestamp,
+    front: &mut Vec<(Ulid, String)>,
+) -> Result<()> {
     let expired = sqlx::query(
-        "SELECT id, deliveries, worker, cancel_requested FROM job WHERE queue = ? AND place = ? AND position <= ?
+        "SELECT id, deliveries, worker, cancel_requested, ulid, lane FROM job WHERE queue = ? AND place = ? AND position <= ?
          ORDER BY position, ulid LIMIT ?",
     );
     let expired = expired.bind(ledger.id).bind(place::LEASED).bind(now.0).bind(offset(SLICE));
@@ -135,20 +151,35 @@ async fn reap(conn: &mut SqliteConnection, ledger: &mut Ledger, front: i64, now:
         } else {
             returned.push(id);
         }
+        if let (Some(ulid), Some(name)) = (read_ulid(row, 4), read_text(row, 5)) {
+            let again = returned.last() == Some(&id);
+            ledger.lanes().finished(&name, ulid, again, now);
+            if again {
+                front.push((ulid, name));
+            }
+        }
     }
     let counts = &mut ledger.counts;
     let (all, back) = (expired.len() as u64, returned.len() as u64);
     counts.expired_leases_total += all;
     counts.running -= all.min(counts.running);
     counts.pending += back;
-    move_all(conn, RETURN.as_str(), front, &returned, VERB).await
+    move_all(conn, RETURN.as_str(), first, &returned, VERB).await
+}
+
+/// Jobs are before all that wait in their lanes again, the first of them first.
+fn give_back(ledger: &mut Ledger, front: &mut Vec<(Ulid, String)>) {
+    for (ulid, name) in front.drain(..).rev() {
+        ledger.lanes().return_to(&name, ulid);
+    }
 }
 
 static RETURN: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "UPDATE job SET state = 'pending', place = priority, position = ? + ids.key, progress = NULL,
+        "UPDATE job SET state = 'pending', place = {}, position = ? + ids.key, progress = NULL,
              lost = coalesce(lost, '') || {LOST_TAG}
-         FROM json_each(?) AS ids WHERE job.id = ids.value"
+         FROM json_each(?) AS ids WHERE job.id = ids.value",
+        place::WAITING
     )
 });
 
@@ -189,10 +220,13 @@ pub(super) async fn end_cancelled(
     let_go_rows(conn, ledger, &[id], operation).await
 }
 
-/// Moves due jobs behind those that wait.
+const PROMOTE: &str = "UPDATE job SET state = 'pending', place = iif(lane IS NULL, priority, 8), position = ? + ids.key
+         FROM json_each(?) AS ids WHERE job.id = ids.value";
+
+/// Moves due jobs behind those that wait; before them, if they hold their ordering key.
 async fn promote(conn: &mut SqliteConnection, ledger: &mut Ledger, now: Timestamp) -> Result<()> {
     let due = sqlx::query(
-        "SELECT id, state = 'retrying' FROM job WHERE queue = ? AND place = ? AND position <= ?
+        "SELECT id, state = 'retrying', ulid, lane FROM job WHERE queue = ? AND place = ? AND position <= ?
          ORDER BY position, ulid LIMIT ?",
     );
     let due = due.bind(ledger.id).bind(place::DUE).bind(now.0).bind(offset(SLICE));
@@ -203,10 +237,19 @@ async fn promote(conn: &mut SqliteConnection, ledger: &mut Ledger, now: Timestam
     counts.retrying -= retrying.min(counts.retrying);
     counts.scheduled -= (ids.len() as u64 - retrying).min(counts.scheduled);
     counts.pending += ids.len() as u64;
-    let update = "UPDATE job SET state = 'pending', place = priority, position = ? + ids.key
-         FROM json_each(?) AS ids WHERE job.id = ids.value";
     let tail = ledger.take_tail(ids.len());
-    move_all(conn, update, tail, &ids, VERB).await
+    move_all(conn, PROMOTE, tail, &ids, VERB).await?;
+    for row in &due {
+        let (Some(ulid), Some(name)) = (read_ulid(row, 2), read_text(row, 3)) else { continue };
+        if ledger.lanes().owns_order(&name, ulid) {
+            ledger.lanes().return_to(&name, ulid);
+            let first = ledger.take_front(1);
+            move_all(conn, PROMOTE, first, &[row.get_unchecked(0)], VERB).await?;
+        } else {
+            ledger.lanes().join(&name);
+        }
+    }
+    Ok(())
 }
 
 /// Runs an update whose parameters are the first position and the ids in order.

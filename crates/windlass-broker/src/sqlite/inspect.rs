@@ -6,6 +6,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use windlass_jobs::command::{Filter, Found, MAX_PAGE, Page, SEARCH_WINDOW, WorkerInfo};
+use windlass_jobs::lanes::Lane;
 use windlass_jobs::{
     DEFAULT_MAX_ATTEMPTS, JobId, JobRecord, Options, Priority, Progress, Queue, State, Timestamp, millis,
 };
@@ -21,7 +22,7 @@ pub(super) async fn get(conn: &mut SqliteConnection, id: &JobId) -> Result<Optio
     let row = sqlx::query(
         "SELECT kind, coalesce(job.args, large_args.args), state, reason, failures, max_attempts, epoch, deliveries,
              priority, options, labels, created_at, place, position, started_at, finished_at, worker, progress, result,
-             skipped, error, expires_at, cancel_requested, unique_key
+             skipped, error, expires_at, cancel_requested, unique_key, lane
          FROM job JOIN queue ON queue.id = job.queue LEFT JOIN large_args ON large_args.job = job.id
          WHERE queue.name = ? AND job.ulid = ?",
     );
@@ -80,6 +81,12 @@ fn read_options(row: &SqliteRow, max_attempts: Option<u32>) -> Options {
     let short = read_text(row, 9).unwrap_or_default();
     let _ = options.read_short(&short);
     options.read_unique(&short, read_text(row, 23).as_deref());
+    if let Some(name) = read_text(row, 24) {
+        let key = |key: &str| (!key.is_empty()).then(|| key.to_owned());
+        let lane = Lane::parse(&name);
+        (options.tenant, options.ordering_key) = (key(lane.tenant), key(lane.ordering));
+        (options.concurrency_key, options.rate_key) = (key(lane.concurrency), key(lane.rate));
+    }
     options
 }
 
@@ -93,7 +100,7 @@ pub(super) async fn list(
 ) -> Result<Page> {
     let limit = limit.clamp(1, MAX_PAGE);
     let (from, to) = places(state);
-    let sql = list_sql("ulid", from);
+    let sql = list_sql("ulid", from, state == State::Pending && has_lanes(conn, queue).await?);
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(queue.as_str())
         .bind(from)
@@ -103,6 +110,12 @@ pub(super) async fn list(
     let rows = rows.fetch_all(conn).await.map_err(failed("list"))?;
     let next = (rows.len() > limit).then(|| cursor.saturating_add(limit as u64));
     Ok(Page { ids: rows.iter().take(limit).filter_map(|row| read_ulid(row, 0)).collect(), next })
+}
+
+/// True when jobs may wait in lanes.
+async fn has_lanes(conn: &mut SqliteConnection, queue: &Queue) -> Result<bool> {
+    let special = sqlx::query_scalar::<_, bool>("SELECT special <> 0 FROM queue WHERE name = ?").bind(queue.as_str());
+    Ok(special.fetch_optional(conn).await.map_err(failed("list"))?.unwrap_or(false))
 }
 
 /// The first and last place of the list that holds the jobs in a state.
@@ -117,8 +130,16 @@ const fn places(state: State) -> (i64, i64) {
 }
 
 /// Reads entries of a list in its order. Parameters: queue, first and last place, how many, how
-/// many before them.
-fn list_sql(columns: &str, from: i64) -> String {
+/// many before them. `lanes`: those that wait in lanes come after those that wait without, by the
+/// lanes' names.
+fn list_sql(columns: &str, from: i64, lanes: bool) -> String {
+    if lanes {
+        return format!(
+            "SELECT {columns} FROM job WHERE queue = (SELECT id FROM queue WHERE name = ?)
+             AND (place BETWEEN ? AND ? OR place = {}) ORDER BY place, lane, position, ulid LIMIT ? OFFSET ?",
+            place::LANED
+        );
+    }
     let order = match from {
         place::DONE | place::DEAD => "place DESC, position DESC, ulid DESC",
         _ => "place, position, ulid",
@@ -141,7 +162,8 @@ pub(super) async fn search(
     let limit = limit.clamp(1, MAX_PAGE);
     let mut found = Found { beyond: cursor >= SEARCH_WINDOW, ..Found::default() };
     let Some(entries) = SEARCH_WINDOW.checked_sub(cursor).filter(|n| *n > 0) else { return Ok(found) };
-    let sql = list_sql("ulid, state, kind, labels", from);
+    let lanes = filter.state == State::Pending && !filter.parked && has_lanes(conn, queue).await?;
+    let sql = list_sql("ulid, state, kind, labels", from, lanes);
     let mut rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(queue.as_str())
         .bind(from)

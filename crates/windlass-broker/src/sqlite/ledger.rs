@@ -5,9 +5,11 @@ use std::sync::LazyLock;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use windlass_jobs::command::{Claim, Counts};
+use windlass_jobs::lanes::Lanes;
 use windlass_jobs::{Queue, State, Timestamp};
 
 use super::fault::failed;
+use super::lanes;
 use super::schema::{FORMAT, place};
 use crate::{Error, Result};
 
@@ -42,8 +44,12 @@ pub(super) struct Ledger {
     /// How many lie in the list of successes and cancelled ones.
     pub(super) done: u64,
     pub(super) counts: Counts,
-    /// Some job had a unique key.
+    /// There are limits, or some job had a unique key or a lane.
     pub(super) special: bool,
+    /// Its lanes and limits, if it is special.
+    pub(super) lanes: Option<Box<Lanes>>,
+    /// The same as of loading.
+    lanes_before: Option<Box<Lanes>>,
     /// When the first job came.
     pub(super) since: Option<Timestamp>,
     /// No lease is ended before this.
@@ -63,10 +69,17 @@ impl Ledger {
         queue: &Queue,
         operation: &'static str,
     ) -> Result<Option<Self>> {
-        let row = sqlx::query(LOAD.as_str()).bind(queue.as_str()).fetch_optional(conn).await;
+        let row = sqlx::query(LOAD.as_str()).bind(queue.as_str()).fetch_optional(&mut *conn).await;
         let Some(row) = row.map_err(failed(operation))? else { return Ok(None) };
         match row.get_unchecked::<Option<i64>, _>(25) {
-            Some(FORMAT) => Ok(Some(Self::read(&row))),
+            Some(FORMAT) => {
+                let mut ledger = Self::read(&row);
+                if ledger.special {
+                    ledger.lanes = Some(Box::new(lanes::load(conn, ledger.id, operation).await?));
+                    ledger.lanes_before.clone_from(&ledger.lanes);
+                }
+                Ok(Some(ledger))
+            }
             found => Err(upgraded(operation, found)),
         }
     }
@@ -111,6 +124,8 @@ impl Ledger {
             reap_after: instant(20),
             graced_at: instant(21),
             special: number(22) != 0,
+            lanes: None,
+            lanes_before: None,
             first_due: instant(23),
             first_lease: instant(24),
         }
@@ -141,8 +156,18 @@ impl Ledger {
         for at in [self.since, self.reap_after, self.graced_at] {
             query = query.bind(at.map(|at| at.0));
         }
-        query.bind(self.special).bind(self.id).execute(conn).await.map_err(failed(operation))?;
+        let query = query.bind(self.special || self.lanes.is_some()).bind(self.id);
+        query.execute(&mut *conn).await.map_err(failed(operation))?;
+        if let Some(lanes) = self.lanes.as_deref().filter(|_| self.lanes != self.lanes_before) {
+            lanes::store(conn, self.id, lanes, operation).await?;
+        }
         Ok(())
+    }
+
+    /// Its lanes and limits; it is special from then on.
+    pub(super) fn lanes(&mut self) -> &mut Lanes {
+        self.special = true;
+        self.lanes.get_or_insert_default()
     }
 
     /// Takes `n` positions before all that wait; answers the first of them.

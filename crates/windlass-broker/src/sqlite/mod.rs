@@ -27,6 +27,7 @@ mod exchange;
 mod fault;
 mod held;
 mod inspect;
+mod lanes;
 mod ledger;
 mod schema;
 mod settle;
@@ -48,7 +49,7 @@ use windlass_jobs::command::{
     WorkerInfo,
 };
 use windlass_jobs::model::Full;
-use windlass_jobs::{Clock, JobId, JobRecord, Lease, NewJob, Progress, Queue, State, SystemClock, Ulid};
+use windlass_jobs::{Clock, JobId, JobRecord, Lease, Limits, NewJob, Progress, Queue, State, SystemClock, Ulid};
 
 use crate::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
 use connection::Connection;
@@ -374,7 +375,10 @@ impl Control for SqliteBroker {
     async fn cancel(&self, id: &JobId) -> Result<Cancel> {
         let clock = &self.0.options.clock;
         let result: Result<_> = write!(self, "cancel", control::cancel, id, clock.now(), self.0.keep());
-        let (reply, tell) = result?;
+        let (reply, tell, news) = result?;
+        if news {
+            self.0.wakes.wake_one(&id.queue);
+        }
         if let Some((worker, lease)) = tell {
             self.0.wakes.send(&worker, Wake::Cancel(id.queue.clone(), lease));
         }
@@ -388,6 +392,11 @@ impl Control for SqliteBroker {
 
     async fn set_max_waiting(&self, queue: &Queue, max: Option<u64>) -> Result<()> {
         write!(self, "set_max_waiting", control::set_max_waiting, queue, max)
+    }
+
+    async fn set_limits(&self, queue: &Queue, limits: &Limits) -> Result<()> {
+        let waits: Result<bool> = write!(self, "set limits", lanes::set_limits, queue, limits);
+        self.0.wake_if(queue, waits, |waits| *waits).map(drop)
     }
 
     async fn replay(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
@@ -467,6 +476,11 @@ impl Inspect for SqliteBroker {
     async fn counts(&self, queue: &Queue) -> Result<Counts> {
         let ledger = read!(self, "counts", Ledger::load, queue, "counts")?;
         Ok(ledger.unwrap_or_default().counts)
+    }
+
+    async fn limits(&self, queue: &Queue) -> Result<Limits> {
+        let ledger = read!(self, "limits", Ledger::load, queue, "limits")?;
+        Ok(ledger.and_then(|ledger| ledger.lanes).map(|lanes| lanes.limits).unwrap_or_default())
     }
 
     async fn queues(&self) -> Result<Vec<Queue>> {

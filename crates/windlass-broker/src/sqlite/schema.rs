@@ -7,7 +7,7 @@ use super::fault::failed;
 use crate::{Error, Result};
 
 /// The format this version reads and writes. An older file is upgraded when it is opened.
-pub(super) const FORMAT: i64 = 3;
+pub(super) const FORMAT: i64 = 4;
 
 /// Where a job lies. Together with its position this is the whole of its queue: every list
 /// of [`Model`](windlass_jobs::model::Model) is one place in the index `job_place`.
@@ -24,6 +24,10 @@ pub(super) mod place {
     pub(in crate::sqlite) const DEAD: i64 = 6;
     /// Of a kind that no worker knows; the position is 0, so that the order is that of ulids.
     pub(in crate::sqlite) const PARKED: i64 = 7;
+    /// Waiting in a lane; positions as of those waiting.
+    pub(in crate::sqlite) const LANED: i64 = 8;
+    /// Where a job waits for a worker.
+    pub(in crate::sqlite) const WAITING: &str = "iif(lane IS NULL, priority, 8)";
 }
 
 const META: &str =
@@ -31,7 +35,7 @@ const META: &str =
 
 /// Args over [`INLINE_ARGS_BYTES`](super::enqueue::INLINE_ARGS_BYTES) lie beside the job, so
 /// that a claim or a finish never rewrites them.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 10] = [
     "CREATE TABLE IF NOT EXISTS queue (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
@@ -87,7 +91,8 @@ const TABLES: [&str; 8] = [
         cancel_requested INTEGER NOT NULL DEFAULT 0,
         unknown_since INTEGER,
         lost TEXT,
-        unique_key TEXT
+        unique_key TEXT,
+        lane TEXT
     ) STRICT",
     "CREATE UNIQUE INDEX IF NOT EXISTS job_ulid ON job (queue, ulid)",
     "CREATE INDEX IF NOT EXISTS job_place ON job (queue, place, position, ulid)",
@@ -98,6 +103,8 @@ const TABLES: [&str; 8] = [
     CANCEL_REQUESTS,
     UNIQUE_KEYS,
     UNIQUE_HOLDERS,
+    LANES,
+    JOBS_IN_LANES,
 ];
 
 /// Running jobs whose cancel was asked for, so that other processes find them without an index
@@ -148,6 +155,15 @@ const FROM_2_TO_3: [&str; 5] = [
     "UPDATE meta SET value = 3 WHERE key = 'format'",
 ];
 
+/// Whose turn it is: [`Lanes`](windlass_jobs::lanes::Lanes) as JSON.
+const LANES: &str = "CREATE TABLE IF NOT EXISTS lanes (queue INTEGER PRIMARY KEY, state TEXT NOT NULL) STRICT";
+const JOBS_IN_LANES: &str =
+    "CREATE INDEX IF NOT EXISTS job_lane ON job (queue, lane, position) WHERE place = 8 AND lane IS NOT NULL";
+
+/// From format 3 to 4: lanes.
+const FROM_3_TO_4: [&str; 4] =
+    ["ALTER TABLE job ADD COLUMN lane TEXT", LANES, JOBS_IN_LANES, "UPDATE meta SET value = 4 WHERE key = 'format'"];
+
 const WORKERS: &str = "CREATE TABLE IF NOT EXISTS worker (
         name TEXT PRIMARY KEY,
         seen_at INTEGER NOT NULL,
@@ -164,7 +180,10 @@ pub(super) async fn prepare(tx: &mut Tx<'_>, file: &str) -> Result<()> {
             if from == 1 {
                 run(conn, &FROM_1_TO_2).await?;
             }
-            return run(conn, &FROM_2_TO_3).await;
+            if from <= 2 {
+                run(conn, &FROM_2_TO_3).await?;
+            }
+            return run(conn, &FROM_3_TO_4).await;
         }
         Some(found) => {
             let detail = format!("{file} has format {found}, this version knows {FORMAT}: a newer windlass wrote it");

@@ -11,7 +11,7 @@ use windlass_jobs::{Lease, State, Timestamp, Ulid};
 
 use super::batch::Batched;
 use super::enqueue::read_ulid;
-use super::exchange::firsts;
+use super::exchange::{firsts, read_text};
 use super::fault::failed;
 use super::held::prove_alive;
 use super::ledger::{Ledger, offset};
@@ -66,7 +66,7 @@ static HELD: LazyLock<Batched> = LazyLock::new(|| {
 /// or unknown_since leaves the column alone.
 static SETTLE: LazyLock<Batched> = LazyLock::new(|| {
     Batched::new(
-        "UPDATE job SET state = held.column2, place = coalesce(held.column3, priority), position = held.column4,
+        "UPDATE job SET state = held.column2, place = coalesce(held.column3, iif(lane IS NULL, priority, 8)), position = held.column4,
              finished_at = held.column5, deliveries = deliveries - held.column6,
              progress = CASE held.column7 WHEN 1 THEN NULL ELSE progress END,
              cancel_requested = CASE held.column8 WHEN 1 THEN 0 ELSE cancel_requested END,
@@ -77,6 +77,12 @@ static SETTLE: LazyLock<Batched> = LazyLock::new(|| {
         "(?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         ") AS held WHERE job.queue = head.queue AND job.ulid = held.column1",
     )
+});
+
+/// Parameters: queue; per job ulid.
+static LANES: LazyLock<Batched> = LazyLock::new(|| {
+    let before = "SELECT ulid, lane, place FROM job WHERE queue = ? AND lane IS NOT NULL AND ulid IN (VALUES ";
+    Batched::new(before, "(?)", ")")
 });
 
 /// A finish with where its job may go.
@@ -117,6 +123,7 @@ pub(super) async fn settle(
     ledger: &mut Ledger,
     finishes: &[Finish],
     now: Timestamp,
+    front: &mut Vec<(Ulid, String)>,
 ) -> Result<Vec<Ack>> {
     let (plain, rest) = lay(ledger, finishes);
     // Where each held job went.
@@ -142,14 +149,45 @@ pub(super) async fn settle(
         let ended: Vec<Ulid> = ended.map(|(lease, _)| lease.ulid).collect();
         unique::let_go(conn, ledger, &ended, VERB).await?;
     }
+    let mut runs = if ledger.special { runs_in_lanes(conn, ledger.id, &ends).await? } else { HashMap::new() };
     let mut acks = Vec::with_capacity(finishes.len());
     let mut first = firsts(finishes.iter().map(|finish| finish.lease)).into_iter();
     for finish in finishes {
         let taken = first.next() == Some(true) && ends.contains_key(&finish.lease);
         acks.push(if taken { Ack::Taken } else { Ack::Stale });
+        if let Some((name, again)) = runs.remove(&finish.lease).filter(|_| taken) {
+            ledger.lanes().finished(&name, finish.lease.ulid, again, now);
+            if finish.settle == Settle::Release && again {
+                front.push((finish.lease.ulid, name));
+            }
+        }
     }
     hear_stale(conn, ledger.id, finishes, &acks, &ends).await?;
     Ok(acks)
+}
+
+/// The lanes of the runs that have ended, and whether their jobs will run again.
+async fn runs_in_lanes(
+    conn: &mut SqliteConnection,
+    queue: i64,
+    ends: &HashMap<Lease, State>,
+) -> Result<HashMap<Lease, (String, bool)>> {
+    let mut runs = HashMap::new();
+    let leases: Vec<Lease> = ends.keys().copied().collect();
+    for (sql, piece) in LANES.pieces(&leases) {
+        let mut query = sqlx::query(sql).bind(queue);
+        for lease in piece {
+            query = query.bind(lease.ulid.to_bytes().to_vec());
+        }
+        for row in query.fetch_all(&mut *conn).await.map_err(failed(VERB))? {
+            let (Some(ulid), Some(name)) = (read_ulid(&row, 0), read_text(&row, 1)) else { continue };
+            let place = row.get_unchecked::<i64, _>(2);
+            let again = !matches!(place, place::DONE | place::DEAD | place::PARKED);
+            let of = piece.iter().find(|lease| lease.ulid == ulid);
+            runs.extend(of.map(|lease| (*lease, (name, again))));
+        }
+    }
+    Ok(runs)
 }
 
 /// Gives each finish its places, and tells plain successes from the rest. Positions of those

@@ -39,7 +39,7 @@ pub(super) async fn clash(
     let (Some(id), Some(place), Some(created_at)) = (number(1), number(2), number(4)) else {
         return Ok(Some((clash, false)));
     };
-    let waits = place <= place::DUE || place == place::PARKED;
+    let waits = place <= place::DUE || matches!(place, place::PARKED | place::LANED);
     if waits && unique.on_clash == OnClash::Replace {
         replace(conn, id, new, now).await?;
         clash.replaced = true;
@@ -70,7 +70,8 @@ async fn replace(conn: &mut SqliteConnection, id: i64, new: &NewJob, now: Timest
     let is_large = args.len() > INLINE_ARGS_BYTES;
     let options = &new.options;
     let update = sqlx::query(
-        "UPDATE job SET kind = ?, args = ?, options = ?, labels = ?, max_attempts = ?, expires_at = ? WHERE id = ?",
+        "UPDATE job SET kind = ?, args = ?, options = ?, labels = ?, max_attempts = ?, expires_at = ?,
+             unique_key = ? WHERE id = ?",
     );
     let update = update
         .bind(new.kind.as_str())
@@ -79,6 +80,8 @@ async fn replace(conn: &mut SqliteConnection, id: i64, new: &NewJob, now: Timest
         .bind((!options.labels.is_empty()).then(|| labels_text(&options.labels)))
         .bind(options.max_attempts.map(i64::from))
         .bind(options.expires.instant(now).map(|at| at.0))
+        // The holder's id may have come again without the key.
+        .bind(options.unique.as_ref().map(|unique| unique.key.as_str()))
         .bind(id);
     update.execute(&mut *conn).await.map_err(failed(VERB))?;
     let forget = sqlx::query("DELETE FROM large_args WHERE job = ?").bind(id);

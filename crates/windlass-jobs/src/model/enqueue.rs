@@ -71,17 +71,17 @@ impl Model {
         };
         self.since.get_or_insert(now);
         self.totals.enqueued_total += 1;
-        match run_at {
-            Some(at) => {
-                self.due.insert((at, job.ulid));
-            }
-            None => self.waiting[job.options.priority.index()].push_back(job.ulid),
+        if let Some(at) = run_at {
+            self.due.insert((at, job.ulid));
         }
         if let Some(unique) = &job.options.unique {
             self.uniques.insert(unique.key.clone(), Hold { ulid: job.ulid, until: now.plus(unique.ttl) });
         }
         let max_attempts = job.options.max_attempts;
         self.jobs.insert(job.ulid, Job { record, max_attempts, lost: BTreeSet::new(), unknown_since: None });
+        if run_at.is_none() {
+            self.wait_last(job.ulid);
+        }
     }
 
     /// What a job whose unique key is held does to the holder. `any`: a due time has changed.
@@ -126,8 +126,11 @@ impl Job {
         let record = &mut self.record;
         record.kind.clone_from(&new.kind);
         new.args.get().clone_into(&mut record.args);
-        let priority = record.options.priority;
-        record.options = Options { priority, expires: When::Now, ..new.options.clone() };
+        let Options { priority, tenant, ordering_key, concurrency_key, rate_key, .. } =
+            std::mem::take(&mut record.options);
+        let place = Options { priority, tenant, ordering_key, concurrency_key, rate_key, ..Options::default() };
+        let Options { max_attempts, backoff, timeout, labels, unique, .. } = new.options.clone();
+        record.options = Options { max_attempts, backoff, timeout, labels, unique, ..place };
         record.max_attempts = new.options.max_attempts.unwrap_or(DEFAULT_MAX_ATTEMPTS);
         record.expires_at = new.options.expires.instant(now);
         self.max_attempts = new.options.max_attempts;

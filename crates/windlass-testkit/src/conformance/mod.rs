@@ -11,6 +11,7 @@ mod cancel;
 mod catalogue;
 mod control;
 mod kinds;
+mod lanes;
 mod order;
 mod outages;
 mod play;
@@ -45,6 +46,11 @@ pub use control::{
 pub use kinds::{
     a_started_job_does_not_expire, an_expired_job_is_not_started, many_expired_jobs_are_passed,
     unknown_kinds_are_left_to_others, unknown_kinds_are_parked, unparked_jobs_wake,
+};
+pub use lanes::{
+    a_cancelled_retry_frees_its_ordering_key, a_queue_runs_no_more_than_its_limit, an_ordering_key_holds_its_order,
+    combined_lanes_all_come_to_their_end, concurrency_is_limited_by_key_and_queue,
+    jobs_in_lanes_are_seen_and_controlled, starts_keep_to_their_rate, tenants_take_turns,
 };
 pub use order::{
     a_batch_of_a_thousand_keeps_its_order, a_claim_takes_no_more_than_asked, a_known_id_changes_nothing,
@@ -294,6 +300,14 @@ macro_rules! conformance {
             a_debounced_job_moves_up_to_its_maximum
             unique_jobs_of_one_batch_clash
             a_replayed_job_leaves_its_unique_key
+            tenants_take_turns
+            an_ordering_key_holds_its_order
+            a_cancelled_retry_frees_its_ordering_key
+            concurrency_is_limited_by_key_and_queue
+            a_queue_runs_no_more_than_its_limit
+            starts_keep_to_their_rate
+            combined_lanes_all_come_to_their_end
+            jobs_in_lanes_are_seen_and_controlled
             many_waiting_before_the_first_claim
             concurrent_workers_take_each_job_once
         );

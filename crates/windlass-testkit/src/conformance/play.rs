@@ -120,6 +120,11 @@ impl Player<'_> {
                 self.model.set_max_waiting(*max);
                 self.check(step.to_string(), reply, ())
             }
+            Step::Limits(limits) => {
+                let reply = broker.set_limits(&queue, limits).await;
+                self.model.set_limits(limits);
+                self.check(step.to_string(), reply, ())
+            }
             Step::Replay(jobs) => {
                 let ulids = self.ulids(jobs);
                 let (reply, expected) = (broker.replay(&queue, &ulids).await, self.model.replay(&ulids).0);

@@ -109,6 +109,10 @@ pub async fn options_round_trip(broker: SharedBroker) {
             debounce: Some(Duration::from_secs(5)),
             ..Unique::new("Ärzte: 7 {}")
         }),
+        tenant: Some("Ärzte & Söhne".into()),
+        ordering_key: Some("o 1".into()),
+        concurrency_key: Some("c:2".into()),
+        rate_key: Some("r%3".into()),
     };
     let mut jobs = some_jobs(2);
     jobs[0].options = full.clone();

@@ -5,9 +5,11 @@ use std::fmt;
 use std::time::Duration;
 
 use windlass_jobs::command::{Claim, Filter, Settle};
+use windlass_jobs::lanes::lane_name;
 use windlass_jobs::model::Model;
 use windlass_jobs::{
-    Lease, NewJob, OnClash, Options, Priority, Progress, Reason, State, Timestamp, Ulid, Unique, Until, When,
+    Lease, Limits, NewJob, OnClash, Options, Priority, Progress, Rate, Reason, State, Timestamp, Ulid, Unique, Until,
+    When,
 };
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
@@ -28,6 +30,7 @@ pub(super) enum Step {
     Cancel(Job),
     Pause(bool),
     MaxWaiting(Option<u64>),
+    Limits(Limits),
     Replay(Vec<Job>),
     Delete(Vec<Job>),
     Unpark(Vec<String>),
@@ -142,6 +145,9 @@ impl fmt::Display for Step {
             }
             Self::Pause(paused) => f.write_str(if *paused { "pause" } else { "resume" }),
             Self::MaxWaiting(max) => write!(f, "set max_waiting {max:?}"),
+            Self::Limits(limits) => {
+                write!(f, "set limits {}", serde_json::to_string(limits).expect("numbers can be written as JSON"))
+            }
             Self::Unpark(kinds) => write!(f, "unpark {kinds:?}"),
             Self::Tidy(success, failure) => write!(f, "tidy success {success:?} failure {failure:?}"),
             Self::List(state, limit) => write!(f, "list {state} by {limit}"),
@@ -163,6 +169,9 @@ fn write_job(f: &mut fmt::Formatter<'_>, job: &NewJob) -> fmt::Result {
     }
     if job.options.expires != When::Now {
         write!(f, " expires {:?}", job.options.expires)?;
+    }
+    if let Some(lane) = lane_name(&job.options, job.options.priority) {
+        write!(f, " lane {lane:?}")?;
     }
     if let Some(unique) = &job.options.unique {
         write!(f, " unique {}:{unique}", unique.key)?;
@@ -224,6 +233,7 @@ impl Maker {
                 State::Retrying,
             ])),
             79..81 => Step::Pause(self.dice.chance(20)),
+            94 => Step::Limits(self.limits()),
             81 => Step::MaxWaiting(self.dice.chance(25).then_some(self.dice.next() % 40)),
             82..85 => Step::Replay(self.jobs(&[State::Failure])),
             85..87 => Step::Delete(self.jobs(&[State::Failure, State::Success])),
@@ -303,10 +313,36 @@ impl Maker {
             let timeout = Some(Duration::from_millis(250));
             job.options = Options { max_attempts: Some(5), timeout, labels, ..job.options };
         }
+        if self.dice.chance(40) {
+            let mut key = |keys: [&str; 2]| self.dice.chance(40).then(|| keys[self.dice.below(2)].to_owned());
+            let options = &mut job.options;
+            (options.tenant, options.ordering_key) = (key(["t", "u"]), key(["o", "p"]));
+            (options.concurrency_key, options.rate_key) = (key(["c", "d"]), key(["r", "s"]));
+        }
         if self.dice.chance(20) {
             self.make_unique(&mut job);
         }
         job
+    }
+
+    fn limits(&mut self) -> Limits {
+        let dice = &mut self.dice;
+        let mut count = |percent| dice.chance(percent).then(|| 1 + u32::try_from(dice.below(5)).expect("it is small"));
+        let (concurrency, key_concurrency, of_c) = (count(15), count(60), count(30));
+        let mut rate = |percent| {
+            let (count, burst) = (1 + dice.next() % 4, 1 + dice.next() % 3);
+            let (count, burst) = (u32::try_from(count).ok()?, u32::try_from(burst).ok());
+            dice.chance(percent).then(|| Rate { count, per_ms: 1 + dice.next() % 12, burst })
+        };
+        let (rate, key_rate, of_r) = (rate(15), rate(60), rate(30));
+        Limits {
+            concurrency,
+            rate,
+            key_concurrency,
+            key_concurrencies: of_c.map(|n| ("c".to_owned(), n)).into_iter().collect(),
+            key_rate,
+            key_rates: of_r.map(|rate| ("r".to_owned(), rate)).into_iter().collect(),
+        }
     }
 
     /// With the engine's clock out of hand, what a clash writes must not depend on the instant.

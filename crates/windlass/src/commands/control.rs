@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde_json::json;
 use windlass_jobs::command::Cancel;
-use windlass_jobs::{JobId, Queue};
+use windlass_jobs::{JobId, Limits, Queue};
 
 use super::report;
 use crate::runtime::Stores;
@@ -53,6 +53,26 @@ pub(crate) async fn limit(
     } else {
         let word = max.map_or("any number of jobs may wait".to_owned(), |max| format!("at most {max} jobs may wait"));
         report::line(format_args!("{queue}  {word}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) async fn set_limits(
+    settings: &Settings,
+    queue: &Queue,
+    limits: &str,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
+    let limits: Limits = serde_json::from_str(limits).context("the limits are not what they may be")?;
+    if let Some(wrong) = limits.check().first() {
+        bail!("limits {}: {}", wrong.path, wrong.message);
+    }
+    let stores = Stores::open(settings).await?;
+    stores.broker.set_limits(queue, &limits).await?;
+    if as_json {
+        report::json_line(&json!({ "queue": queue, "limits": limits }));
+    } else {
+        report::line(format_args!("{queue}  {}", serde_json::to_string(&limits)?));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -198,6 +198,10 @@ fn new_job(args: &Enqueue, kind: &Kind, value: &Value) -> anyhow::Result<NewJob>
         timeout: args.timeout,
         expires: args.expires.map_or(When::Now, When::After),
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+        tenant: args.tenant.clone(),
+        ordering_key: args.ordering_key.clone(),
+        concurrency_key: args.concurrency_key.clone(),
+        rate_key: args.rate_key.clone(),
         unique: args.unique.as_ref().map(|key| Unique {
             key: key.clone(),
             ttl: args.unique_for.unwrap_or(Unique::DEFAULT_TTL),

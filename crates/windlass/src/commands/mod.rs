@@ -49,7 +49,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cancel { id } => control::cancel(&settings, &id, json).await,
         Command::Pause { queue } => control::pause(&settings, &queue, true, json).await,
         Command::Resume { queue } => control::pause(&settings, &queue, false, json).await,
-        Command::Limit { queue, max_waiting } => control::limit(&settings, &queue, max_waiting, json).await,
+        Command::Limit { queue, limits: Some(limits), .. } => {
+            control::set_limits(&settings, &queue, &limits, json).await
+        }
+        Command::Limit { queue, max_waiting, .. } => control::limit(&settings, &queue, max_waiting, json).await,
         Command::Tasks(args) => tasks::run(&settings, &args, json).await,
         Command::Dead(args) => dead::run(&settings, &args, json).await,
         Command::Cache(args) => cache::run(&settings, args.verb, json).await,

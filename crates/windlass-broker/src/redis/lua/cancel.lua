@@ -28,9 +28,16 @@ elseif redis.call('ZREM', PARKED, ARGV[2]) == 0 then
   redis.call('HSET', key, 'ghost', h[4] or 1)
   redis.call('HINCRBY', STAT, 'ghosts', 1)
 end
-if h[6] and ends_hold(h[5], '[sf]') then let_go(ARGV[2], h[6]) end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+if h[6] and ends_hold(h[5], '[sf]') then let_go(ARGV[2], h[6]) end
+local lane = lane_name(key, h[4])
+if lane then
+  lane_now = now
+  let_order_go(lane, ARGV[2])
+  close_lanes()
+  if lanes_wait() and redis.call('HGET', KEYS[1], 'paused') ~= '1' then wake(ARGV[1]) end
+end
 redis.call('HDEL', key, 'run_at')
 redis.call('HSET', key, 'state', 'cancelled', 'finished_at', now)
 redis.call('SET', P .. 'e:' .. ARGV[2], '@CANCELLED@')

@@ -4,7 +4,7 @@
 
 -- What of a job stays when another takes its place in the queue.
 local STAYS = {created_at = true, state = true, priority = true, run = true, run_at = true, attempt = true,
-  lost = true, unknown_since = true, progress = true}
+  lost = true, unknown_since = true, progress = true, tenant = true, order = true, conc = true, rate = true}
 
 local function replace(ulid, key, args, expires, first, last)
   local words, named = {}, {}

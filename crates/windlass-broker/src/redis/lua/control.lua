@@ -4,6 +4,8 @@
 -- ARGV     wake channel prefix, a verb, and its words:
 --            pause '1' or '0'              → OK; a resume wakes one idle worker
 --            max_waiting n or ''           → OK
+--            limits field, value ...       → sets all limits anew; 1 when `again` has more to do
+--            again                         → the same for lanes left over
 --            replay ulid ... (at most 500) → '1' per job taken out of the dead set, else '0'
 --            delete ulid ... (at most 8)   → '1' per terminal job forgotten, else '0'
 --            tidy success ms, failure ms   → how many were forgotten (at most 250 of each list)
@@ -16,8 +18,7 @@ if wrong then return wrong end
 local prefix, verb = ARGV[1], ARGV[2]
 
 local function join(ulid, key)
-  local priority = tonumber(redis.call('HGET', key, 'priority') or 1)
-  redis.call('LPUSH', WAIT[priority] or WAIT[1], ulid)
+  wait_last(ulid, key, redis.call('HGET', key, 'priority') or nil)
 end
 
 local verbs = {}
@@ -27,7 +28,7 @@ function verbs.pause()
     redis.call('HSET', KEYS[1], 'paused', 1)
   else
     redis.call('HDEL', KEYS[1], 'paused')
-    if redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 then wake(prefix) end
+    if redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 or lanes_wait() then wake(prefix) end
   end
   return redis.status_reply('OK')
 end
@@ -40,6 +41,37 @@ function verbs.max_waiting()
   end
   return redis.status_reply('OK')
 end
+
+-- What waits for a limit looks again, up to 500 lanes. Answers whether there may be more.
+local function look_again()
+  local left = 500
+  for _, park in ipairs(redis.call('ZRANGEBYLEX', PARKS, '-', '+', 'LIMIT', 0, 500)) do
+    if string.sub(park, 1, 1) ~= 'o' then
+      local names = left > 0 and redis.call('LPOP', P .. 'park:' .. park, left) or {}
+      for _, name in ipairs(names) do enter(name) end
+      left = left - #names
+      if redis.call('EXISTS', P .. 'park:' .. park) == 0 then
+        redis.call('ZREM', PARKS, park)
+        redis.call('ZREM', RATED, string.sub(park, 2))
+      elseif string.sub(park, 1, 1) == 'r' then
+        redis.call('ZADD', RATED, '0', string.sub(park, 2))
+      end
+    end
+  end
+  if redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 or lanes_wait() then wake(prefix) end
+  return left == 0 and 1 or 0
+end
+
+function verbs.limits()
+  redis.call('DEL', LIMITS)
+  if #ARGV > 2 then
+    redis.call('HSET', LIMITS, unpack(ARGV, 3))
+    redis.call('HSET', KEYS[1], 'special', 1)
+  end
+  return look_again()
+end
+
+verbs.again = look_again
 
 function verbs.replay()
   local replies, back = {}, {}
@@ -122,4 +154,6 @@ function verbs.unpark()
   return {#back, last}
 end
 
-return verbs[verb]()
+local reply = verbs[verb]()
+close_lanes()
+return reply

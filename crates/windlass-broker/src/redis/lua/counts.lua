@@ -7,7 +7,7 @@
 local waiting = redis.call('LLEN', WAIT[0]) + redis.call('LLEN', WAIT[1]) + redis.call('LLEN', WAIT[2])
 local meta = redis.call('HMGET', KEYS[1], 'paused', 'max_waiting')
 local reply = {
-  waiting - (redis.call('HGET', STAT, 'ghosts') or 0),
+  waiting - (redis.call('HGET', STAT, 'ghosts') or 0) + (redis.call('HGET', STAT, 'laned') or 0),
   redis.call('ZCARD', DUE), redis.call('ZCARD', LEASE), redis.call('ZCARD', DEAD), redis.call('ZCARD', PARKED),
   meta[1], meta[2],
 }

@@ -1,12 +1,23 @@
 -- How jobs leave: shared by exchange, cancel, delete and tidy.
 
+-- forget_ghost(ulid): the id of a forgotten job does not stand in a list any more.
+local function forget_ghost(ulid)
+  redis.call('SREM', GONE, ulid)
+  redis.call('HDEL', P .. 'gonelanes', ulid)
+end
+
 -- forget(ulids): takes these jobs' keys off, 4 per job. An id that still stands in a waiting list
 -- is remembered in `gone` until a claim passes over it, or the id is used anew.
 local function forget(ulids)
   if #ulids == 0 then return end
   if tonumber(redis.call('HGET', STAT, 'ghosts') or 0) > 0 then
     for _, u in ipairs(ulids) do
-      if type(redis.pcall('HGET', J .. u, 'ghost')) == 'string' then redis.call('SADD', GONE, u) end
+      local ghost = redis.pcall('HGET', J .. u, 'ghost')
+      if type(ghost) == 'string' then
+        redis.call('SADD', GONE, u)
+        local lane = lane_name(J .. u, ghost)
+        if lane then redis.call('HSET', P .. 'gonelanes', u, lane) end
+      end
     end
   end
   local old = {}

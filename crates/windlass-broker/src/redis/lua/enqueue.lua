@@ -5,7 +5,7 @@
 --          ulid, priority 0-2 (or, with a unique key, special words: see below), when and expires ('' never | '+ms' after now | 'ms' instant), args
 --          ('' when they lie in the hash), number n of hash words, and n words field, value, ...
 --          special words, with tabs between: priority, until 's', 'f' or 't' and on clash 'k' or
---          'r' ('' no unique key), ttl ms, debounce at most ms or '', unique key
+--          'r' ('' no unique key), ttl ms, debounce at most ms or '', unique key, lane or ''
 -- Reply    '1' for each job accepted, '0' for each known id, '2' for each that another stands
 --          for, '3' for each that another took over, as one string; if there are such, a list of
 --          that string and the others' ids in order; the error QUEUEFULL with the bound when more would wait than meta.max_waiting; the error FORMAT
@@ -18,6 +18,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 -- A number handed to redis.call is printed as a float, which costs more than the rest of the call.
 local now_text = string.format('%.0f', now)
+lane_now = now
 local meta = redis.call('HMGET', KEYS[1], 'since', 'max_waiting', 'format', 'special')
 local wrong = check_format(meta[3])
 if wrong then return wrong end
@@ -42,7 +43,7 @@ if ask then
 end
 if meta[2] and new > 0 then
   local waiting = redis.call('LLEN', WAIT[0]) + redis.call('LLEN', WAIT[1]) + redis.call('LLEN', WAIT[2])
-    + redis.call('ZCARD', DUE) - (redis.call('HGET', STAT, 'ghosts') or 0)
+    + redis.call('ZCARD', DUE) - (redis.call('HGET', STAT, 'ghosts') or 0) + (redis.call('HGET', STAT, 'laned') or 0)
   if waiting + new > tonumber(meta[2]) then return redis.error_reply('QUEUEFULL ' .. meta[2]) end
 end
 
@@ -51,7 +52,13 @@ if new > 0 and redis.call('EXISTS', GONE) == 1 then
   for k = 1, count do
     local ulid = ARGV[at[k]]
     if (not ask or is_new[k]) and redis.call('SREM', GONE, ulid) == 1 then
-      for p = 0, 2 do redis.call('LREM', WAIT[p], 1, ulid) end
+      local lane = redis.call('HGET', P .. 'gonelanes', ulid)
+      if lane then
+        redis.call('HDEL', P .. 'gonelanes', ulid)
+        laned = laned - redis.call('LREM', P .. 'l:' .. lane, 1, ulid)
+      else
+        for p = 0, 2 do redis.call('LREM', WAIT[p], 1, ulid) end
+      end
       redis.call('HINCRBY', STAT, 'ghosts', -1)
     end
   end
@@ -65,14 +72,16 @@ end
 local PRIORITY = {['0'] = 0, ['1'] = 1, ['2'] = 2}
 local fresh, lists = {}, {[0] = {}, {}, {}}
 local names, accepted, news = {}, 0, false
+local lanes, in_lane = {}, {}
 for k = 1, count do
   local key = keys[k]
   local a = at[k]
   -- Of an id that stands twice the first may have met a clash.
   local known = ask and not is_new[k] and redis.call('EXISTS', key) == 1
-  local priority, unique, holder = PRIORITY[ARGV[a + 1]], nil, nil
+  local priority, unique, holder, lane = PRIORITY[ARGV[a + 1]], nil, nil, ''
   if not known and not priority then
-    local p, mode, ttl, most, ukey = string.match(ARGV[a + 1], '^(%d)\t(%a*)\t(%d*)\t(%d*)\t(.*)$')
+    local p, mode, ttl, most, ukey
+    p, mode, ttl, most, ukey, lane = string.match(ARGV[a + 1], '^(%d)\t(%a*)\t(%d*)\t(%d*)\t([^\t]*)\t(.*)$')
     priority = tonumber(p)
     if mode ~= '' then
       unique = {key = ukey, ttl = tonumber(ttl), most = tonumber(most), replaces = string.sub(mode, 2) == 'r'}
@@ -100,20 +109,32 @@ for k = 1, count do
       redis.call('ZADD', DUE, run_at, ulid)
     else
       local list = lists[priority]
+      if lane ~= '' then
+        list = in_lane[lane]
+        if not list then
+          list = {}
+          in_lane[lane] = list
+          lanes[#lanes + 1] = lane
+        end
+      end
       list[#list + 1] = ulid
     end
-    if unique then
-      hold(unique.key, ulid, now + unique.ttl, unique.ttl)
-      if not meta[4] then
-        redis.call('HSET', KEYS[1], 'special', 1)
-        meta[4] = '1'
-      end
+    if unique then hold(unique.key, ulid, now + unique.ttl, unique.ttl) end
+    if not meta[4] and (unique or lane ~= '') then
+      redis.call('HSET', KEYS[1], 'special', 1)
+      meta[4] = '1'
     end
   end
 end
 for p = 0, 2 do
   if #lists[p] > 0 then redis.call('LPUSH', WAIT[p], unpack(lists[p])) end
 end
+for _, lane in ipairs(lanes) do
+  redis.call('LPUSH', P .. 'l:' .. lane, unpack(in_lane[lane]))
+  laned = laned + #in_lane[lane]
+  join_lane(lane)
+end
+if laned ~= 0 then close_lanes() end
 if accepted > 0 then
   if not meta[1] then redis.call('HSET', KEYS[1], 'since', now, 'format', @FORMAT@) end
   redis.call('HINCRBY', STAT, 'enqueued', accepted)

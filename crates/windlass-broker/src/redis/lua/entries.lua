@@ -17,6 +17,23 @@ local function entries(list, first, n)
         first = math.max(first - len, 0)
       end
     end
+    reply[1] = reply[1] + (redis.call('HGET', STAT, 'laned') or 0)
+    -- Then those in lanes, by the lanes' names: of the first 10,000 lanes.
+    for start = 0, 9900, 100 do
+      local names = n > 0 and redis.call('ZRANGE', P .. 'lanes', start, start + 99) or {}
+      for _, name in ipairs(names) do
+        local len = n > 0 and redis.call('LLEN', P .. 'l:' .. name) or 0
+        if n > 0 and first < len then
+          local ids = redis.call('LRANGE', P .. 'l:' .. name, -first - n, -first - 1)
+          for k = #ids, 1, -1 do reply[#reply + 1] = ids[k] end
+          n = n - #ids
+          first = 0
+        else
+          first = math.max(first - len, 0)
+        end
+      end
+      if #names < 100 then break end
+    end
     reply[2] = #reply - 2
     return reply
   end

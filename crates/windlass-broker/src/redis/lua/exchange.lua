@@ -25,15 +25,17 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 -- A number handed to redis.call is printed as a float, which costs more than the rest of the call.
 local now_text = string.format('%.0f', now)
-local meta = redis.call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'format', 'special')
+local meta = redis.call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'format', 'special', 'turn')
 local wrong = check_format(meta[5])
 if wrong then return wrong end
 local paused = meta[1] == '1'
 local late = ARGV[6] ~= '' and now - ARGV[6] > tonumber(ARGV[7])
 if late then worker, want = '', 0 end
 local front, runs_again = {}, false
--- Some job of the queue has a unique key: what runs and what it holds stands in `held`.
-local special, held = meta[6], {}
+-- The queue has limits, or some job had a unique key or a lane: what a running job holds stands in
+-- `held` as '<lane>\n<unique key>'. `ended`: jobs that will not run again.
+local special, held, ended = meta[6], {}, {}
+lane_now = now
 local done, dead, add = {}, {}, {}
 
 local function count(field, by)
@@ -42,7 +44,8 @@ end
 
 -- A job has ended.
 local function left(ulid)
-  local key = held[ulid]
+  ended[ulid] = true
+  local key = held[ulid] and string.match(held[ulid], '\n(.+)$')
   if key then let_go(ulid, key) end
 end
 
@@ -127,6 +130,7 @@ local settle = {
     if now - since >= tonumber(ARGV[w + 1]) then
       redis.call('HDEL', key, 'state', 'progress')
       redis.call('ZADD', PARKED, 0, u)
+      ended[u] = true
     else
       put_off(u, key, ARGV[w], 'scheduled')
     end
@@ -145,6 +149,12 @@ local function take_held(ulids)
     end
   end
   if #had > 0 then redis.call('HDEL', HELD, unpack(had)) end
+end
+
+-- A run has ended: what its lane held for it goes to others.
+local function leave_run(ulid)
+  local name = held[ulid] and string.match(held[ulid], '^([^\n]+)\n')
+  if name then run_ended(name, ulid, not ended[ulid]) end
 end
 
 local acks, touched = {}, {}
@@ -178,6 +188,7 @@ if nf > 0 then
       local ulid = string.sub(member[k], 1, 26)
       if watched then touched[#touched + 1] = ulid end
       settle[verb[k]](ulid, J .. ulid, word[k])
+      if special then leave_run(ulid) end
     else
       prove_alive(member[k])
     end
@@ -212,15 +223,18 @@ if worker ~= '' and now >= reap_after then
       else
         front[#front + 1] = ulid
       end
+    else
+      ended[ulid] = true
     end
+    if special then leave_run(ulid) end
   end
 end
 
 for k = #front, 1, -1 do
   local key = J .. front[k]
-  local priority = tonumber(redis.call('HGET', key, 'priority') or 1)
+  local priority = redis.call('HGET', key, 'priority')
   redis.call('HDEL', key, 'state', 'progress')
-  redis.call('RPUSH', WAIT[priority] or WAIT[1], front[k])
+  wait_first(front[k], key, priority or nil)
 end
 
 if worker ~= '' then
@@ -232,7 +246,7 @@ if worker ~= '' then
     if not h.err and h[2] then
       if h[2] == 'retrying' then count('retrying', -1) end
       redis.call('HDEL', key, 'state', 'run_at')
-      redis.call('LPUSH', WAIT[tonumber(h[1] or 1)] or WAIT[1], ulid)
+      wait_last(ulid, key, h[1] or nil)
     end
   end
 end
@@ -242,33 +256,43 @@ end
 local reply, leases, holds, got = {now, '', '', '', meta[2] or ''}, {}, {}, 0
 local deadline = string.format('%.0f', now + lease_ms)
 local first_run = '1 1 ' .. now_text .. ' ' .. worker
-local function claim(ulid)
+-- `lane`: the one it was taken from. Answers nil, or '' for one that was passed over, or 'parked'
+-- when it has to wait, and its lane with it.
+local function claim(ulid, lane)
   local key = J .. ulid
   local h = redis.pcall('HMGET', key, 'state', 'kind', 'run', 'args', 'args.1', 'opts')
   if h.err then
     dead[#dead + 1] = ulid
     count('failure', 1)
-    return
+    return ''
   end
   if h[1] or (not h[2] and redis.call('EXISTS', key) == 0) then
-    if h[1] then redis.call('HDEL', key, 'ghost') else redis.call('SREM', GONE, ulid) end
+    if h[1] then redis.call('HDEL', key, 'ghost') else forget_ghost(ulid) end
     count('ghosts', -1)
-    return
+    return ''
   end
   local opts, max_attempts, failures = h[6] or '', '', '0'
+  local unique
   if opts ~= '' then
     local rare = redis.call('HMGET', key, 'opts.1', 'opts.2', 'max_attempts', 'expires_at', 'unique')
-    if rare[5] and ends_hold(opts, '[sf]') then held[ulid] = rare[5] end
+    if rare[5] and ends_hold(opts, '[sf]') then
+      unique = rare[5]
+      held[ulid] = '\n' .. unique
+    end
     if rare[4] and not h[3] and tonumber(rare[4]) <= now then
       bury(ulid, key, 'expired', '@EXPIRED@')
       return
     end
     opts, max_attempts = opts .. (rare[1] or '') .. (rare[2] or ''), rare[3] or ''
-    if held[ulid] and not ends_hold(opts, 's') then
-      holds[#holds + 1], holds[#holds + 2] = ulid, held[ulid]
-    elseif held[ulid] and not h[3] then
-      let_go(ulid, held[ulid])
-    end
+  end
+  if lane and not start_in(lane, ulid) then return 'parked' end
+  -- One that took over a hold until the start after its own start holds it until its end.
+  if unique and not h[3] and ends_hold(opts, 's') then
+    let_go(ulid, unique)
+    unique = nil
+  end
+  if lane or unique then
+    holds[#holds + 1], holds[#holds + 2] = ulid, (lane or '') .. '\n' .. (unique or '')
   end
   local epoch, deliveries, run = 1, 1, first_run
   if h[3] then
@@ -295,17 +319,22 @@ local function claim(ulid)
   reply[n + 4], reply[n + 5], reply[n + 6], reply[n + 7] = args, failures, max_attempts, opts
   got = got + 1
 end
-local looked_at = 0
-for p = 0, 2 do
+local looked_at, chance = 0, nil
+if special then
+  chance = take_turns(claim, WAIT, {want = want, paused = paused, ring_next = meta[7] == '1'}, count, function() return got end)
+  looked_at = chance.looked_at
+else for p = 0, 2 do
   while not paused and got < want and looked_at < 256 do
     local ids = redis.call('RPOP', WAIT[p], math.min(want - got, 256 - looked_at))
     if not ids then break end
     looked_at = looked_at + #ids
     for _, ulid in ipairs(ids) do claim(ulid) end
   end
-end
+end end
 if got > 0 then redis.call('ZADD', LEASE, unpack(leases)) end
 if #holds > 0 then redis.call('HSET', HELD, unpack(holds)) end
+
+if special then close_lanes() end
 
 push_done(done, keep)
 push_dead(dead, now, keep)
@@ -318,10 +347,15 @@ if worker ~= '' and got < want then
   local due = redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
   local lease = redis.call('ZRANGE', LEASE, 0, 0, 'WITHSCORES')
   reply[3], reply[4] = due[2] or '', lease[2] or ''
-  if looked_at == 256 and redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 then reply[3] = now end
+  if looked_at >= 256 and (redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 or (special and lanes_wait())) then
+    reply[3] = now
+  elseif special then
+    local at = chance.next_at()
+    if at and (reply[3] == '' or at < tonumber(reply[3])) then reply[3] = at end
+  end
 elseif not paused and redis.call('EXISTS', IDLE) == 1 then
   -- Jobs wait, or a due time was set or asked for that nobody idle may know.
-  if redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0
+  if redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 or (special and lanes_wait())
     or ((runs_again or (worker ~= '' and want == 0)) and redis.call('EXISTS', DUE) == 1) then
     wake(prefix)
   end
