@@ -163,3 +163,23 @@ fn f26_no_answer_goes_to_another_caller() {
         assert!(answers > 0 || !all, "{fault:?}");
     }
 }
+
+/// F21: a Redis that throws keys away when it is full is refused at the start, with what to do;
+/// allowed by a setting, or where only keys with a time to live go, it is a warning.
+#[test]
+fn f21_a_redis_that_throws_jobs_away_is_refused() {
+    let evicting = RedisServer::builder().max_memory("64mb", "allkeys-lru").start();
+    let home = Home::on(&evicting);
+    for command in [["worker", "--json"], ["up", "--json"], ["api", "--json"]] {
+        let ran = home.run(&command);
+        assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+        assert!(ran.stderr.contains("noeviction") && ran.stderr.contains("WINDLASS_ALLOW_EVICTION"), "{ran:?}");
+    }
+    assert_eq!(home.run(&["doctor"]).status.code(), Some(1));
+    let home = home.with("WINDLASS_ALLOW_EVICTION", "true");
+    let worker = home.worker("probe", &[]);
+    assert!(worker.log().contains("allkeys-lru"), "{}", worker.log());
+    let managed = RedisServer::builder().max_memory("64mb", "volatile-lru").start();
+    let worker = Home::on(&managed).worker("probe", &[]);
+    assert!(worker.log().contains("volatile-lru"), "{}", worker.log());
+}

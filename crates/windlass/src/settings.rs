@@ -31,6 +31,9 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     /// How Redis is reached; none: embedded. `REDIS_URL`, or `REDIS_HOST` and its parts.
     pub(crate) redis: Option<windlass_redis::Options>,
+    /// Start on a Redis that throws keys away when it is full. `WINDLASS_ALLOW_EVICTION`, default
+    /// false.
+    pub(crate) allow_eviction: bool,
     /// First word of the queue's keys, `[a-z0-9_-]{1,32}`. `WINDLASS_QUEUE_PREFIX`, default `wl`.
     pub(crate) queue_prefix: String,
     /// Where the API listens. `WINDLASS_LISTEN`, else `0.0.0.0:$PORT`, else `127.0.0.1:8001`.
@@ -126,6 +129,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_KIND_SLOTS", "kind_slots"),
     ("WINDLASS_MEMORY_MIB", "memory_mib"),
     ("WINDLASS_LEASE_MS", "lease_ms"),
+    ("WINDLASS_ALLOW_EVICTION", "allow_eviction"),
     ("WINDLASS_PARK_SECONDS", "park_seconds"),
     ("WINDLASS_WORKER_LISTEN", "worker_listen"),
     ("WINDLASS_READY_WITHIN_MS", "ready_within_ms"),
@@ -259,6 +263,7 @@ impl Settings {
         Ok(Self {
             data_dir: found.text("WINDLASS_DATA_DIR").unwrap_or("windlass-data").into(),
             redis: redis(&found)?,
+            allow_eviction: found.parse("WINDLASS_ALLOW_EVICTION", "true or false", |_| true)?.unwrap_or(false),
             queue_prefix: found
                 .parse("WINDLASS_QUEUE_PREFIX", "1 to 32 of a-z 0-9 _ -", prefix_fits)?
                 .unwrap_or_else(|| windlass_broker::redis::DEFAULT_PREFIX.to_owned()),

@@ -115,6 +115,7 @@ fn make_key(file: &Path) -> anyhow::Result<KeyHash> {
 }
 
 pub(crate) async fn run(settings: &Settings, args: &ApiArgs, as_json: bool) -> anyhow::Result<ExitCode> {
+    crate::eviction::guard(settings).await?;
     let stores = Stores::open(settings).await?;
     let mut signals = Signals::listen()?;
     let listener = bind(args.listen.unwrap_or(settings.listen)).await?;

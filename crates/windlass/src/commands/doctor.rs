@@ -8,6 +8,7 @@ use windlass_redis::{FromRedisValue as _, Link, cmd};
 use windlass_worker::{Isolation, Sandbox};
 
 use super::report;
+use crate::eviction::Eviction;
 use crate::runtime::{self, Stores};
 use crate::settings::Settings;
 use crate::telemetry::EXIT_ERROR;
@@ -100,14 +101,13 @@ async fn redis(link: &Link) -> Vec<Finding> {
             let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             let version = field("redis_version").unwrap_or("unknown").trim();
             findings.push(Finding("redis", Health::Ok, format!("version {version}")));
-            findings.push(match field("maxmemory_policy").map(str::trim) {
-                Some("noeviction") => Finding("maxmemory_policy", Health::Ok, "noeviction".to_owned()),
-                Some(policy) => Finding(
-                    "maxmemory_policy",
-                    Health::Warn,
-                    format!("{policy}: a full Redis may throw jobs away; set noeviction"),
-                ),
-                None => Finding("maxmemory_policy", Health::Warn, "Redis does not tell it".to_owned()),
+            let eviction = Eviction::read(&text);
+            findings.push(match eviction.advice() {
+                None => Finding("maxmemory_policy", Health::Ok, "noeviction".to_owned()),
+                Some(advice) if matches!(eviction, Eviction::Any(_)) => {
+                    Finding("maxmemory_policy", Health::Fail, advice)
+                }
+                Some(advice) => Finding("maxmemory_policy", Health::Warn, advice),
             });
         }
         Err(e) => findings.push(Finding("redis", Health::Fail, e.to_string())),

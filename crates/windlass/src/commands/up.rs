@@ -10,6 +10,7 @@ use crate::runtime::{self, Signals, Stores};
 use crate::settings::Settings;
 
 pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow::Result<ExitCode> {
+    crate::eviction::guard(settings).await?;
     let stores = Stores::open(settings).await?;
     let registry = crate::kinds::registry(Some(&stores.broker));
     let queues = runtime::queues(&args.worker.queues, settings, &registry)?;

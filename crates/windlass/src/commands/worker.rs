@@ -16,6 +16,7 @@ use crate::runtime::{self, Signals, Stores};
 use crate::settings::{Settings, WorkerListen};
 
 pub(crate) async fn run(settings: &Settings, args: &WorkerArgs, as_json: bool) -> anyhow::Result<ExitCode> {
+    crate::eviction::guard(settings).await?;
     let stores = Stores::open(settings).await?;
     let registry = crate::kinds::registry(Some(&stores.broker));
     let queues = runtime::queues(&args.queues, settings, &registry)?;
