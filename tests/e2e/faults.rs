@@ -71,6 +71,16 @@ impl Direct {
         self.runtime.block_on(self.link.call(&command)).unwrap();
     }
 
+    /// What a command answers, as text; nothing is empty.
+    pub(crate) fn text(&self, words: &[&str]) -> String {
+        let mut command = cmd(words[0]);
+        words[1..].iter().for_each(|word| {
+            command.arg(*word);
+        });
+        let reply = self.runtime.block_on(self.link.call(&command)).ok();
+        reply.and_then(|reply| String::from_redis_value(reply).ok()).unwrap_or_default()
+    }
+
     /// A field of `INFO`.
     pub(crate) fn info(&self, section: &str, field: &str) -> String {
         let mut command = cmd("INFO");

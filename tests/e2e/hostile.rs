@@ -147,7 +147,7 @@ fn f32_a_clock_an_hour_off_decides_nothing() {
     assert!(wrong.is_up());
 }
 
-fn faketime() -> String {
+pub(crate) fn faketime() -> String {
     let found = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
         .map(|dir| format!("{dir}/faketime/libfaketime.so.1"))
         .into_iter()

@@ -17,9 +17,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("windlass-pdf", &["jobs", "worker", "chart"]),
     ("windlass-chart", &["jobs", "worker", "store"]),
     ("windlass-market", &["jobs", "redis", "store", "producer", "worker"]),
-    ("windlass-api", &["jobs", "redis", "broker", "store", "producer", "worker", "pdf", "chart", "market"]),
+    ("windlass-scheduler", &["jobs", "broker", "store", "producer"]),
+    (
+        "windlass-api",
+        &["jobs", "redis", "broker", "store", "producer", "worker", "pdf", "chart", "market", "scheduler"],
+    ),
     ("windlass-testkit", &["jobs", "broker", "redis", "store", "producer", "worker"]),
-    ("windlass", &["jobs", "redis", "broker", "store", "producer", "worker", "pdf", "chart", "market", "api"]),
+    (
+        "windlass",
+        &["jobs", "redis", "broker", "store", "producer", "worker", "pdf", "chart", "market", "scheduler", "api"],
+    ),
     ("windlass-examples", &["jobs", "broker", "store", "producer", "worker"]),
     ("e2e", &[]),
 ];
@@ -45,7 +52,9 @@ const KEPT_BY: &[(&str, &[&str])] = &[
     ("clap", &["windlass"]),
     ("landlock", &["windlass-worker"]),
     ("seccompiler", &["windlass-worker"]),
-    ("sqlx", &["windlass-broker", "windlass-market", "windlass-testkit"]),
+    ("sqlx", &["windlass-broker", "windlass-market", "windlass-store", "windlass-testkit"]),
+    ("cron", &["windlass-scheduler"]),
+    ("chrono", &["windlass-scheduler"]),
 ];
 
 fn packages() -> BTreeMap<String, Vec<Value>> {

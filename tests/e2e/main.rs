@@ -15,5 +15,6 @@ mod layering;
 mod liveness;
 mod market;
 mod network;
+mod schedules;
 mod sharing;
 mod sheets;

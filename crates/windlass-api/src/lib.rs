@@ -22,6 +22,7 @@ mod problem;
 mod request;
 mod result;
 mod routes;
+mod schedules;
 mod search;
 mod serve;
 mod sheets;
@@ -39,14 +40,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use windlass_broker::SharedBroker;
 use windlass_producer::Producer;
+use windlass_scheduler::{Book, Counters};
 use windlass_store::Services;
+use windlass_store::records::Records;
 use windlass_worker::{Health, Registry};
 
 pub use auth::{Auth, BadKeyHash, KeyHash, generate_key, hash_key};
 pub use cache::view as cache_stats_view;
-pub use probes::serve_probes;
+pub use probes::{serve_probes, serve_scheduler_probes};
 pub use problem::Code;
 pub use routes::{ROUTES, Route, Scope};
+pub use schedules::RegistryKinds;
 pub use serve::{Error, serve};
 
 use door::Door;
@@ -64,6 +68,10 @@ pub struct Api {
     pub registry: Registry,
     /// The worker that runs in this process, if one does: the probes speak for it too.
     pub worker: Option<Health>,
+    /// Where schedules are kept.
+    pub records: Arc<dyn Records>,
+    /// The counters of the scheduler of this process, if there is one.
+    pub scheduler: Option<Arc<Counters>>,
     /// Who is let in, and how much is taken.
     pub options: ApiOptions,
 }
@@ -182,6 +190,8 @@ struct Inner {
     services: Services,
     door: Door,
     worker: Option<Health>,
+    schedules: Book,
+    scheduler: Option<Arc<Counters>>,
     options: ApiOptions,
     /// Room for bodies, in KiB.
     room: Arc<Semaphore>,
@@ -195,7 +205,10 @@ type Shared = Arc<Inner>;
 impl Inner {
     fn new(api: Api, shutdown: CancellationToken) -> Shared {
         let room_kib = (api.options.bodies_bytes.div_ceil(1024)).min(Semaphore::MAX_PERMITS);
+        let kinds = Arc::new(RegistryKinds(api.registry.clone()));
         Arc::new(Self {
+            schedules: Book::new(api.records, api.broker.clone(), kinds),
+            scheduler: api.scheduler,
             producer: Producer::new(Arc::<dyn windlass_broker::Broker>::clone(&api.broker)),
             door: Door::new(api.registry, Arc::<dyn windlass_broker::Broker>::clone(&api.broker)),
             broker: api.broker,
@@ -242,6 +255,13 @@ fn build(shared: Shared) -> Router {
         .route("/api/queues/{queue}/resume", post(control::resume))
         .route("/api/queues/{queue}/limits", axum::routing::put(control::limits))
         .route("/api/queues/{queue}/dead", get(control::dead))
+        .route("/api/schedules", get(schedules::list).post(schedules::create))
+        .route("/api/schedules/{name}", get(schedules::show).put(schedules::change).delete(schedules::remove))
+        .route("/api/schedules/{name}/pause", post(schedules::pause))
+        .route("/api/schedules/{name}/resume", post(schedules::resume))
+        .route("/api/schedules/{name}/run", post(schedules::run))
+        .route("/api/schedules/{name}/next", get(schedules::next))
+        .route("/api/schedules/{name}/history", get(schedules::history))
         .route("/api/workers", get(health::workers))
         .route("/api/kinds", get(health::kinds))
         .route("/api/health", get(health::health))

@@ -3,12 +3,15 @@
 //!
 //! They say nothing secret and change nothing, so they need no key.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde_json::json;
 use tokio::net::TcpListener;
+use windlass_scheduler::Counters;
 use windlass_worker::{Condition, Health};
 
 use crate::problem::{Code, Problem};
@@ -31,7 +34,26 @@ pub async fn serve_probes(
     let router = Router::new()
         .route("/livez", get(async move || rendered(livez(&live))))
         .route("/readyz", get(async move || rendered(readyz(&ready))))
-        .route("/metrics", get(async move || metrics(Some(&worker))))
+        .route("/metrics", get(async move || metrics(Some(&worker), None)))
+        .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path").render(""));
+    accept_all(listener, router, &Limits::PROBES, shutdown).await;
+    Ok(())
+}
+
+/// Serves a scheduler's probes until `shutdown` completes: `/livez` while it runs, `/metrics`.
+///
+/// # Errors
+/// [`Error::Listener`], before the first connection is accepted; never afterwards.
+pub async fn serve_scheduler_probes(
+    listener: TcpListener,
+    scheduler: Arc<Counters>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    let at = listener.local_addr().map_err(Error::Listener)?;
+    tracing::info!(%at, "probes: /livez, /metrics");
+    let router = Router::new()
+        .route("/livez", get(async || axum::Json(json!({ "status": "OK" }))))
+        .route("/metrics", get(async move || metrics(None, Some(&scheduler))))
         .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path").render(""));
     accept_all(listener, router, &Limits::PROBES, shutdown).await;
     Ok(())
@@ -58,8 +80,9 @@ pub(crate) fn readyz(worker: &Health) -> Result<Response, Problem> {
 }
 
 /// What is measured, in the Prometheus text format.
-pub(crate) fn metrics(worker: Option<&Health>) -> Response {
-    let text = worker.map(Health::metrics).unwrap_or_default();
+pub(crate) fn metrics(worker: Option<&Health>, scheduler: Option<&Counters>) -> Response {
+    let mut text = worker.map(Health::metrics).unwrap_or_default();
+    text.push_str(&scheduler.map(Counters::metrics).unwrap_or_default());
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -31,6 +31,23 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// SQLite did not do it.
+    #[error("{operation} on sqlite")]
+    Sqlite {
+        /// What was tried.
+        operation: &'static str,
+        /// What it said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store, or the caller, said something that cannot be right.
+    #[error("{operation}: {detail}")]
+    Unexpected {
+        /// What was tried.
+        operation: &'static str,
+        /// What was wrong.
+        detail: String,
+    },
     /// Too large to keep.
     #[error("{bytes} bytes; at most {max} are kept")]
     TooLarge {

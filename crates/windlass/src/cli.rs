@@ -2,12 +2,16 @@
 
 mod market;
 
+mod schedule;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use market::{Market, MarketCandles, MarketReplay, MarketVerb, ReplayMode};
 use windlass_jobs::{JobId, Priority, Queue, Reason, State, Until};
+
+pub(crate) use self::schedule::{MissedArg, Schedule, ScheduleAdd, ScheduleVerb};
 
 /// Windlass: background jobs done reliably – PDFs, charts, checks – with one binary.
 ///
@@ -34,12 +38,16 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Make a real PDF and a real chart through the embedded queue, twice, and show how.
     Demo(Demo),
-    /// Run everything in one process: the HTTP API and a worker for all queues.
+    /// Run everything in one process: the HTTP API, a worker for all queues and a scheduler.
     Up(Up),
     /// Run a worker.
     Worker(WorkerArgs),
     /// Run the HTTP API alone.
     Api(ApiArgs),
+    /// Run a scheduler: one of any number, of which one leads.
+    Scheduler,
+    /// Schedules: list them, set, change, pause, run, remove.
+    Schedule(Schedule),
     /// Put a job on its queue.
     Enqueue(Box<Enqueue>),
     /// Show one job.

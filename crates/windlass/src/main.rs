@@ -6,6 +6,7 @@
 mod cli;
 mod cli_pdf;
 mod commands;
+mod duties;
 mod eviction;
 mod kinds;
 mod log;

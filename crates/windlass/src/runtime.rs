@@ -1,5 +1,6 @@
 //! From settings to the parts a command works with.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -8,6 +9,7 @@ use windlass_broker::redis::RedisBroker;
 use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
 use windlass_jobs::Queue;
 use windlass_redis::Link;
+use windlass_store::records::{Records, RedisRecords, SqliteRecords};
 use windlass_store::{Services, file_services, redis_services};
 use windlass_worker::{Isolation, Registry, Worker, WorkerOptions};
 
@@ -22,6 +24,10 @@ pub(crate) struct Stores {
     /// blocks the main runtime must not keep the pump's thread from renewing leases.
     pub(crate) pump: MakeBroker,
     pub(crate) services: Services,
+    /// Schedules and whatever else must not be lost.
+    pub(crate) records: Arc<dyn Records>,
+    /// Where a copy of the records is kept, if they lie in a store that may lose them.
+    pub(crate) snapshot: Option<PathBuf>,
     /// Where they are, for people.
     pub(crate) place: String,
     /// True when nothing but files is used.
@@ -43,11 +49,15 @@ impl Stores {
     fn redis(options: &windlass_redis::Options, settings: &Settings) -> anyhow::Result<Self> {
         let (link, prefix) = (Link::new(options.clone())?, settings.queue_prefix.as_str());
         let services = redis_services(&link, prefix, settings.limits.clone());
+        let records = Arc::new(RedisRecords::new(link.clone(), prefix));
         let broker = Arc::new(RedisBroker::new(link, prefix));
+        // One for each server and prefix: a copy of one never seeds another.
+        let which = windlass_store::Digest::of(format!("{}\0{prefix}", options.shown()).as_bytes());
+        let snapshot = Some(settings.data_dir.join(format!("records-{}.json", &which.hex()[..16])));
         let (options, prefix) = (options.clone(), prefix.to_owned());
         let place = options.shown().to_owned();
         let pump: MakeBroker = Arc::new(move || Ok(Arc::new(RedisBroker::new(Link::new(options.clone())?, &prefix))));
-        Ok(Self { broker, pump, services, place, embedded: false })
+        Ok(Self { broker, pump, services, records, snapshot, place, embedded: false })
     }
 
     /// A SQLite file and folders below the data directory.
@@ -64,6 +74,8 @@ impl Stores {
             pump: Arc::new(move || Ok(Arc::clone(&shared))),
             broker,
             services,
+            records: Arc::new(SqliteRecords::new(&dir.join("records.db"))),
+            snapshot: None,
             place: file.display().to_string(),
             embedded: true,
         })

@@ -73,6 +73,10 @@ pub(crate) struct Settings {
     /// default 1024), `WINDLASS_BLOBS_MAX_MB` (the same, default 2048),
     /// `WINDLASS_ARTIFACT_TTL_HOURS` and `WINDLASS_BLOB_TTL_HOURS` (1–8,760, default 24).
     pub(crate) limits: windlass_store::Limits,
+    /// `[[schedule]]` of the settings file, as they stand there.
+    pub(crate) schedules: Vec<serde_json::Map<String, serde_json::Value>>,
+    /// Where a scheduler says how it is. `WINDLASS_SCHEDULER_LISTEN`; default nowhere.
+    pub(crate) scheduler_listen: Option<SocketAddr>,
     /// What is logged, as a filter of the tracing crate. `WINDLASS_LOG`, default `info`.
     pub(crate) log: String,
     /// How it is logged: `text` or `json`. `WINDLASS_LOG_FORMAT`, default `text`.
@@ -134,6 +138,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_WORKER_LISTEN", "worker_listen"),
     ("WINDLASS_READY_WITHIN_MS", "ready_within_ms"),
     ("WINDLASS_LIVE_WITHIN_MS", "live_within_ms"),
+    ("WINDLASS_SCHEDULER_LISTEN", "scheduler_listen"),
     ("WINDLASS_GRACE_SECONDS", "grace_seconds"),
     ("WINDLASS_CHILD_PROGRAM", "child_program"),
     ("WINDLASS_CHILD_JOBS", "child_jobs"),
@@ -158,7 +163,10 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
 const SECRET: &[&str] = &["WINDLASS_API_KEYS", "REDIS_URL", "REDIS_PASSWORD"];
 
 /// What was found, by environment name.
-struct Found(HashMap<&'static str, String>);
+struct Found(HashMap<&'static str, String>, Vec<Schedule>);
+
+/// One `[[schedule]]`.
+type Schedule = serde_json::Map<String, serde_json::Value>;
 
 impl Found {
     /// Reads the environment, `.env`, `.env.local` and the TOML file, first found first taken.
@@ -172,12 +180,13 @@ impl Found {
                 }
             }
         }
-        for (name, value) in read_toml(dir, config)? {
+        let (toml, schedules) = read_toml(dir, config)?;
+        for (name, value) in toml {
             all.entry(name).or_insert(value);
         }
         // Set to nothing means not set, as deployment tools do it.
         all.retain(|_, value| !value.trim().is_empty());
-        Ok(Self(all))
+        Ok(Self(all, schedules))
     }
 
     fn text(&self, name: &str) -> Option<&str> {
@@ -210,25 +219,56 @@ fn read_env_file(path: &Path) -> anyhow::Result<Vec<(String, String)>> {
     }
 }
 
-fn read_toml(dir: &Path, config: Option<&Path>) -> anyhow::Result<Vec<(&'static str, String)>> {
+/// The settings of a file, and its schedules.
+type Toml = (Vec<(&'static str, String)>, Vec<Schedule>);
+
+fn read_toml(dir: &Path, config: Option<&Path>) -> anyhow::Result<Toml> {
     let path = config.map_or_else(|| dir.join("windlass.toml"), Path::to_owned);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(e) if config.is_none() && e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if config.is_none() && e.kind() == std::io::ErrorKind::NotFound => return Ok(Toml::default()),
         Err(e) => return Err(e).with_context(|| format!("settings file {}", path.display())),
     };
     let table: toml::Table = text
         .parse()
         .map_err(|e: toml::de::Error| anyhow!("settings file {} is not TOML: {}", path.display(), e.message()))?;
     let mut found = Vec::new();
+    let mut schedules = Vec::new();
     for (key, value) in table {
+        if key == "schedule" {
+            schedules = read_schedules(value).with_context(|| format!("settings file {}", path.display()))?;
+            continue;
+        }
         let Some((name, _)) = NAMES.iter().find(|(_, known)| *known == key) else {
             let known: Vec<&str> = NAMES.iter().map(|(_, known)| *known).collect();
             bail!("settings file {}: {key} is no setting; there are {}", path.display(), known.join(", "));
         };
         found.push((*name, toml_text(name, &value)?));
     }
-    Ok(found)
+    Ok((found, schedules))
+}
+
+/// The tables of `[[schedule]]`; what is in them is looked at where kinds are known.
+fn read_schedules(value: toml::Value) -> anyhow::Result<Vec<Schedule>> {
+    let toml::Value::Array(items) = value else { bail!("schedule is not a list: write [[schedule]]") };
+    let read = |item| match toml_json(item) {
+        serde_json::Value::Object(members) => Ok(members),
+        _ => bail!("a schedule is not a table: write [[schedule]]"),
+    };
+    items.into_iter().map(read).collect()
+}
+
+/// TOML as JSON; an instant as its text.
+fn toml_json(value: toml::Value) -> serde_json::Value {
+    match value {
+        toml::Value::String(text) => text.into(),
+        toml::Value::Integer(n) => n.into(),
+        toml::Value::Float(n) => n.into(),
+        toml::Value::Boolean(b) => b.into(),
+        toml::Value::Datetime(at) => at.to_string().into(),
+        toml::Value::Array(items) => items.into_iter().map(toml_json).collect(),
+        toml::Value::Table(table) => table.into_iter().map(|(key, value)| (key, toml_json(value))).collect(),
+    }
 }
 
 fn toml_text(name: &str, value: &toml::Value) -> anyhow::Result<String> {
@@ -290,6 +330,12 @@ impl Settings {
             child_program: found.text("WINDLASS_CHILD_PROGRAM").unwrap_or(THIS_PROGRAM).into(),
             recycle: recycle(&found)?,
             limits: limits(&found)?,
+            schedules: found.1.clone(),
+            scheduler_listen: found.parse(
+                "WINDLASS_SCHEDULER_LISTEN",
+                "an address and a port such as 127.0.0.1:8003",
+                |_| true,
+            )?,
             log: found.text("WINDLASS_LOG").unwrap_or("info").to_owned(),
             log_format: found.parse("WINDLASS_LOG_FORMAT", "text or json", |_| true)?.unwrap_or(LogFormat::Text),
         })
@@ -456,10 +502,10 @@ fn percent(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn read(env: &[(&str, &str)], files: &[(&str, &str)]) -> anyhow::Result<Settings> {
+    pub(crate) fn read(env: &[(&str, &str)], files: &[(&str, &str)]) -> anyhow::Result<Settings> {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
             std::fs::write(dir.path().join(name), text).unwrap();

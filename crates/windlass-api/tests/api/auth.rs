@@ -12,7 +12,11 @@ fn with_keys(keys: &[&str]) -> Bench {
 }
 
 fn path_of(path: &str) -> String {
-    path.replace("{id}", "x").replace("{sha256}", "x").replace("{code}", "internal").replace("{queue}", "q")
+    path.replace("{id}", "x")
+        .replace("{sha256}", "x")
+        .replace("{code}", "internal")
+        .replace("{queue}", "q")
+        .replace("{name}", "x")
 }
 
 /// B01: the table is walked; what is not declared public needs a key.

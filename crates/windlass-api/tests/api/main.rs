@@ -11,6 +11,7 @@ mod errors;
 mod events;
 mod health;
 mod results;
+mod schedules;
 mod support;
 mod tasks;
 mod wire;

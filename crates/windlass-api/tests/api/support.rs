@@ -227,6 +227,11 @@ impl IsolatedKind for Picture {
     }
 }
 
+fn records() -> Arc<dyn windlass_store::records::Records> {
+    let clock = Arc::new(windlass_jobs::SystemClock);
+    Arc::new(windlass_store::records::SqliteRecords::in_memory(clock))
+}
+
 fn registry() -> Registry {
     let mut registry = Registry::new();
     registry.inline(Echo).isolated(Picture);
@@ -296,7 +301,15 @@ impl Bench {
             artifacts: Arc::new(FileArtifacts::new(dir.path())),
             results: Arc::new(FileResults::new(dir.path())),
         };
-        let api = Api { broker: broker.clone(), services, registry: registry(), worker: None, options };
+        let api = Api {
+            broker: broker.clone(),
+            services,
+            registry: registry(),
+            worker: None,
+            records: records(),
+            scheduler: None,
+            options,
+        };
         Self { app: router(api.clone()), api, broker, dir }
     }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -10,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use windlass_api::{Api, ApiOptions, Auth, KeyHash, generate_key, hash_key};
+use windlass_scheduler::{Counters, keep_copy};
 use windlass_worker::Health;
 
 use super::report;
@@ -31,6 +33,7 @@ impl Server {
         settings: &Settings,
         stores: &Stores,
         worker: Option<Health>,
+        scheduler: Option<Arc<Counters>>,
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         let api = Api {
@@ -38,6 +41,8 @@ impl Server {
             services: stores.services.clone(),
             registry: crate::kinds::registry(None),
             worker,
+            records: Arc::clone(&stores.records),
+            scheduler,
             options: ApiOptions { auth: auth(settings, address)?, ..ApiOptions::default() },
         };
         let (stop, stopped) = oneshot::channel();
@@ -119,7 +124,8 @@ pub(crate) async fn run(settings: &Settings, args: &ApiArgs, as_json: bool) -> a
     let stores = Stores::open(settings).await?;
     let mut signals = Signals::listen()?;
     let listener = bind(args.listen.unwrap_or(settings.listen)).await?;
-    let mut server = Server::on(listener, settings, &stores, None)?;
+    let mut server = Server::on(listener, settings, &stores, None, None)?;
+    let copying = stores.snapshot.as_ref().map(|file| keep_copy(Arc::clone(&stores.records), file));
     tracing::info!(api = %server.address(), store = stores.place, "API started");
     if as_json {
         report::json_line(&json!({ "api": server.address(), "store": stores.place }));
@@ -130,6 +136,9 @@ pub(crate) async fn run(settings: &Settings, args: &ApiArgs, as_json: bool) -> a
         signal = signals.next() => tracing::info!(signal, "stopping: open requests are answered"),
     }
     told.stopping();
+    if let Some(copying) = copying {
+        copying.abort();
+    }
     server.stop().await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -18,12 +18,13 @@ use windlass_worker::StoredResult;
 
 use super::{api, enqueue, report};
 use crate::cli::Demo;
+use crate::duties::Scheduling;
 use crate::runtime::{self, Signals, Stores};
 use crate::settings::Settings;
 
 pub(crate) async fn run(settings: &Settings, args: &Demo, as_json: bool) -> anyhow::Result<ExitCode> {
     let stores = Stores::embedded(settings).await?;
-    let registry = crate::kinds::registry(Some(&stores.broker));
+    let registry = crate::kinds::registry(Some(&stores));
     let mut signals = Signals::listen()?;
     let say = |text: String| {
         if !as_json {
@@ -39,7 +40,8 @@ pub(crate) async fn run(settings: &Settings, args: &Demo, as_json: bool) -> anyh
     let mut worker = stores.worker(settings, registry, queues, None)?;
     let listener = api::bind_near(settings.listen).await;
     let listener = listener.with_context(|| format!("the API cannot listen on {}", settings.listen))?;
-    let server = api::Server::on(listener, settings, &stores, Some(worker.health()))?;
+    let scheduling = Scheduling::start(settings, &stores).await?;
+    let server = api::Server::on(listener, settings, &stores, Some(worker.health()), Some(scheduling.counters()))?;
 
     let first = round(&stores, &jobs, as_json).await?;
     let mut files = Vec::new();
@@ -71,6 +73,7 @@ pub(crate) async fn run(settings: &Settings, args: &Demo, as_json: bool) -> anyh
         say(next_steps(&server, &second));
         runtime::work_until_signal(&mut worker, &mut signals, settings).await?;
     }
+    scheduling.stop().await;
     server.stop().await?;
     if !second.iter().all(|(record, _)| is_cached(record)) {
         bail!("the second round did not come from the result cache");

@@ -13,6 +13,8 @@ mod market;
 mod pdf;
 mod queues;
 mod report;
+mod schedule;
+mod scheduler;
 mod task;
 mod tasks;
 mod up;
@@ -31,7 +33,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Some(dir) = cli.data_dir {
         settings.data_dir = dir;
     }
-    let quiet = !matches!(cli.command, Command::Up(_) | Command::Worker(_) | Command::Api(_));
+    let quiet = !matches!(cli.command, Command::Up(_) | Command::Worker(_) | Command::Api(_) | Command::Scheduler);
     if quiet && settings.log == "info" {
         // A command that answers and ends speaks only of what goes wrong.
         "warn".clone_into(&mut settings.log);
@@ -44,6 +46,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(args) => up::run(&settings, &args, json).await,
         Command::Worker(args) => worker::run(&settings, &args, json).await,
         Command::Api(args) => api::run(&settings, &args, json).await,
+        Command::Scheduler => scheduler::run(&settings, json).await,
+        Command::Schedule(args) => schedule::run(&settings, args.verb, json).await,
         Command::Enqueue(args) => enqueue::run(&settings, *args, json).await,
         Command::Task(args) => task::run(&settings, &args, json).await,
         Command::Cancel { id } => control::cancel(&settings, &id, json).await,

@@ -1,4 +1,4 @@
-//! `windlass up`: the API and a worker in one process.
+//! `windlass up`: the API, a worker and a scheduler in one process.
 
 use std::process::ExitCode;
 
@@ -6,18 +6,20 @@ use serde_json::json;
 
 use super::{api, report};
 use crate::cli::Up;
+use crate::duties::Scheduling;
 use crate::runtime::{self, Signals, Stores};
 use crate::settings::Settings;
 
 pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow::Result<ExitCode> {
     crate::eviction::guard(settings).await?;
     let stores = Stores::open(settings).await?;
-    let registry = crate::kinds::registry(Some(&stores.broker));
+    let registry = crate::kinds::registry(Some(&stores));
     let queues = runtime::queues(&args.worker.queues, settings, &registry)?;
     let mut signals = Signals::listen()?;
     let listener = api::bind(args.api.listen.unwrap_or(settings.listen)).await?;
     let mut worker = stores.worker(settings, registry, queues, args.worker.slots)?;
-    let mut server = api::Server::on(listener, settings, &stores, Some(worker.health()))?;
+    let scheduling = Scheduling::start(settings, &stores).await?;
+    let mut server = api::Server::on(listener, settings, &stores, Some(worker.health()), Some(scheduling.counters()))?;
     tracing::info!(api = %server.address(), worker = worker.name(), store = stores.place, "up");
     if as_json {
         report::json_line(&json!({ "api": server.address(), "worker": worker.name(), "store": stores.place }));
@@ -26,6 +28,7 @@ pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow
         worked = runtime::work_until_signal(&mut worker, &mut signals, settings) => worked,
         error = server.ended() => return Err(error),
     };
+    scheduling.stop().await;
     server.stop().await?;
     worked?;
     Ok(ExitCode::SUCCESS)
