@@ -17,3 +17,4 @@ mod market;
 mod network;
 mod sharing;
 mod sheets;
+mod soak;

@@ -170,7 +170,11 @@ impl Runner {
             }
             Executor::Isolated => {
                 let args: Value = serde_json::from_str(&run.job.claimed.args).unwrap_or_default();
-                if self.in_place { self.in_place(run, args).await } else { self.in_child(run, &args).await }
+                if self.in_place {
+                    Box::pin(self.in_place(run, args)).await
+                } else {
+                    Box::pin(self.in_child(run, &args)).await
+                }
             }
         }
     }
@@ -286,7 +290,7 @@ impl Runner {
             Ok(permit) => permit,
             Err(ended) => return ended,
         };
-        let (mut stored, skipped) = match lead.hold(Box::pin(self.layered(run))).await {
+        let (mut stored, skipped) = match lead.hold(self.layered(run)).await {
             Ok(done) => done,
             Err(ended) => return ended,
         };

@@ -70,6 +70,8 @@ pub(crate) struct Settings {
     /// default 1024), `WINDLASS_BLOBS_MAX_MB` (the same, default 2048),
     /// `WINDLASS_ARTIFACT_TTL_HOURS` and `WINDLASS_BLOB_TTL_HOURS` (1–8,760, default 24).
     pub(crate) limits: windlass_store::Limits,
+    /// What a job in a child may write in all. `WINDLASS_CHILD_DISK_MIB`, 1–1,048,576, default 2,048.
+    pub(crate) child_disk_bytes: u64,
     /// What is logged, as a filter of the tracing crate. `WINDLASS_LOG`, default `info`.
     pub(crate) log: String,
     /// How it is logged: `text` or `json`. `WINDLASS_LOG_FORMAT`, default `text`.
@@ -138,6 +140,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_BLOBS_MAX_MB", "blobs_max_mb"),
     ("WINDLASS_ARTIFACT_TTL_HOURS", "artifact_ttl_hours"),
     ("WINDLASS_BLOB_TTL_HOURS", "blob_ttl_hours"),
+    ("WINDLASS_CHILD_DISK_MIB", "child_disk_mib"),
     ("WINDLASS_LOG", "log"),
     ("WINDLASS_LOG_FORMAT", "log_format"),
     ("REDIS_URL", "redis_url"),
@@ -284,6 +287,9 @@ impl Settings {
             grace: grace_s.map_or(windlass_worker::WorkerOptions::GRACE, Duration::from_secs),
             child_program: found.text("WINDLASS_CHILD_PROGRAM").unwrap_or(THIS_PROGRAM).into(),
             recycle: recycle(&found)?,
+            child_disk_bytes: found
+                .parse::<u64>("WINDLASS_CHILD_DISK_MIB", "1 to 1048576", |mib| (1..=1_048_576).contains(mib))?
+                .map_or(windlass_worker::Isolation::DISK_BYTES, |mib| mib * 1024 * 1024),
             limits: limits(&found)?,
             log: found.text("WINDLASS_LOG").unwrap_or("info").to_owned(),
             log_format: found.parse("WINDLASS_LOG_FORMAT", "text or json", |_| true)?.unwrap_or(LogFormat::Text),
