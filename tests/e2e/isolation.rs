@@ -43,7 +43,7 @@ fn children(pid: u64) -> Vec<u64> {
 }
 
 /// A number of /proc/PID/status.
-fn status(pid: u64, field: &str) -> Option<u64> {
+pub(crate) fn status(pid: u64, field: &str) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     text.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse().ok())
 }
@@ -298,4 +298,55 @@ fn doctor_tells_whether_a_worker_can_work() {
     check(self::home().with("WINDLASS_CHILD_PROGRAM", "/bin/true"), "sandbox");
     check(self::home().with("TMPDIR", "/proc/nowhere"), "scratch");
     check(Home::embedded().with("REDIS_URL", "redis://127.0.0.1:1"), "store");
+}
+
+/// What a job says on its error output is in its own error at most, never in that of the next job
+/// of the same child.
+#[test]
+fn a_childs_words_stay_with_their_job() {
+    let home = home();
+    let _worker = home.worker("probe", &["--slots", "1"]);
+    for _ in 0..5 {
+        let child = noop(&home)["child"].clone();
+        home.wait_for(&crash(&home, "whisper"), "success");
+        let kept = noop(&home);
+        assert_eq!(kept["child"], child, "the same child runs them");
+        home.wait_for(&crash(&home, "whisper"), "success");
+        let task = home.wait_for(&crash(&home, "exit"), "failure");
+        let error = task["error"].to_string();
+        assert!(error.contains("exit status: 7") && !error.contains("secret"), "{error}");
+    }
+}
+
+/// F44: the limit of one file is the kernel's; the sum of many is ours.
+#[test]
+fn f44_a_job_that_writes_too_much_in_all_is_killed() {
+    let home = home().with("WINDLASS_CHILD_DISK_MIB", "8");
+    let mut worker = home.worker("probe", &["--slots", "1"]);
+    let task = home.wait_for(&crash(&home, "many_files"), "failure");
+    assert_eq!(task["error"]["code"], "disk_limit", "{task:#}");
+    noop(&home);
+    assert!(worker.is_up(), "{}", worker.log());
+}
+
+/// F15: a handler that ignores its cancellation. The job is cancelled within 1 s of the call of the
+/// API, its child is killed, and the slot is used again.
+#[test]
+fn f15_who_ignores_a_cancel_is_killed() {
+    let home = home();
+    let (_up, url) = home.serve(&["up", "--queues", "probe", "--slots", "1"]);
+    let direct = Direct::to(&home, "probe");
+    noop(&home);
+    let id = once(&home, "probe.crash", &json!({ "how": "loop" }), &["--timeout", "1h"]);
+    let job: windlass_jobs::JobId = id.parse().unwrap();
+    direct.wait_running(&job);
+    let busy = children(worker_pid(&home));
+    let begun = Instant::now();
+    ureq::delete(format!("{url}/api/tasks/{id}")).call().unwrap();
+    wait(SOON, "it is cancelled", || direct.get(&job).state == windlass_jobs::State::Cancelled);
+    let took = begun.elapsed();
+    wait(SOON, "its child is gone", || busy.iter().all(|pid| status(*pid, "PPid:").is_none()));
+    eprintln!("cancelled {took:?} after the call");
+    assert!(took < Duration::from_secs(1), "cancelled after {took:?}");
+    noop(&home);
 }

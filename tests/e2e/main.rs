@@ -18,3 +18,4 @@ mod network;
 mod schedules;
 mod sharing;
 mod sheets;
+mod soak;

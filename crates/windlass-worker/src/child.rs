@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, Signal};
 use windlass_jobs::{Outcome, Progress};
 
-use crate::frame::{FromChild, ToChild, Wear, encode, read_request};
+use crate::frame::{END_OF_WORDS, FromChild, ToChild, Wear, encode, read_request};
 use crate::kind::RunContext;
 use crate::registry::Registry;
 use crate::run::panic_text;
@@ -71,6 +71,8 @@ fn serve(registry: &Registry) -> std::io::Result<()> {
         std::env::set_current_dir(&request.dir)?;
         let (outcome, panicked) = run(registry, &request, &frames);
         let wear = Wear { panicked, ..wear(status.as_mut()) };
+        // A handler that closed it is replaced with its child.
+        let _ = std::io::stderr().write_all(END_OF_WORDS);
         match encode(&FromChild::Answer { outcome, wear }) {
             Ok(bytes) => write_bytes(&frames, &bytes)?,
             Err(bytes) => write(&frames, &FromChild::TooLarge { bytes })?,

@@ -16,6 +16,10 @@ use crate::sandbox::Sandbox;
 /// The longest frame: the largest args or result, and room around them.
 pub(crate) const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 
+/// What a child writes to its error output after each job, so that the parent knows where the next
+/// one's words begin.
+pub(crate) const END_OF_WORDS: &[u8] = b"\0\x04windlass\x04\0";
+
 /// One job, for a child.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ToChild {

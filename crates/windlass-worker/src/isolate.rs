@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use windlass_jobs::{Outcome, Progress, Reason, RunError, millis};
 
-use crate::frame::{FromChild, ToChild, Wear, encode, read_frame};
+use crate::frame::{END_OF_WORDS, FromChild, ToChild, Wear, encode, read_frame};
 use crate::policy::Ended;
 use crate::pool::Pool;
 use crate::recycle::Recycle;
@@ -37,9 +37,15 @@ pub struct Isolation {
     pub scratch: PathBuf,
     /// When a child is used again.
     pub recycle: Recycle,
+    /// What a job may write into its directory in all, in bytes on disk; looked at twice a second,
+    /// over it the child is killed. Default [`Isolation::DISK_BYTES`].
+    pub disk_bytes: u64,
 }
 
 impl Isolation {
+    /// Default of [`Isolation::disk_bytes`]: as much as the largest file.
+    pub const DISK_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
     /// Defaults; children are started as `program args…`.
     #[must_use]
     pub fn new(program: PathBuf, args: &[&str]) -> Self {
@@ -48,6 +54,7 @@ impl Isolation {
             args: args.iter().map(Into::into).collect(),
             scratch: std::env::temp_dir(),
             recycle: Recycle::default(),
+            disk_bytes: Self::DISK_BYTES,
         }
     }
 
@@ -101,6 +108,8 @@ pub(crate) enum Talk {
     Answered {
         outcome: Outcome,
         wear: Wear,
+        /// All it wrote to its error output has been read: nothing of it reaches the next job.
+        read_out: bool,
     },
     /// It ended before it had read the job: nothing the job did.
     NotBegun(Ended),
@@ -167,7 +176,11 @@ impl Pipes {
             }
         };
         match heard {
-            Ok(Some(FromChild::Answer { outcome, wear })) => Talk::Answered { outcome, wear },
+            Ok(Some(FromChild::Answer { outcome, wear })) => {
+                let rest = read_out(&mut self.errors, &mut said);
+                let read_out = tokio::time::timeout(LAST_BREATH, rest).await.unwrap_or(false);
+                Talk::Answered { outcome, wear, read_out }
+            }
             Ok(Some(FromChild::TooLarge { bytes })) => Talk::Failed(too_large(bytes)),
             Ok(_) => {
                 let ended = self.last_words(&mut said).await;
@@ -214,6 +227,18 @@ async fn listen(from: &mut ChildStderr, said: &mut Vec<u8>) {
         let over = said.len().saturating_sub(MAX_STDERR_BYTES);
         said.drain(..over);
     }
+}
+
+/// Reads to the end of the job's words; false when there are no more without it.
+async fn read_out(from: &mut ChildStderr, said: &mut Vec<u8>) -> bool {
+    let mut part = [0; 4096];
+    while !said.ends_with(END_OF_WORDS) {
+        let Ok(n @ 1..) = from.read(&mut part).await else { return false };
+        said.extend_from_slice(&part[..n]);
+        let over = said.len().saturating_sub(MAX_STDERR_BYTES);
+        said.drain(..over);
+    }
+    true
 }
 
 /// [`listen`], and then nothing for ever.

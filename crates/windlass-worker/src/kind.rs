@@ -167,8 +167,10 @@ pub trait InlineKind: Send + Sync + 'static {
         None
     }
 
-    /// Everything wrong with well-formed args; empty when they are right.
-    fn check(&self, args: &Self::Args) -> Vec<Violation>;
+    /// Everything wrong with well-formed args; empty when they are right. Default: nothing is.
+    fn check(&self, _args: &Self::Args) -> Vec<Violation> {
+        Vec::new()
+    }
 
     /// Does the work. Must not block the thread.
     async fn run(&self, args: Self::Args, ctx: &dyn RunContext) -> Outcome;

@@ -11,10 +11,12 @@ mod cache;
 mod canary;
 mod child;
 mod control;
+mod disk;
 mod frame;
 mod health;
 mod isolate;
 mod kind;
+mod middleware;
 mod pins;
 mod policy;
 mod pool;
@@ -26,6 +28,7 @@ mod run;
 mod sandbox;
 mod source;
 mod syscalls;
+mod testing;
 mod watchdog;
 mod worker;
 
@@ -33,12 +36,14 @@ pub use child::child_main;
 pub use health::{Condition, Health, HealthLimits};
 pub use isolate::Isolation;
 pub use kind::{InlineKind, Inputs, IsolatedKind, KindSpec, RunContext, decode_args, schema_of};
+pub use middleware::{Handler, RunReply, RunRequest};
 pub use pins::{Housekeeper, release_ended};
 pub use recycle::Recycle;
 pub use registry::{Executor, Registry};
 pub use result::{StoredArtifact, StoredResult};
 pub use sandbox::Sandbox;
 pub use schemars;
+pub use testing::{TestFile, TestRun, TestWorker};
 pub use worker::{Error, Share, Worker, WorkerOptions};
 
 /// A number in 0.0–1.0, to spread waits.

@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use windlass_jobs::{Outcome, Progress};
 
+use crate::disk;
 use crate::frame::Wear;
 use crate::isolate::{Isolation, JobFacts, Pipes, Talk, failed};
 use crate::policy::Ended;
@@ -303,17 +304,27 @@ impl Seat {
     /// Runs the job. When this future is dropped the child is killed with the seat.
     pub(crate) async fn run(&mut self, job: &JobFacts<'_>, say: impl Fn(Progress)) -> Result<Outcome, Ended> {
         self.reusable = false;
+        let (dir, most) = (self.dir(), self.pool.isolation.disk_bytes);
+        let talk = self.talk_it_over(job, &say);
+        tokio::select! {
+            biased;
+            ended = talk => ended,
+            ended = disk::overrun(&dir, most) => Err(ended),
+        }
+    }
+
+    async fn talk_it_over(&mut self, job: &JobFacts<'_>, say: impl Fn(Progress)) -> Result<Outcome, Ended> {
         match self.talk(job, &say).await {
             // It had died of something else, such as a machine out of memory: another one, once.
             Talk::NotBegun(_) => {
                 self.replace().await?;
                 match self.talk(job, &say).await {
                     Talk::NotBegun(ended) | Talk::Failed(ended) => Err(ended),
-                    Talk::Answered { outcome, wear } => Ok(self.answered(outcome, wear)),
+                    Talk::Answered { outcome, wear, read_out } => Ok(self.answered(outcome, wear, read_out)),
                 }
             }
             Talk::Failed(ended) => Err(ended),
-            Talk::Answered { outcome, wear } => Ok(self.answered(outcome, wear)),
+            Talk::Answered { outcome, wear, read_out } => Ok(self.answered(outcome, wear, read_out)),
         }
     }
 
@@ -322,7 +333,7 @@ impl Seat {
         self.child().pipes.talk(job, &dir, |sandbox| pool.note(sandbox), say).await
     }
 
-    fn answered(&mut self, outcome: Outcome, wear: Wear) -> Outcome {
+    fn answered(&mut self, outcome: Outcome, wear: Wear, read_out: bool) -> Outcome {
         let jobs = {
             let child = self.child();
             child.jobs += 1;
@@ -332,7 +343,7 @@ impl Seat {
         if let Some(why) = worn {
             tracing::debug!(jobs, rss_bytes = wear.peak_rss_bytes, ?why, "child is replaced");
         }
-        self.reusable = worn.is_none();
+        self.reusable = worn.is_none() && read_out;
         outcome
     }
 

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
+use tower::{Layer, Service};
 use windlass_jobs::catalogue::{KindInfo, MAX_SCHEMA_BYTES};
 use windlass_jobs::{Outcome, RunError, Timestamp, Violation};
 use windlass_store::Services;
 
 use crate::kind::{InlineKind, Inputs, IsolatedKind, KindSpec, RunContext, decode_args};
+use crate::middleware::{Handler, Layers, RunReply, RunRequest};
 use crate::result::StoredResult;
 
 /// Where a kind runs.
@@ -154,6 +156,7 @@ pub(crate) fn refused(violations: &[Violation]) -> Outcome {
 #[derive(Clone, Default)]
 pub struct Registry {
     kinds: BTreeMap<String, Arc<dyn AnyKind>>,
+    layers: Layers,
 }
 
 impl Registry {
@@ -190,6 +193,36 @@ impl Registry {
             );
         }
         self
+    }
+
+    /// Puts a tower layer around every run of every kind; the first added is the outermost. See
+    /// [`RunRequest`] for what it sees. An error of its service is a failed run that is retried.
+    ///
+    /// ```
+    /// # use windlass_worker::{Handler, Registry, RunReply, RunRequest};
+    /// use tower::ServiceExt as _;
+    /// let mut registry = Registry::new();
+    /// registry.layer(tower::layer::layer_fn(|inner: Handler| {
+    ///     inner.map_response(|reply: RunReply| {
+    ///         println!("done: {}", reply.is_done());
+    ///         reply
+    ///     })
+    /// }));
+    /// registry.layer(tower::limit::ConcurrencyLimitLayer::new(3));
+    /// ```
+    pub fn layer<L>(&mut self, layer: L) -> &mut Self
+    where
+        L: Layer<Handler> + Send + Sync + 'static,
+        L::Service: Service<RunRequest, Response = RunReply> + Clone + Send + Sync + 'static,
+        <L::Service as Service<RunRequest>>::Error: std::fmt::Display,
+        <L::Service as Service<RunRequest>>::Future: Send + 'static,
+    {
+        self.layers.add(layer);
+        self
+    }
+
+    pub(crate) fn layers(&self) -> &Layers {
+        &self.layers
     }
 
     /// The fixed facts of a kind, by name or alias.

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::path::{Component, Path};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tower::Service;
+use tower::{Service, ServiceExt as _};
 use windlass_jobs::command::{Claimed, Finish, decode_options, effective_max_attempts};
-use windlass_jobs::{ArtifactFile, Done, Options, Outcome, Progress, Queue, Reason, RunError};
+use windlass_jobs::{ArtifactFile, Done, Lease, Options, Outcome, Progress, Queue, Reason, RunError};
 use windlass_store::{Digest, Services};
 
 use crate::admission::{Admission, Need, Permit, Refusal};
@@ -24,6 +24,7 @@ use crate::cache::{self, Lead, Sought};
 use crate::control::Stop;
 use crate::isolate::JobFacts;
 use crate::kind::{KindSpec, RunContext};
+use crate::middleware::{Handler, RunRequest, done_without_files};
 use crate::policy::{Attempts, Ended, settle};
 use crate::pool::Pool;
 use crate::pump::{Job, Report};
@@ -35,7 +36,11 @@ use crate::watchdog::Watchdog;
 pub(crate) struct Runner {
     pub(crate) registry: Registry,
     pub(crate) services: Services,
+    /// The layers of one's own around every run, if there are any.
+    pub(crate) handler: Option<Handler>,
     pub(crate) pool: Arc<Pool>,
+    /// Isolated kinds run in this process: for unit tests.
+    pub(crate) in_place: bool,
     pub(crate) watchdog: Arc<Watchdog>,
     pub(crate) queues: Vec<Queue>,
     pub(crate) park_after: Duration,
@@ -67,79 +72,115 @@ impl Service<Task<Job>> for RunService {
 }
 
 /// One job with everything about it decoded.
-struct Run<'a> {
-    job: &'a Job,
-    kind: &'a dyn AnyKind,
-    options: &'a Options,
+pub(crate) struct Run {
+    pub(crate) job: Job,
+    kind: Arc<dyn AnyKind>,
+    options: Options,
     soft: Instant,
-    deadline: Instant,
+    pub(crate) deadline: Instant,
     /// How far it said it is: the bits of an `f32`.
     percent: AtomicU32,
+    /// Its soft limit has passed, and that was said.
+    warned: AtomicBool,
+    reports: mpsc::UnboundedSender<Report>,
 }
 
-impl Run<'_> {
-    fn spec(&self) -> &KindSpec {
+impl Run {
+    pub(crate) fn spec(&self) -> &KindSpec {
         self.kind.spec()
     }
 
-    fn say(&self, reports: &mpsc::UnboundedSender<Report>, progress: Progress) {
+    fn say(&self, progress: Progress) {
         self.percent.store(progress.percent.to_bits(), Ordering::Relaxed);
-        let _ = reports.send(Report::Progress { queue: self.job.queue, lease: self.job.claimed.lease, progress });
+        let _ = self.reports.send(Report::Progress { queue: self.job.queue, lease: self.job.claimed.lease, progress });
     }
 }
 
 impl Runner {
     /// Never panics and never fails to answer: a slot is freed by the report alone.
-    async fn run(&self, job: Job) -> Report {
-        let claimed = &job.claimed;
-        let (ended, attempts) = match AssertUnwindSafe(self.run_known(&job)).catch_unwind().await {
+    pub(crate) async fn run(self: Arc<Self>, job: Job) -> Report {
+        let (queue, lease) = (job.queue, job.claimed.lease);
+        let kind = job.claimed.kind.clone();
+        let mut attempts = self.attempts(&job.claimed, None);
+        let ended = match AssertUnwindSafe(self.run_known(job, &mut attempts)).catch_unwind().await {
             Ok(ended) => ended,
             Err(panic) => {
                 let error = RunError::new("panicked", panic_text(panic.as_ref()));
-                (Ended::Failed { reason: Reason::Error, error, after: None }, self.attempts(claimed, None))
+                Ended::Failed { reason: Reason::Error, error, after: None }
             }
         };
         if let Ended::Held(need) = ended {
-            return Report::Held { queue: job.queue, lease: claimed.lease, need };
+            return Report::Held { queue, lease, need };
         }
-        self.log(&job, &ended);
+        self.log(queue, lease, &kind, &ended);
         let settle = settle(ended, &attempts, crate::random());
-        Report::Finish { queue: job.queue, finish: Finish { lease: claimed.lease, settle } }
+        Report::Finish { queue, finish: Finish { lease, settle } }
     }
 
-    async fn run_known(&self, job: &Job) -> (Ended, Attempts) {
+    async fn run_known(self: &Arc<Self>, job: Job, attempts: &mut Attempts) -> Ended {
         let claimed = &job.claimed;
         let options = match decode_options(claimed) {
             Ok(options) => options,
-            Err(message) => return (undecodable(message), self.attempts(claimed, None)),
+            Err(message) => return undecodable(message),
         };
-        let attempts = self.attempts(claimed, Some(&options));
+        *attempts = self.attempts(claimed, Some(&options));
         if claimed.kind.is_empty() {
-            return (undecodable("the job's record has no kind"), attempts);
+            return undecodable("the job's record has no kind");
         }
         let Some(kind) = self.registry.get(&claimed.kind) else {
             tracing::warn!(kind = %claimed.kind, queue = %self.queues[job.queue], "unknown kind: left to other workers for 5 s");
-            return (Ended::UnknownKind { park_after: self.park_after }, attempts);
+            return Ended::UnknownKind { park_after: self.park_after };
         };
         let limit = options.timeout.unwrap_or(kind.spec().timeout);
         let now = Instant::now();
-        let run = Run {
-            job,
-            kind: kind.as_ref(),
-            options: &options,
+        let run = Arc::new(Run {
             soft: now + soft_limit(limit, kind.spec().soft_timeout),
             deadline: now + limit,
+            kind: Arc::clone(kind),
+            options,
             percent: AtomicU32::new(0),
-        };
-        let ended = match kind.executor() {
+            warned: AtomicBool::new(false),
+            reports: self.reports.clone(),
+            job,
+        });
+        match run.kind.executor() {
             Executor::Inline => self.inline(&run).await,
             Executor::Isolated => self.isolated(&run).await,
-        };
-        (ended, attempts)
+        }
+    }
+
+    /// The run's work, with the layers of one's own around it.
+    async fn layered(self: &Arc<Self>, run: &Arc<Run>) -> Result<(StoredResult, bool), Ended> {
+        let Some(handler) = &self.handler else { return self.work(run).await };
+        let request = RunRequest { run: Arc::clone(run), runner: Arc::clone(self) };
+        match self.within_limits(run, handler.clone().oneshot(request)).await? {
+            Ok(reply) => reply.0,
+            Err(never) => match never {},
+        }
+    }
+
+    /// The run's work itself.
+    pub(crate) async fn work(&self, run: &Arc<Run>) -> Result<(StoredResult, bool), Ended> {
+        match run.kind.executor() {
+            Executor::Inline => {
+                let context = RunningContext(Arc::clone(run));
+                let handler = run.kind.run_inline(&run.job.claimed.args, &context);
+                let handler = self.watchdog.watch(run.spec().name, run.job.claimed.lease, handler);
+                done_without_files(self.within_limits(run, handler).await?)
+            }
+            Executor::Isolated => {
+                let args: Value = serde_json::from_str(&run.job.claimed.args).unwrap_or_default();
+                if self.in_place {
+                    Box::pin(self.in_place(run, args)).await
+                } else {
+                    Box::pin(self.in_child(run, &args)).await
+                }
+            }
+        }
     }
 
     /// Takes what the job needs beside its slot, where that is bounded.
-    fn admit(&self, run: &Run<'_>) -> Result<Option<Permit>, Ended> {
+    fn admit(&self, run: &Arc<Run>) -> Result<Option<Permit>, Ended> {
         if self.admission.is_free() {
             return Ok(None);
         }
@@ -171,7 +212,7 @@ impl Runner {
         }
     }
 
-    async fn inline(&self, run: &Run<'_>) -> Ended {
+    async fn inline(self: &Arc<Self>, run: &Arc<Run>) -> Ended {
         // Args that are no JSON are refused by the kind itself.
         let args = run.spec().cache_ttl.and_then(|_| serde_json::from_str::<Value>(&run.job.claimed.args).ok());
         let lead = match &args {
@@ -186,56 +227,47 @@ impl Runner {
             Ok(permit) => permit,
             Err(ended) => return ended,
         };
-        let context = InlineContext { run, reports: &self.reports };
-        let handler = run.kind.run_inline(&run.job.claimed.args, &context);
-        let handler = self.watchdog.watch(run.spec().name, run.job.claimed.lease, handler);
-        match lead.hold(self.within_limits(run, handler)).await {
-            Err(ended) => ended,
-            Ok(Outcome::Done(done)) if !done.artifacts.is_empty() => ended_of(Outcome::fatal(
-                "no_directory",
-                "a kind that runs inside the worker has no directory for artifacts",
-            )),
-            Ok(Outcome::Done(done)) => {
-                let stored = StoredResult { value: done.value, ..StoredResult::default() };
-                lead.keep(&stored).await;
-                match stored.value {
-                    Value::Null => Ended::Done { result: None, skipped: done.skipped },
-                    _ => done_with(&stored, done.skipped),
-                }
-            }
-            Ok(other) => ended_of(other),
+        let (stored, skipped) = match lead.hold(self.layered(run)).await {
+            Ok(done) => done,
+            Err(ended) => return ended,
+        };
+        lead.keep(&stored).await;
+        match stored.value {
+            Value::Null => Ended::Done { result: None, skipped },
+            _ => done_with(&stored, skipped),
         }
     }
 
     /// Waits for a run's work, warns when its soft limit passes, and gives it up at the hard one
     /// or when it should stop: what is dropped then ends with it.
-    async fn within_limits<T>(&self, run: &Run<'_>, work: impl Future<Output = T>) -> Result<T, Ended> {
+    async fn within_limits<T>(&self, run: &Arc<Run>, work: impl Future<Output = T>) -> Result<T, Ended> {
         let mut work = std::pin::pin!(work);
-        let mut warned = false;
         loop {
+            let warned = run.warned.load(Ordering::Relaxed);
             tokio::select! {
                 biased;
                 out = &mut work => return Ok(out),
                 stop = run.job.control.stopped() => return Err(stopped(stop)),
                 () = tokio::time::sleep_until(run.deadline.into()) => return Err(timed_out(run)),
                 () = tokio::time::sleep_until(run.soft.into()), if !warned => {
-                    warned = true;
-                    self.warn_slow(run);
+                    if !run.warned.swap(true, Ordering::Relaxed) {
+                        self.warn_slow(run);
+                    }
                 }
             }
         }
     }
 
-    fn warn_slow(&self, run: &Run<'_>) {
+    fn warn_slow(&self, run: &Arc<Run>) {
         let claimed = &run.job.claimed;
         let left_ms = run.deadline.saturating_duration_since(Instant::now()).as_millis();
         let queue = &self.queues[run.job.queue];
         tracing::warn!(job = %claimed.lease.ulid, %queue, kind = %claimed.kind, left_ms, "run over its soft limit");
         let percent = f32::from_bits(run.percent.load(Ordering::Relaxed));
-        run.say(&self.reports, Progress::new(percent, "over the soft time limit"));
+        run.say(Progress::new(percent, "over the soft time limit"));
     }
 
-    async fn isolated(&self, run: &Run<'_>) -> Ended {
+    async fn isolated(self: &Arc<Self>, run: &Arc<Run>) -> Ended {
         let args: Value = match serde_json::from_str(&run.job.claimed.args) {
             Ok(args) => args,
             Err(e) => return undecodable(format!("args: {e}")),
@@ -258,7 +290,7 @@ impl Runner {
             Ok(permit) => permit,
             Err(ended) => return ended,
         };
-        let (mut stored, skipped) = match lead.hold(Box::pin(self.isolated_miss(run, &args))).await {
+        let (mut stored, skipped) = match lead.hold(self.layered(run)).await {
             Ok(done) => done,
             Err(ended) => return ended,
         };
@@ -270,7 +302,7 @@ impl Runner {
     }
 
     /// Lays the inputs, runs the child, keeps the artifacts. The directory goes in every case.
-    async fn isolated_miss(&self, run: &Run<'_>, args: &Value) -> Result<(StoredResult, bool), Ended> {
+    async fn in_child(&self, run: &Arc<Run>, args: &Value) -> Result<(StoredResult, bool), Ended> {
         let inputs = run.kind.inputs(args);
         let mut seat = self.pool.seat().await?;
         let dir = seat.dir();
@@ -288,7 +320,7 @@ impl Runner {
             deadline: run.deadline,
             peak_memory_bytes: inputs.peak_memory_bytes,
         };
-        let say = |progress: Progress| run.say(&self.reports, progress);
+        let say = |progress: Progress| run.say(progress);
         let outcome = self.within_limits(run, seat.run(&facts, say)).await??;
         let kept = match outcome {
             Outcome::Done(done) => self.keep_all(done, &seat.dir()).await,
@@ -296,6 +328,27 @@ impl Runner {
         };
         seat.leave().await;
         kept
+    }
+
+    /// What a child does, in this process: for unit tests, where a handler is trusted.
+    async fn in_place(&self, run: &Arc<Run>, args: Value) -> Result<(StoredResult, bool), Ended> {
+        let dir = tempfile::tempdir().map_err(|e| storage("private directory", &e))?;
+        for part in ["in", "out"] {
+            std::fs::create_dir(dir.path().join(part)).map_err(|e| storage("private directory", &e))?;
+        }
+        for blob in &run.kind.inputs(&args).blobs {
+            self.lay(blob, dir.path()).await?;
+        }
+        let (kind, at, context) = (Arc::clone(&run.kind), dir.path().to_owned(), RunningContext(Arc::clone(run)));
+        let work = tokio::task::spawn_blocking(move || kind.run_isolated(&args, &at, &context));
+        match self.within_limits(run, work).await? {
+            Ok(Outcome::Done(done)) => self.keep_all(done, dir.path()).await,
+            Ok(other) => Err(ended_of(other)),
+            Err(panic) => {
+                let text = panic.try_into_panic().map_or_else(|e| e.to_string(), |panic| panic_text(panic.as_ref()));
+                Err(ended_of(Outcome::retry("panicked", text)))
+            }
+        }
     }
 
     async fn keep_all(&self, done: Done, dir: &Path) -> Result<(StoredResult, bool), Ended> {
@@ -332,14 +385,13 @@ impl Runner {
         Ok(StoredArtifact { name, media_type, blob: digest.to_string(), bytes })
     }
 
-    fn log(&self, job: &Job, ended: &Ended) {
-        let claimed = &job.claimed;
-        let queue = &self.queues[job.queue];
+    fn log(&self, queue: usize, lease: Lease, kind: &str, ended: &Ended) {
+        let queue = &self.queues[queue];
         match ended {
             Ended::Failed { reason, error, .. } | Ended::Fatal { reason, error } => {
-                tracing::warn!(job = %claimed.lease.ulid, %queue, kind = %claimed.kind, %reason, %error, "run failed");
+                tracing::warn!(job = %lease.ulid, %queue, %kind, %reason, %error, "run failed");
             }
-            _ => tracing::debug!(job = %claimed.lease.ulid, %queue, kind = %claimed.kind, "run ended"),
+            _ => tracing::debug!(job = %lease.ulid, %queue, %kind, "run ended"),
         }
     }
 }
@@ -364,7 +416,7 @@ fn soft_limit(hard: Duration, of_kind: Option<Duration>) -> Duration {
     of_kind.map_or(hard / 5 * 4, |soft| soft.min(hard))
 }
 
-fn ended_of(outcome: Outcome) -> Ended {
+pub(crate) fn ended_of(outcome: Outcome) -> Ended {
     match outcome {
         Outcome::Done(done) => Ended::Done { result: Some(done.value.to_string()), skipped: done.skipped },
         Outcome::Retry { after, error } => Ended::Failed { reason: Reason::Error, error, after },
@@ -381,7 +433,7 @@ fn done_with(result: &StoredResult, skipped: bool) -> Ended {
     }
 }
 
-fn fatal(code: &str, message: String) -> Ended {
+pub(crate) fn fatal(code: &str, message: String) -> Ended {
     Ended::Fatal { reason: Reason::Error, error: RunError::new(code, message) }
 }
 
@@ -403,7 +455,7 @@ fn stopped(stop: Stop) -> Ended {
     }
 }
 
-fn timed_out(run: &Run<'_>) -> Ended {
+fn timed_out(run: &Arc<Run>) -> Ended {
     let limit = run.options.timeout.unwrap_or(run.spec().timeout);
     let error = RunError::new("timeout", format!("the run was ended after its limit of {} ms", limit.as_millis()));
     Ended::Failed { reason: Reason::Timeout, error, after: None }
@@ -416,27 +468,24 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or_else(|| "the handler panicked".to_owned())
 }
 
-/// What an inline run may say and ask.
-struct InlineContext<'a> {
-    run: &'a Run<'a>,
-    reports: &'a mpsc::UnboundedSender<Report>,
-}
+/// What a run in this process may say and ask.
+struct RunningContext(Arc<Run>);
 
-impl RunContext for InlineContext<'_> {
+impl RunContext for RunningContext {
     fn progress(&self, percent: f32, message: &str) {
-        self.run.say(self.reports, Progress::new(percent, message));
+        self.0.say(Progress::new(percent, message));
     }
     fn cancelled(&self) -> bool {
-        self.run.job.control.why().is_some()
+        self.0.job.control.why().is_some()
     }
     fn remaining(&self) -> Duration {
-        self.run.deadline.saturating_duration_since(Instant::now())
+        self.0.deadline.saturating_duration_since(Instant::now())
     }
     fn over_soft_limit(&self) -> bool {
-        Instant::now() >= self.run.soft
+        Instant::now() >= self.0.soft
     }
     fn attempt(&self) -> u32 {
-        self.run.job.claimed.failures + 1
+        self.0.job.claimed.failures + 1
     }
 }
 

@@ -171,6 +171,8 @@ impl Worker {
             tokio::spawn(try_child(Arc::clone(&pool)));
         }
         let runner = Runner {
+            handler: registry.layers().around_work(),
+            in_place: false,
             registry,
             services,
             pool,

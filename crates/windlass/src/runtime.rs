@@ -106,7 +106,8 @@ impl Stores {
 /// How the children of this process are started: they are this program.
 pub(crate) fn isolation(settings: &Settings) -> Isolation {
     let recycle = settings.recycle.clone();
-    Isolation { recycle, ..Isolation::new(settings.child_program.clone(), &[crate::CHILD_ARG]) }
+    let disk_bytes = settings.child_disk_bytes;
+    Isolation { recycle, disk_bytes, ..Isolation::new(settings.child_program.clone(), &[crate::CHILD_ARG]) }
 }
 
 /// The queues to serve: asked for, else from the settings, else those of all kinds.

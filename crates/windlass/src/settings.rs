@@ -77,6 +77,8 @@ pub(crate) struct Settings {
     pub(crate) schedules: Vec<serde_json::Map<String, serde_json::Value>>,
     /// Where a scheduler says how it is. `WINDLASS_SCHEDULER_LISTEN`; default nowhere.
     pub(crate) scheduler_listen: Option<SocketAddr>,
+    /// What a job in a child may write in all. `WINDLASS_CHILD_DISK_MIB`, 1–1,048,576, default 2,048.
+    pub(crate) child_disk_bytes: u64,
     /// What is logged, as a filter of the tracing crate. `WINDLASS_LOG`, default `info`.
     pub(crate) log: String,
     /// How it is logged: `text` or `json`. `WINDLASS_LOG_FORMAT`, default `text`.
@@ -147,6 +149,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_BLOBS_MAX_MB", "blobs_max_mb"),
     ("WINDLASS_ARTIFACT_TTL_HOURS", "artifact_ttl_hours"),
     ("WINDLASS_BLOB_TTL_HOURS", "blob_ttl_hours"),
+    ("WINDLASS_CHILD_DISK_MIB", "child_disk_mib"),
     ("WINDLASS_LOG", "log"),
     ("WINDLASS_LOG_FORMAT", "log_format"),
     ("REDIS_URL", "redis_url"),
@@ -329,6 +332,9 @@ impl Settings {
             grace: grace_s.map_or(windlass_worker::WorkerOptions::GRACE, Duration::from_secs),
             child_program: found.text("WINDLASS_CHILD_PROGRAM").unwrap_or(THIS_PROGRAM).into(),
             recycle: recycle(&found)?,
+            child_disk_bytes: found
+                .parse::<u64>("WINDLASS_CHILD_DISK_MIB", "1 to 1048576", |mib| (1..=1_048_576).contains(mib))?
+                .map_or(windlass_worker::Isolation::DISK_BYTES, |mib| mib * 1024 * 1024),
             limits: limits(&found)?,
             schedules: found.1.clone(),
             scheduler_listen: found.parse(

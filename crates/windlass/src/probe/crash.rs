@@ -47,6 +47,12 @@ enum How {
     Disk,
     /// Writes 64 MiB.
     DiskFill,
+    /// Writes files of 1 MiB without end, slowly.
+    ManyFiles,
+    /// Says something on the error output, and succeeds.
+    Whisper,
+    /// Ends its process without a word.
+    Exit,
     /// Answers 2 MB.
     BigResult,
     /// Answers 20 MB, more than a frame holds.
@@ -102,6 +108,12 @@ impl IsolatedKind for Crash {
             }
             How::Disk => written(write_past_limit(dir)),
             How::DiskFill => written(fill(dir)),
+            How::ManyFiles => written(many_files(dir)),
+            How::Whisper => {
+                eprint!("a secret of this job");
+                done(true.into())
+            }
+            How::Exit => std::process::exit(7),
             How::BigResult => done("x".repeat(2_000_000).into()),
             How::HugeResult => done("x".repeat(20_000_000).into()),
             How::Thread => leave_a_thread(),
@@ -182,6 +194,15 @@ fn write_past_limit(dir: &Path) -> std::io::Result<()> {
     let mut file = File::create(dir.join("out/large"))?;
     file.seek(SeekFrom::Start(1 << 40))?;
     file.write_all(b"x")
+}
+
+/// A million files, if nobody minds.
+fn many_files(dir: &Path) -> std::io::Result<()> {
+    for n in 0..1_000_000 {
+        std::fs::write(dir.join(format!("out/{n}")), vec![1; 1 << 20])?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 fn fill(dir: &Path) -> std::io::Result<()> {
