@@ -24,7 +24,7 @@ use windlass_jobs::command::{
     Ack, Cancel, Claim, Claimed, Counts, Enqueued, Exchange, Exchanged, Filter, Finish, Found, Page, Settle, WorkerInfo,
 };
 use windlass_jobs::{JobId, JobRecord, Lease, Limits, NewJob, Outcome, Progress, Queue, State, Ulid, Violation};
-use windlass_store::{FileArtifacts, FileResults, Services};
+use windlass_store::{Caching, CachingOptions, FileArtifacts, FileResults, Services};
 use windlass_testkit::ModelBroker;
 use windlass_worker::{InlineKind, Inputs, IsolatedKind, KindSpec, Registry, RunContext, StoredArtifact, StoredResult};
 
@@ -296,7 +296,14 @@ impl Bench {
             artifacts: Arc::new(FileArtifacts::new(dir.path())),
             results: Arc::new(FileResults::new(dir.path())),
         };
-        let api = Api { broker: broker.clone(), services, registry: registry(), worker: None, options };
+        let api = Api {
+            broker: broker.clone(),
+            services,
+            caching: Caching::new(None, &CachingOptions::default()),
+            registry: registry(),
+            worker: None,
+            options,
+        };
         Self { app: router(api.clone()), api, broker, dir }
     }
 
