@@ -105,7 +105,8 @@ impl Side {
     pub(super) async fn ask<T>(&self, work: impl AsyncFnOnce(&Link) -> Result<T, Error>) -> Option<T> {
         let link = self.0.link.as_ref()?;
         if self.is_reachable(link).await {
-            match within(work(link)).await {
+            // Boxed: what a caller does on the way is some KiB, carried through every frame of it.
+            match within(Box::pin(work(link))).await {
                 Some(Ok(value)) => return Some(value),
                 Some(Err(error)) => self.0.breaker.failed(&error),
                 None => self.0.breaker.failed(&slow(link)),
@@ -188,7 +189,7 @@ fn slow(link: &Link) -> Error {
 pub(super) async fn run(link: &Link, script: &Script, key: &str, args: impl FnOnce(&mut Cmd)) -> Result<Value, Error> {
     let mut call = script.on(key);
     args(&mut call);
-    script.run(link, &call).await
+    Box::pin(script.run(link, &call)).await
 }
 
 pub(super) fn integers<const N: usize>(value: &Value) -> [i64; N] {
