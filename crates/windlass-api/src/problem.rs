@@ -132,11 +132,6 @@ impl Problem {
         self
     }
 
-    /// What went wrong.
-    pub(crate) const fn code(&self) -> Code {
-        self.code
-    }
-
     /// With another HTTP status than its code's: the replaced systems had their own.
     pub(crate) fn status(mut self, status: StatusCode) -> Self {
         self.status = Some(status);
