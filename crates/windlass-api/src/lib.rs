@@ -10,6 +10,7 @@ mod auth;
 mod blobs;
 mod body;
 mod cache;
+mod caching;
 mod control;
 mod door;
 mod enqueue;
@@ -41,8 +42,8 @@ use tokio_util::sync::CancellationToken;
 use windlass_broker::SharedBroker;
 use windlass_producer::Producer;
 use windlass_scheduler::{Book, Counters};
-use windlass_store::Services;
 use windlass_store::records::Records;
+use windlass_store::{Caching, Services};
 use windlass_worker::{Health, Registry};
 
 pub use auth::{Auth, BadKeyHash, KeyHash, generate_key, hash_key};
@@ -63,6 +64,8 @@ pub struct Api {
     pub broker: SharedBroker,
     /// Inputs and outputs of jobs.
     pub services: Services,
+    /// Cache, locks, sessions and rate limits of other services.
+    pub caching: Caching,
     /// The kinds this program knows; those that workers of others have published may be
     /// enqueued too.
     pub registry: Registry,
@@ -189,6 +192,7 @@ struct Inner {
     producer: Producer,
     services: Services,
     door: Door,
+    caching: Caching,
     worker: Option<Health>,
     schedules: Book,
     scheduler: Option<Arc<Counters>>,
@@ -213,6 +217,7 @@ impl Inner {
             door: Door::new(api.registry, Arc::<dyn windlass_broker::Broker>::clone(&api.broker)),
             broker: api.broker,
             services: api.services,
+            caching: api.caching,
             worker: api.worker,
             room: Arc::new(Semaphore::new(room_kib)),
             streams: Arc::new(Semaphore::new(api.options.event_streams.min(Semaphore::MAX_PERMITS))),
@@ -250,6 +255,7 @@ fn build(shared: Shared) -> Router {
         .route("/api/generate", post(sheets::legacy::generate).layer(DefaultBodyLimit::disable()))
         .route("/api/offset", post(sheets::legacy::offset).layer(DefaultBodyLimit::disable()))
         .route("/api/config", get(sheets::legacy::config))
+        .merge(caching::router())
         .route("/api/queues", get(health::queues))
         .route("/api/queues/{queue}/pause", post(control::pause))
         .route("/api/queues/{queue}/resume", post(control::resume))

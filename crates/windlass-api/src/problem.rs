@@ -61,6 +61,8 @@ codes! {
     ScheduleNotFound "schedule_not_found" NOT_FOUND "There is no such schedule"
     ArtifactNotFound "artifact_not_found" NOT_FOUND "The task has no such artifact"
     BlobNotFound "blob_not_found" NOT_FOUND "There is no such blob"
+    KeyNotFound "key_not_found" NOT_FOUND "There is no value under this key"
+    SessionNotFound "session_not_found" NOT_FOUND "There is no such session"
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The path does not know this method"
     BodyTimeout "body_timeout" REQUEST_TIMEOUT "The body came too slowly"
     ScheduleExists "schedule_exists" CONFLICT "There is a schedule of this name"
@@ -70,6 +72,9 @@ codes! {
     TaskNotFailed "task_not_failed" CONFLICT "The task has not failed"
     TaskFailed "task_failed" CONFLICT "The task failed"
     TaskCancelled "task_cancelled" CONFLICT "The task was cancelled"
+    LockHeld "lock_held" CONFLICT "Somebody else holds the lock"
+    LockLost "lock_lost" CONFLICT "The token does not hold the lock any more"
+    NotANumber "not_a_number" CONFLICT "The value cannot be counted up"
     ResultExpired "result_expired" GONE "The result is no longer kept"
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is over the limit"
     BatchTooLarge "batch_too_large" PAYLOAD_TOO_LARGE "The batch has too many jobs"
@@ -83,6 +88,8 @@ codes! {
     ArgsInvalid "args_invalid" UNPROCESSABLE_ENTITY "Something is wrong with a job's args"
     BlobMissing "blob_missing" UNPROCESSABLE_ENTITY "A blob that a job needs is not stored"
     DigestMismatch "digest_mismatch" UNPROCESSABLE_ENTITY "The body is not what its name says"
+    BodyInvalid "body_invalid" UNPROCESSABLE_ENTITY "Something is wrong with the body"
+    NameInvalid "name_invalid" UNPROCESSABLE_ENTITY "A name cannot be used"
     QueryInvalid "query_invalid" UNPROCESSABLE_ENTITY "Something is wrong with the query"
     IdempotencyUnsupported "idempotency_unsupported" UNPROCESSABLE_ENTITY "Idempotency keys are not supported"
     QueueFull "queue_full" TOO_MANY_REQUESTS "The queue holds as many jobs as it may"
@@ -119,15 +126,15 @@ impl Problem {
         Self { code, status: None, detail: detail.into(), members: Map::new(), headers: Vec::new() }
     }
 
+    /// Its code.
+    pub(crate) const fn code(&self) -> Code {
+        self.code
+    }
+
     /// With a member of its own.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
         self
-    }
-
-    /// What went wrong.
-    pub(crate) const fn code(&self) -> Code {
-        self.code
     }
 
     /// With another HTTP status than its code's: the replaced systems had their own.

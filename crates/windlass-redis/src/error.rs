@@ -38,7 +38,9 @@ impl Error {
         Self { server: server.to_owned(), what, class, source: Some(source) }
     }
 
-    pub(crate) fn timeout(server: &str, what: &'static str) -> Self {
+    /// One of a caller that waited no longer.
+    #[must_use]
+    pub fn timeout(server: &str, what: &'static str) -> Self {
         Self { server: server.to_owned(), what, class: Class::Retryable, source: None }
     }
 

@@ -9,6 +9,7 @@
 mod artifacts;
 mod digest;
 mod error;
+mod kv;
 pub mod records;
 
 pub use artifacts::file::{FileArtifacts, FileResults, file_services};
@@ -16,6 +17,11 @@ pub use artifacts::redis::{RedisArtifacts, RedisResults, redis_services};
 pub use artifacts::{Artifacts, Lead, Limits, MAX_ARTIFACT_BYTES, PIN_CHECK, Results, Room, Services, Stats, Upload};
 pub use digest::{BadDigest, Digest};
 pub use error::Error;
+pub use kv::{
+    Answer, BadName, BadValue, BreakerStats, Cache, CacheCounts, CachedResult, CachedUser, Caching, CachingOptions,
+    Decision, Found, Grant, Key, LockError, Locks, MAX_TTL, MAX_VALUE_BYTES, Namespace, Quota, RateLimits, Session,
+    SessionError, Sessions, WhenAway,
+};
 
 /// The result of a store call.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -79,6 +79,12 @@ pub(crate) struct Settings {
     pub(crate) scheduler_listen: Option<SocketAddr>,
     /// What a job in a child may write in all. `WINDLASS_CHILD_DISK_MIB`, 1–1,048,576, default 2,048.
     pub(crate) child_disk_bytes: u64,
+    /// Names, times and memory of the cache service: `REDIS_KEY_PREFIX` (default `windlass`),
+    /// `WINDLASS_OLD_NAMES` (true or false, default false), `REDIS_TTL_DEFAULT` (1–2,592,000 s, default
+    /// 3600), `WINDLASS_CACHE_MEMORY_MB` (1–1,048,576, default 64).
+    pub(crate) caching: windlass_store::CachingOptions,
+    /// The Redis of the cache service. `WINDLASS_CACHE_REDIS_URL`, default that of the queue.
+    pub(crate) cache_redis: Option<windlass_redis::Options>,
     /// What is logged, as a filter of the tracing crate. `WINDLASS_LOG`, default `info`.
     pub(crate) log: String,
     /// How it is logged: `text` or `json`. `WINDLASS_LOG_FORMAT`, default `text`.
@@ -150,6 +156,11 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_ARTIFACT_TTL_HOURS", "artifact_ttl_hours"),
     ("WINDLASS_BLOB_TTL_HOURS", "blob_ttl_hours"),
     ("WINDLASS_CHILD_DISK_MIB", "child_disk_mib"),
+    ("WINDLASS_OLD_NAMES", "old_names"),
+    ("WINDLASS_CACHE_MEMORY_MB", "cache_memory_mb"),
+    ("WINDLASS_CACHE_REDIS_URL", "cache_redis_url"),
+    ("REDIS_KEY_PREFIX", "redis_key_prefix"),
+    ("REDIS_TTL_DEFAULT", "redis_ttl_default"),
     ("WINDLASS_LOG", "log"),
     ("WINDLASS_LOG_FORMAT", "log_format"),
     ("REDIS_URL", "redis_url"),
@@ -163,7 +174,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
 ];
 
 /// Names whose values are never shown.
-const SECRET: &[&str] = &["WINDLASS_API_KEYS", "REDIS_URL", "REDIS_PASSWORD"];
+const SECRET: &[&str] = &["WINDLASS_CACHE_REDIS_URL", "WINDLASS_API_KEYS", "REDIS_URL", "REDIS_PASSWORD"];
 
 /// What was found, by environment name.
 struct Found(HashMap<&'static str, String>, Vec<Schedule>);
@@ -342,6 +353,8 @@ impl Settings {
                 "an address and a port such as 127.0.0.1:8003",
                 |_| true,
             )?,
+            caching: caching(&found)?,
+            cache_redis: cache_redis(&found)?,
             log: found.text("WINDLASS_LOG").unwrap_or("info").to_owned(),
             log_format: found.parse("WINDLASS_LOG_FORMAT", "text or json", |_| true)?.unwrap_or(LogFormat::Text),
         })
@@ -430,6 +443,41 @@ fn limits(found: &Found) -> anyhow::Result<windlass_store::Limits> {
         }
     }
     Ok(limits)
+}
+
+fn caching(found: &Found) -> anyhow::Result<windlass_store::CachingOptions> {
+    let mut caching = windlass_store::CachingOptions::default();
+    let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    let prefix_fits = |prefix: &String| {
+        prefix.split(':').all(|part| (1..=32).contains(&part.len()) && part.bytes().all(word)) && prefix.len() <= 128
+    };
+    let allowed = "words of 1 to 32 of A-Z a-z 0-9 _ -, joined by :,";
+    if let Some(prefix) = found.parse("REDIS_KEY_PREFIX", allowed, prefix_fits)? {
+        caching.prefix = prefix;
+    }
+    if let Some(old) = found.parse("WINDLASS_OLD_NAMES", "true or false", |_| true)? {
+        caching.old_names = old;
+    }
+    let seconds = |s: &u64| (1..=2_592_000).contains(s);
+    if let Some(s) = found.parse("REDIS_TTL_DEFAULT", "1 to 2592000 seconds", seconds)? {
+        caching.default_ttl = Duration::from_secs(s);
+    }
+    let mib = |mib: &usize| (1..=1_048_576).contains(mib);
+    if let Some(mib) = found.parse("WINDLASS_CACHE_MEMORY_MB", "1 to 1048576", mib)? {
+        caching.memory_bytes = mib * 1024 * 1024;
+    }
+    Ok(caching)
+}
+
+/// The cache service's own server, else the queue's.
+fn cache_redis(found: &Found) -> anyhow::Result<Option<windlass_redis::Options>> {
+    match found.text("WINDLASS_CACHE_REDIS_URL") {
+        Some(url) => {
+            let options = windlass_redis::Options::from_url(url);
+            options.map(Some).map_err(|e| anyhow!("WINDLASS_CACHE_REDIS_URL: {e}"))
+        }
+        None => redis(found),
+    }
 }
 
 fn listen(found: &Found) -> anyhow::Result<SocketAddr> {
@@ -562,6 +610,10 @@ pub(crate) mod tests {
         check("WINDLASS_WORKER_LISTEN", "8002", "off, or an address");
         check("WINDLASS_READY_WITHIN_MS", "499", "500 to 3600000");
         check("WINDLASS_LIVE_WITHIN_MS", "14999", "15000 (ready within)");
+        check("REDIS_KEY_PREFIX", "a:*", "joined by :");
+        check("REDIS_TTL_DEFAULT", "0", "1 to 2592000");
+        check("WINDLASS_OLD_NAMES", "yes", "true or false");
+        check("WINDLASS_CACHE_REDIS_URL", "https://u:geheim@x", "***");
         check("WINDLASS_CACHE_MAX_MB", "0", "1 to 16777216");
         check("WINDLASS_BLOB_TTL_HOURS", "-1", "1 to 8760");
         check("REDIS_URL", "https://u:geheim@x", "***");

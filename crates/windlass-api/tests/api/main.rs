@@ -5,6 +5,7 @@
 mod auth;
 mod blobs;
 mod cache;
+mod caching;
 mod control;
 mod enqueue;
 mod errors;

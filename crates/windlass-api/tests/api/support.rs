@@ -24,7 +24,7 @@ use windlass_jobs::command::{
     Ack, Cancel, Claim, Claimed, Counts, Enqueued, Exchange, Exchanged, Filter, Finish, Found, Page, Settle, WorkerInfo,
 };
 use windlass_jobs::{JobId, JobRecord, Lease, Limits, NewJob, Outcome, Progress, Queue, State, Ulid, Violation};
-use windlass_store::{FileArtifacts, FileResults, Services};
+use windlass_store::{Caching, CachingOptions, FileArtifacts, FileResults, Services};
 use windlass_testkit::ModelBroker;
 use windlass_worker::{InlineKind, Inputs, IsolatedKind, KindSpec, Registry, RunContext, StoredArtifact, StoredResult};
 
@@ -308,6 +308,7 @@ impl Bench {
             worker: None,
             records: records(),
             scheduler: None,
+            caching: Caching::new(None, &CachingOptions::default()),
             options,
         };
         Self { app: router(api.clone()), api, broker, dir }

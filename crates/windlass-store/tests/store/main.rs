@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
 mod artifacts;
+mod caching;
+mod outages;
 
 use windlass_redis::{Link, Options};
 

@@ -11,7 +11,9 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use windlass_api::{Api, ApiOptions, Auth, KeyHash, generate_key, hash_key};
+use windlass_redis::Link;
 use windlass_scheduler::{Counters, keep_copy};
+use windlass_store::Caching;
 use windlass_worker::Health;
 
 use super::report;
@@ -39,6 +41,7 @@ impl Server {
         let api = Api {
             broker: stores.broker.clone(),
             services: stores.services.clone(),
+            caching: caching(settings)?,
             registry: crate::kinds::registry(None),
             worker,
             records: Arc::clone(&stores.records),
@@ -82,6 +85,12 @@ pub(crate) async fn bind_near(listen: SocketAddr) -> std::io::Result<TcpListener
         Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => TcpListener::bind((listen.ip(), 0)).await,
         other => other,
     }
+}
+
+/// The cache service of this process: on Redis where one is set, else in its own memory.
+fn caching(settings: &Settings) -> anyhow::Result<Caching> {
+    let link = settings.cache_redis.clone().map(Link::new).transpose()?;
+    Ok(Caching::new(link, &settings.caching))
 }
 
 /// On loopback no key is needed unless keys are set; anywhere else one always is.
