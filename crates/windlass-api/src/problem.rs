@@ -59,6 +59,7 @@ codes! {
     NotFound "not_found" NOT_FOUND "There is nothing at this path"
     TaskNotFound "task_not_found" NOT_FOUND "There is no such task"
     ArtifactNotFound "artifact_not_found" NOT_FOUND "The task has no such artifact"
+    ImageNotFound "image_not_found" NOT_FOUND "There is no such image"
     BlobNotFound "blob_not_found" NOT_FOUND "There is no such blob"
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The path does not know this method"
     BodyTimeout "body_timeout" REQUEST_TIMEOUT "The body came too slowly"

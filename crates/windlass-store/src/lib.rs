@@ -1,5 +1,5 @@
-//! What is kept beside the queue: artifacts, uploaded blobs and the result cache, each on Redis or
-//! on files.
+//! What is kept beside the queue: artifacts, uploaded blobs, the result cache and images, each on
+//! Redis or on files.
 //!
 //! This crate never touches the queue's keys and never decides what is cached or for how
 //! long. Everything it keeps has an end: a TTL, a byte cap with an index, or an owner.
@@ -9,6 +9,7 @@
 mod artifacts;
 mod digest;
 mod error;
+pub mod images;
 
 pub use artifacts::file::{FileArtifacts, FileResults, file_services};
 pub use artifacts::redis::{RedisArtifacts, RedisResults, redis_services};

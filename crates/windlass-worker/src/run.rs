@@ -236,10 +236,11 @@ impl Runner {
     }
 
     async fn isolated(&self, run: &Run<'_>) -> Ended {
-        let args: Value = match serde_json::from_str(&run.job.claimed.args) {
+        let mut args: Value = match serde_json::from_str(&run.job.claimed.args) {
             Ok(args) => args,
             Err(e) => return undecodable(format!("args: {e}")),
         };
+        run.kind.fill(&mut args);
         let violations = run.kind.check(&args);
         if !violations.is_empty() {
             return ended_of(refused(&violations));
@@ -247,7 +248,12 @@ impl Runner {
         let about = run.kind.cache_args(&args);
         let lead = if run.kind.takes_cached(&args) {
             match cache::seek(&self.services, run.spec(), &about, run.job.claimed.lease.ulid).await {
-                Sought::Hit(hit) => return done_with(&hit, false),
+                Sought::Hit(mut hit) => {
+                    if run.kind.revive(&mut hit, &self.services).await {
+                        return done_with(&hit, false);
+                    }
+                    cache::Lead::alone(&self.services, run.spec(), &about, run.job.claimed.lease.ulid)
+                }
                 Sought::PutOff(delay) => return Ended::Snooze(delay),
                 Sought::Run(lead) => lead,
             }

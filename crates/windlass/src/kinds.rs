@@ -1,14 +1,29 @@
 //! The only list of kinds: worker, API, child and command line read it.
 
+use std::sync::Arc;
+
 use windlass_broker::SharedBroker;
+use windlass_chart::Defaults;
+use windlass_store::images::Images;
 use windlass_worker::Registry;
 
-/// Every kind this binary can do. Kinds that work on the queues themselves need the broker to
-/// run; where they are only named or checked, none is given.
-pub(crate) fn registry(broker: Option<&SharedBroker>) -> Registry {
+use crate::runtime::Stores;
+use crate::settings::Settings;
+
+/// Every kind this binary can do, to be run: with the stores and settings that some of them need.
+pub(crate) fn for_worker(settings: &Settings, stores: &Stores) -> Registry {
+    all(Some(&stores.broker), settings.images.defaults, stores.services.images.clone())
+}
+
+/// Every kind this binary can do, where kinds are only named or checked, and in a child.
+pub(crate) fn registry() -> Registry {
+    all(None, Defaults::default(), None)
+}
+
+fn all(broker: Option<&SharedBroker>, charts: Defaults, images: Option<Arc<Images>>) -> Registry {
     let mut registry = Registry::new();
     windlass_pdf::register(&mut registry);
-    windlass_chart::register(&mut registry);
+    windlass_chart::register(&mut registry, charts, images);
     crate::probe::register(&mut registry);
     crate::system::register(&mut registry, broker);
     registry

@@ -70,6 +70,8 @@ pub(crate) struct Settings {
     /// default 1024), `WINDLASS_BLOBS_MAX_MB` (the same, default 2048),
     /// `WINDLASS_ARTIFACT_TTL_HOURS` and `WINDLASS_BLOB_TTL_HOURS` (1–8,760, default 24).
     pub(crate) limits: windlass_store::Limits,
+    /// The image store.
+    pub(crate) images: crate::images::ImageSettings,
     /// What is logged, as a filter of the tracing crate. `WINDLASS_LOG`, default `info`.
     pub(crate) log: String,
     /// How it is logged: `text` or `json`. `WINDLASS_LOG_FORMAT`, default `text`.
@@ -140,6 +142,19 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_BLOB_TTL_HOURS", "blob_ttl_hours"),
     ("WINDLASS_LOG", "log"),
     ("WINDLASS_LOG_FORMAT", "log_format"),
+    ("ENVIRONMENT", "environment"),
+    ("REDIS_IMAGE_MAX_AGE_HOURS", "redis_image_max_age_hours"),
+    ("REDIS_IMAGE_MAX_SIZE_MB", "redis_image_max_size_mb"),
+    ("REDIS_IMAGE_CLEANUP_INTERVAL_MINUTES", "redis_image_cleanup_interval_minutes"),
+    ("REDIS_IMAGE_ENABLE_CLEANUP", "redis_image_enable_cleanup"),
+    ("REDIS_IMAGE_QUALITY", "redis_image_quality"),
+    ("REDIS_IMAGE_FORMAT", "redis_image_format"),
+    ("WINDLASS_IMAGE_REDIS_URL", "image_redis_url"),
+    ("WINDLASS_IMAGE_DIR", "image_dir"),
+    ("WINDLASS_IMAGE_OLD_DIR", "image_old_dir"),
+    ("WINDLASS_IMAGE_MAX_KB", "image_max_kb"),
+    ("WINDLASS_IMAGE_EVICT", "image_evict"),
+    ("WINDLASS_IMAGE_FILES_MAX_MB", "image_files_max_mb"),
     ("REDIS_URL", "redis_url"),
     ("REDIS_HOST", "redis_host"),
     ("REDIS_PORT", "redis_port"),
@@ -151,14 +166,18 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
 ];
 
 /// Names whose values are never shown.
-const SECRET: &[&str] = &["WINDLASS_API_KEYS", "REDIS_URL", "REDIS_PASSWORD"];
+const SECRET: &[&str] = &["WINDLASS_API_KEYS", "REDIS_URL", "REDIS_PASSWORD", "WINDLASS_IMAGE_REDIS_URL"];
 
 /// What was found, by environment name.
-struct Found(HashMap<&'static str, String>);
+pub(crate) struct Found(HashMap<&'static str, String>);
 
 impl Found {
     /// Reads the environment, `.env`, `.env.local` and the TOML file, first found first taken.
-    fn read(dir: &Path, config: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
+    pub(crate) fn read(
+        dir: &Path,
+        config: Option<&Path>,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> anyhow::Result<Self> {
         let mut all: HashMap<&'static str, String> =
             NAMES.iter().filter_map(|(name, _)| Some((*name, env(name)?))).collect();
         for file in [".env", ".env.local"] {
@@ -176,11 +195,16 @@ impl Found {
         Ok(Self(all))
     }
 
-    fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    fn parse<T: FromStr>(&self, name: &str, allowed: &str, fits: impl Fn(&T) -> bool) -> anyhow::Result<Option<T>> {
+    pub(crate) fn parse<T: FromStr>(
+        &self,
+        name: &str,
+        allowed: &str,
+        fits: impl Fn(&T) -> bool,
+    ) -> anyhow::Result<Option<T>> {
         let Some(text) = self.text(name) else { return Ok(None) };
         match text.trim().parse::<T>().ok().filter(fits) {
             Some(value) => Ok(Some(value)),
@@ -285,6 +309,7 @@ impl Settings {
             child_program: found.text("WINDLASS_CHILD_PROGRAM").unwrap_or(THIS_PROGRAM).into(),
             recycle: recycle(&found)?,
             limits: limits(&found)?,
+            images: crate::images::ImageSettings::read(&found)?,
             log: found.text("WINDLASS_LOG").unwrap_or("info").to_owned(),
             log_format: found.parse("WINDLASS_LOG_FORMAT", "text or json", |_| true)?.unwrap_or(LogFormat::Text),
         })

@@ -10,6 +10,7 @@ mod enqueue;
 mod errors;
 mod events;
 mod health;
+mod images;
 mod results;
 mod support;
 mod tasks;

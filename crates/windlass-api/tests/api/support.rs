@@ -295,6 +295,7 @@ impl Bench {
         let services = Services {
             artifacts: Arc::new(FileArtifacts::new(dir.path())),
             results: Arc::new(FileResults::new(dir.path())),
+            images: None,
         };
         let api = Api { broker: broker.clone(), services, registry: registry(), worker: None, options };
         Self { app: router(api.clone()), api, broker, dir }

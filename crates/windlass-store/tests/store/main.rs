@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
 mod artifacts;
+mod images;
 
 use windlass_redis::{Link, Options};
 

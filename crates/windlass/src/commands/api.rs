@@ -33,12 +33,17 @@ impl Server {
         worker: Option<Health>,
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
+        stores.look_after_images();
         let api = Api {
             broker: stores.broker.clone(),
             services: stores.services.clone(),
-            registry: crate::kinds::registry(None),
+            registry: crate::kinds::registry(),
             worker,
-            options: ApiOptions { auth: auth(settings, address)?, ..ApiOptions::default() },
+            options: ApiOptions {
+                auth: auth(settings, address)?,
+                old_images: settings.images.old_folder(),
+                ..ApiOptions::default()
+            },
         };
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {
