@@ -31,7 +31,7 @@ pub async fn serve_probes(
     let router = Router::new()
         .route("/livez", get(async move || rendered(livez(&live))))
         .route("/readyz", get(async move || rendered(readyz(&ready))))
-        .route("/metrics", get(async move || metrics(Some(&worker))))
+        .route("/metrics", get(async move || metrics(Some(&worker), "")))
         .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path").render(""));
     accept_all(listener, router, &Limits::PROBES, shutdown).await;
     Ok(())
@@ -57,9 +57,9 @@ pub(crate) fn readyz(worker: &Health) -> Result<Response, Problem> {
     Err(about(worker, Code::WorkerNotReady, detail).retry_after(1))
 }
 
-/// What is measured, in the Prometheus text format.
-pub(crate) fn metrics(worker: Option<&Health>) -> Response {
-    let text = worker.map(Health::metrics).unwrap_or_default();
+/// What a worker measures, in the Prometheus text format, and `more` behind it.
+pub(crate) fn metrics(worker: Option<&Health>, more: &str) -> Response {
+    let text = worker.map(Health::metrics).unwrap_or_default() + more;
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -138,6 +138,16 @@ async fn lists_go_on_where_they_ended() {
     }
     let stats = kept.json("GET", "/api/charts/stats").await;
     assert_eq!((&stats["store"], &stats["redis"]["count"]), (&json!("redis"), &json!(5)));
+    // §9.18: the metrics are the same numbers.
+    let metrics = String::from_utf8(bytes_of(kept.ask("GET", "/metrics", &[]).await).await.to_vec()).unwrap();
+    let bytes = stats["redis"]["bytes"].as_u64().unwrap();
+    for line in [
+        "windlass_images_count 5".to_owned(),
+        format!("windlass_images_bytes {bytes}"),
+        "windlass_images_redis_up 1".to_owned(),
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
+    }
 }
 
 /// The shape of a body: every string, number and null by its kind, lists by their first entry.
