@@ -228,9 +228,9 @@ impl FileImages {
             let meta = meta.filter(|meta| meta.expires_at > Timestamp::now());
             let mut index = this.index();
             if meta.is_some() {
-                index.counters.hits += 1
+                index.counters.hits += 1;
             } else {
-                index.counters.misses += 1
+                index.counters.misses += 1;
             }
             Ok(meta)
         })
