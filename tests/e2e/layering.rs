@@ -45,6 +45,7 @@ const KEPT_BY: &[(&str, &[&str])] = &[
     ("jpeg-encoder", &["windlass-chart"]),
     ("image-webp", &["windlass-chart"]),
     ("libwebp-sys", &["windlass-chart"]),
+    ("miniz_oxide", &["windlass-chart"]),
     ("axum", &["windlass-api"]),
     ("jsonschema", &["windlass-producer"]),
     ("schemars", &["windlass-worker"]),

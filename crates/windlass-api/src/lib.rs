@@ -17,6 +17,7 @@ mod enqueue;
 mod events;
 mod gate;
 mod health;
+mod images;
 mod json;
 mod probes;
 mod problem;
@@ -90,6 +91,8 @@ impl std::fmt::Debug for Api {
 pub struct ApiOptions {
     /// Default [`Auth::LoopbackOpen`].
     pub auth: Auth,
+    /// Image files of a former system, served and cleaned with the others. Default none.
+    pub old_images: Option<windlass_store::images::OldFolder>,
     /// The largest JSON body, in bytes; default [`ApiOptions::JSON_BYTES`].
     pub json_bytes: usize,
     /// The largest blob, in bytes; default [`ApiOptions::BLOB_BYTES`].
@@ -171,6 +174,7 @@ impl Default for ApiOptions {
     fn default() -> Self {
         Self {
             auth: Auth::default(),
+            old_images: None,
             json_bytes: Self::JSON_BYTES,
             blob_bytes: Self::BLOB_BYTES,
             multipart_bytes: Self::MULTIPART_BYTES,
@@ -271,6 +275,18 @@ fn build(shared: Shared) -> Router {
         .route("/api/workers", get(health::workers))
         .route("/api/kinds", get(health::kinds))
         .route("/api/health", get(health::health))
+        .route("/api/charts", get(images::charts::list))
+        .route("/api/charts/latest", get(images::charts::latest))
+        .route("/api/charts/stats", get(images::charts::stats))
+        .route("/api/charts/{id}", get(images::charts::image).delete(images::charts::delete))
+        .route("/api/charts/{id}/thumb", get(images::charts::thumb))
+        .route("/redis/images", axum::routing::delete(images::old::clear_all))
+        .route("/redis/images/stats", get(images::old::stats))
+        .route("/redis/images/cleanup", post(images::old::cleanup))
+        .route("/redis/images/{symbol}", get(images::old::list).delete(images::old::clear_symbol))
+        .route("/charts/storage/stats", get(images::old::storage_stats))
+        .route("/charts/cleanup", post(images::old::cleanup_all))
+        .route("/charts/{symbol}/{interval}", axum::routing::delete(images::old::clear_interval))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))

@@ -34,7 +34,7 @@ pub async fn serve_probes(
     let router = Router::new()
         .route("/livez", get(async move || rendered(livez(&live))))
         .route("/readyz", get(async move || rendered(readyz(&ready))))
-        .route("/metrics", get(async move || metrics(Some(&worker), None)))
+        .route("/metrics", get(async move || metrics(Some(&worker), None, "")))
         .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path").render(""));
     accept_all(listener, router, &Limits::PROBES, shutdown).await;
     Ok(())
@@ -53,7 +53,7 @@ pub async fn serve_scheduler_probes(
     tracing::info!(%at, "probes: /livez, /metrics");
     let router = Router::new()
         .route("/livez", get(async || axum::Json(json!({ "status": "OK" }))))
-        .route("/metrics", get(async move || metrics(None, Some(&scheduler))))
+        .route("/metrics", get(async move || metrics(None, Some(&scheduler), "")))
         .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path").render(""));
     accept_all(listener, router, &Limits::PROBES, shutdown).await;
     Ok(())
@@ -79,10 +79,11 @@ pub(crate) fn readyz(worker: &Health) -> Result<Response, Problem> {
     Err(about(worker, Code::WorkerNotReady, detail).retry_after(1))
 }
 
-/// What is measured, in the Prometheus text format.
-pub(crate) fn metrics(worker: Option<&Health>, scheduler: Option<&Counters>) -> Response {
+/// What is measured, in the Prometheus text format, and `more` behind it.
+pub(crate) fn metrics(worker: Option<&Health>, scheduler: Option<&Counters>, more: &str) -> Response {
     let mut text = worker.map(Health::metrics).unwrap_or_default();
     text.push_str(&scheduler.map(Counters::metrics).unwrap_or_default());
+    text.push_str(more);
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

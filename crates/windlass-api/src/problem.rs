@@ -60,6 +60,7 @@ codes! {
     TaskNotFound "task_not_found" NOT_FOUND "There is no such task"
     ScheduleNotFound "schedule_not_found" NOT_FOUND "There is no such schedule"
     ArtifactNotFound "artifact_not_found" NOT_FOUND "The task has no such artifact"
+    ImageNotFound "image_not_found" NOT_FOUND "There is no such image"
     BlobNotFound "blob_not_found" NOT_FOUND "There is no such blob"
     KeyNotFound "key_not_found" NOT_FOUND "There is no value under this key"
     SessionNotFound "session_not_found" NOT_FOUND "There is no such session"

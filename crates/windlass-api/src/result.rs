@@ -147,7 +147,7 @@ fn with_cache(status: StatusCode, etag: &str, body: Body) -> Response {
 }
 
 /// True when `If-None-Match` names the tag; compared weakly, as RFC 9110 asks.
-fn matches(headers: &HeaderMap, etag: &str) -> bool {
+pub(crate) fn matches(headers: &HeaderMap, etag: &str) -> bool {
     let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
     tags.map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }

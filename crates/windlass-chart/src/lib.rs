@@ -2,7 +2,7 @@
 //!
 //! Never opens a socket, starts a browser or reads a font of the machine; equal args give
 //! byte-identical images. Data flows one way: [`args`] → [`render`] → [`scene`] →
-//! [`raster`] → [`encode`], or → [`svg`]; [`handler`] makes the job kind `chart.render` of it.
+//! [`raster`] → [`encode`], or → [`svg`] or [`pdf`]; [`handler`] makes the job kind `chart.render` of it.
 //!
 //! ```
 //! use windlass_chart::{GOOG_DAILY_CSV, args::ChartArgs, csv, render_file};
@@ -15,17 +15,23 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use windlass_jobs::Violation;
+use windlass_store::images::Images;
 
 pub mod args;
+mod book;
+mod cleanup;
 pub mod csv;
 pub mod encode;
 pub mod font;
 pub mod handler;
 pub mod indicator;
 pub mod pattern;
+pub mod pdf;
+mod publish;
 pub mod raster;
 pub mod render;
 pub mod renko;
@@ -33,7 +39,9 @@ pub mod scene;
 pub mod svg;
 
 pub use args::{ChartArgs, Format};
-pub use handler::ChartRender;
+pub use book::{BookArgs, ChartBook, Output};
+pub use cleanup::{CleanupArgs, ImagesCleanup};
+pub use handler::{ChartRender, Defaults};
 pub use render::{Chart, Values};
 
 /// GOOG, daily, 2004-08-19 to 2013-03-01, 2,148 bars, for demos and tests: public domain,
@@ -124,7 +132,10 @@ pub fn thumbnail_png(args: &ChartArgs, width_px: u32) -> Result<Vec<u8>, Error> 
     encode::png(&raster::draw(&scene)?, encode::Effort::Balanced)
 }
 
-/// Adds every kind of this crate.
-pub fn register(registry: &mut windlass_worker::Registry) {
-    registry.isolated(ChartRender);
+/// Adds every kind of this crate. `defaults` are for jobs that do not say; `images` is the store
+/// that `images.cleanup` sweeps, none where kinds are only named or checked.
+pub fn register(registry: &mut windlass_worker::Registry, defaults: Defaults, images: Option<Arc<Images>>) {
+    registry.isolated(ChartRender { defaults });
+    registry.isolated(ChartBook);
+    registry.inline(ImagesCleanup { images });
 }

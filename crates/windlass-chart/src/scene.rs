@@ -376,6 +376,29 @@ pub enum Item {
     },
 }
 
+impl Item {
+    /// The same, moved by whole pixels.
+    #[must_use]
+    pub fn moved(self, x: i32, y: i32) -> Self {
+        let (dx, dy) = (x as f32, y as f32);
+        let shift = |rect: Rect| Rect::new(rect.x + x, rect.y + y, rect.width, rect.height);
+        let map = Affine::scale_then_move(1.0, dx, dy);
+        match self {
+            Self::Rect { rect, fill } => Self::Rect { rect: shift(rect), fill },
+            Self::Polyline { mut points, width_px, color } => {
+                points.iter_mut().for_each(|point| *point = map.apply(*point));
+                Self::Polyline { points, width_px, color }
+            }
+            Self::Fill { path, color } => Self::Fill { path: path.mapped(map), color },
+            Self::Stroke { path, width_px, color } => Self::Stroke { path: path.mapped(map), width_px, color },
+            Self::Text(text) => Self::Text(Text { x: text.x + dx, baseline_y: text.baseline_y + dy, ..text }),
+            Self::Clip { rect, items } => {
+                Self::Clip { rect: shift(rect), items: items.into_iter().map(|item| item.moved(x, y)).collect() }
+            }
+        }
+    }
+}
+
 /// A drawing on an opaque ground.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scene {
@@ -409,6 +432,16 @@ impl Scene {
     /// Adds the line along a path.
     pub fn stroke(&mut self, path: Path, width_px: f32, color: Color) {
         self.items.push(Item::Stroke { path, width_px, color });
+    }
+
+    /// Adds `other`, its ground and everything on it, with its upper left corner at (`x`, `y`).
+    /// Nothing of it is seen beyond its own edges.
+    pub fn place(&mut self, other: Self, x: i32, y: i32) {
+        let side = |px: u32| i32::try_from(px).unwrap_or(i32::MAX);
+        let place = Rect::new(x, y, side(other.width_px), side(other.height_px));
+        let ground = Item::Rect { rect: place, fill: Color { a: 255, ..other.background } };
+        let moved = other.items.into_iter().map(|item| item.moved(x, y));
+        self.items.push(Item::Clip { rect: place, items: std::iter::once(ground).chain(moved).collect() });
     }
 
     /// Draws everything on `canvas`, first to last.

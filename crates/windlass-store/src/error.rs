@@ -56,6 +56,9 @@ pub enum Error {
         /// The limit.
         max: u64,
     },
+    /// Its time was over before it could be kept.
+    #[error("its time is over")]
+    Expired,
     /// The bytes that came are not those that were announced.
     #[error("the bytes are {found}")]
     OtherBytes {
@@ -83,4 +86,10 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// An error with all its sources, for the log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let all = std::iter::successors(Some(error), |e| e.source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -1,4 +1,4 @@
-//! What is kept beside the queue: artifacts, uploaded blobs, the result cache and records, each on
+//! What is kept beside the queue: artifacts, uploaded blobs, the result cache, images and records, each on
 //! Redis or on files.
 //!
 //! This crate never touches the queue's keys and never decides what is cached or for how
@@ -9,6 +9,7 @@
 mod artifacts;
 mod digest;
 mod error;
+pub mod images;
 mod kv;
 pub mod records;
 

@@ -139,6 +139,16 @@ pub trait IsolatedKind: Send + Sync + 'static {
     /// Does the work, in the child. `dir` is the private directory.
     fn run(&self, args: Self::Args, dir: &Path, ctx: &dyn RunContext) -> Outcome;
 
+    /// Fills in what the args leave to the worker's settings, before anything else looks at them.
+    /// Default: nothing.
+    fn fill(&self, _args: &mut Value) {}
+
+    /// Looks after the cached result of an equal job, in the worker, before it is answered: that
+    /// what it names in other stores is still there. False: the job runs. Default: true.
+    fn revive<'a>(&'a self, _result: &'a mut StoredResult, _services: &'a Services) -> BoxFuture<'a, bool> {
+        Box::pin(std::future::ready(true))
+    }
+
     /// Lets the rest of the world know, in the worker, after the artifacts are stored and
     /// before the job is finished: indexes an image, enqueues what follows. Runs again when the
     /// job does, so it must be idempotent. Default: nothing.

@@ -38,6 +38,10 @@ pub(crate) trait AnyKind: Send + Sync {
     fn cache_args(&self, args: &Value) -> Value;
     /// Whether an equal job's result may be taken.
     fn takes_cached(&self, args: &Value) -> bool;
+    /// Fills in what the args leave to settings.
+    fn fill(&self, args: &mut Value);
+    /// Whether a cached result may be answered.
+    fn revive<'a>(&'a self, result: &'a mut StoredResult, services: &'a Services) -> BoxFuture<'a, bool>;
     fn run_isolated(&self, args: &Value, dir: &Path, ctx: &dyn RunContext) -> Outcome;
     async fn run_inline(&self, args: &str, ctx: &dyn RunContext) -> Outcome;
     fn publish<'a>(
@@ -78,6 +82,12 @@ impl<K: IsolatedKind> AnyKind for Isolated<K> {
     }
     fn takes_cached(&self, args: &Value) -> bool {
         decode_args::<K::Args>(args).is_ok_and(|args| self.kind.takes_cached(&args))
+    }
+    fn fill(&self, args: &mut Value) {
+        self.kind.fill(args);
+    }
+    fn revive<'a>(&'a self, result: &'a mut StoredResult, services: &'a Services) -> BoxFuture<'a, bool> {
+        self.kind.revive(result, services)
     }
     fn run_isolated(&self, args: &Value, dir: &Path, ctx: &dyn RunContext) -> Outcome {
         match decode_args::<K::Args>(args) {
@@ -127,6 +137,10 @@ impl<K: InlineKind> AnyKind for Inline<K> {
     }
     fn takes_cached(&self, _args: &Value) -> bool {
         true
+    }
+    fn fill(&self, _args: &mut Value) {}
+    fn revive<'a>(&'a self, _: &'a mut StoredResult, _: &'a Services) -> BoxFuture<'a, bool> {
+        Box::pin(std::future::ready(true))
     }
     fn run_isolated(&self, _args: &Value, _dir: &Path, _ctx: &dyn RunContext) -> Outcome {
         Outcome::fatal("wrong_executor", "this kind runs inside the worker")

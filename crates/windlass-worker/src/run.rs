@@ -169,7 +169,8 @@ impl Runner {
                 done_without_files(self.within_limits(run, handler).await?)
             }
             Executor::Isolated => {
-                let args: Value = serde_json::from_str(&run.job.claimed.args).unwrap_or_default();
+                let mut args: Value = serde_json::from_str(&run.job.claimed.args).unwrap_or_default();
+                run.kind.fill(&mut args);
                 if self.in_place {
                     Box::pin(self.in_place(run, args)).await
                 } else {
@@ -268,10 +269,11 @@ impl Runner {
     }
 
     async fn isolated(self: &Arc<Self>, run: &Arc<Run>) -> Ended {
-        let args: Value = match serde_json::from_str(&run.job.claimed.args) {
+        let mut args: Value = match serde_json::from_str(&run.job.claimed.args) {
             Ok(args) => args,
             Err(e) => return undecodable(format!("args: {e}")),
         };
+        run.kind.fill(&mut args);
         let violations = run.kind.check(&args);
         if !violations.is_empty() {
             return ended_of(refused(&violations));
@@ -279,7 +281,12 @@ impl Runner {
         let about = run.kind.cache_args(&args);
         let lead = if run.kind.takes_cached(&args) {
             match cache::seek(&self.services, run.spec(), &about, run.job.claimed.lease.ulid).await {
-                Sought::Hit(hit) => return done_with(&hit, false),
+                Sought::Hit(mut hit) => {
+                    if run.kind.revive(&mut hit, &self.services).await {
+                        return done_with(&hit, false);
+                    }
+                    cache::Lead::alone(&self.services, run.spec(), &about, run.job.claimed.lease.ulid)
+                }
                 Sought::PutOff(delay) => return Ended::Snooze(delay),
                 Sought::Run(lead) => lead,
             }

@@ -98,6 +98,7 @@ impl TestWorker {
         let services = Services {
             artifacts: Arc::new(FileArtifacts::new(dir.path())),
             results: Arc::new(FileResults::new(dir.path())),
+            images: None,
         };
         let (reports, reported) = mpsc::unbounded_channel();
         let runner = Runner {

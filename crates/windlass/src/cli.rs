@@ -87,6 +87,8 @@ pub(crate) enum Command {
     Cache(Cache),
     /// Card sheets from folders, reports, and jobs on PDF files.
     Pdf(Box<crate::cli_pdf::PdfCommand>),
+    /// The image store: how much it holds, which images, and whether its counters are right.
+    Images(ImagesArgs),
     /// Show every queue: what waits, runs, is done, has failed.
     Queues,
     /// Show every worker: whether it can fetch, how many slots it has, what it runs.
@@ -321,6 +323,41 @@ pub(crate) struct Which {
     /// Every failed job of the queue.
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+/// `windlass images`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: ImagesVerb,
+}
+
+/// What can be done with images.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImagesVerb {
+    /// Count what is kept, read and gone, on Redis and on files.
+    Stats,
+    /// Show images, newest first.
+    List {
+        /// Only of this symbol.
+        #[arg(long)]
+        symbol: Option<String>,
+        /// Go on where the list before ended.
+        #[arg(long, value_name = "CURSOR")]
+        after: Option<String>,
+        /// At most this many.
+        #[arg(long, default_value_t = 20, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=500))]
+        limit: usize,
+    },
+    /// Take away what is too old, or too many bytes, now.
+    Cleanup,
+    /// Count everything on Redis anew (it scans) and compare; code 1 when counters are wrong.
+    Verify {
+        /// Put wrong counters right.
+        #[arg(long)]
+        repair: bool,
+    },
 }
 
 /// `windlass cache`.

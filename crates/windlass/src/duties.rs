@@ -146,7 +146,7 @@ const BUILTIN: &[(&str, &str, &str)] = &[
     ("windlass.session-sweep", "@every 10m", "windlass.session_sweep"),
     ("windlass.spool-prune", "@hourly", "windlass.spool_prune"),
     ("windlass.audit-prune", "17 3 * * *", "windlass.audit_prune"),
-    ("windlass.image-cleanup", "@every 60m", "image.cleanup"),
+    ("windlass.image-cleanup", "@every 60m", "images.cleanup"),
     ("windlass.sl-tp-sweep", "@every 5s", "market.sl_tp_watcher.check_sl_tp_positions"),
     ("windlass.mark", "@every 30s", "market.sl_tp_watcher.update_position_prices"),
     ("windlass.outbox-prune", "@hourly", "market.outbox_prune"),
@@ -190,7 +190,7 @@ fn as_members(definition: &Definition) -> anyhow::Result<Map<String, Value>> {
 
 /// The book of schedules of these stores.
 pub(crate) fn book(stores: &Stores) -> Book {
-    let kinds = RegistryKinds(crate::kinds::registry(None));
+    let kinds = RegistryKinds(crate::kinds::registry());
     Book::new(Arc::clone(&stores.records), stores.broker.clone(), Arc::new(kinds))
 }
 
@@ -206,7 +206,7 @@ impl Scheduling {
     /// # Errors
     /// When a schedule of the settings is wrong.
     pub(crate) async fn start(settings: &Settings, stores: &Stores) -> anyhow::Result<Self> {
-        let (own, builtin) = wanted(settings, &crate::kinds::registry(None))?;
+        let (own, builtin) = wanted(settings, &crate::kinds::registry())?;
         let book = book(stores);
         book.check_settings(&own).await.context("[[schedule]]")?;
         let runner = Arc::new(Runner::start(&book, &RunnerOptions { snapshot: stores.snapshot.clone() }));
@@ -271,12 +271,12 @@ mod tests {
     }
 
     fn check(toml: &str) -> anyhow::Result<(Vec<Definition>, Vec<Definition>)> {
-        wanted(&settings(toml), &crate::kinds::registry(None))
+        wanted(&settings(toml), &crate::kinds::registry())
     }
 
     #[test]
     fn every_built_in_schedule_of_a_known_kind_is_right() {
-        let registry = crate::kinds::registry(None);
+        let registry = crate::kinds::registry();
         let all = builtin(&registry);
         assert!(all.iter().any(|definition| definition.name == "windlass.retention"));
         for definition in all {
@@ -322,7 +322,7 @@ mod tests {
     /// B14: a wrong schedule stops the start, and is named.
     #[test]
     fn b14_wrong_schedules_in_the_settings_are_named() {
-        let kinds = RegistryKinds(crate::kinds::registry(None));
+        let kinds = RegistryKinds(crate::kinds::registry());
         let check = |toml: &str, parts: &[&str]| {
             let text = match check(toml) {
                 Ok((own, _)) => format!("{} {:?}", own[0].name, own[0].check(&kinds, None)),

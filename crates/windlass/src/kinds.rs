@@ -1,15 +1,28 @@
 //! The only list of kinds: worker, API, child and command line read it.
 
+use std::sync::Arc;
+
+use windlass_chart::Defaults;
+use windlass_store::images::Images;
 use windlass_worker::Registry;
 
 use crate::runtime::Stores;
+use crate::settings::Settings;
 
-/// Every kind this binary can do. Kinds that work on the stores themselves need them to run;
-/// where they are only named or checked, none are given.
-pub(crate) fn registry(stores: Option<&Stores>) -> Registry {
+/// Every kind this binary can do, to be run: with the stores and settings that some of them need.
+pub(crate) fn for_worker(settings: &Settings, stores: &Stores) -> Registry {
+    all(Some(stores), settings.images.defaults, stores.services.images.clone())
+}
+
+/// Every kind this binary can do, where kinds are only named or checked, and in a child.
+pub(crate) fn registry() -> Registry {
+    all(None, Defaults::default(), None)
+}
+
+fn all(stores: Option<&Stores>, charts: Defaults, images: Option<Arc<Images>>) -> Registry {
     let mut registry = Registry::new();
     windlass_pdf::register(&mut registry);
-    windlass_chart::register(&mut registry);
+    windlass_chart::register(&mut registry, charts, images);
     crate::probe::register(&mut registry);
     crate::system::register(&mut registry, stores.map(|stores| &stores.broker));
     crate::duties::register(&mut registry, stores);

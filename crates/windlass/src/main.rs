@@ -8,6 +8,7 @@ mod cli_pdf;
 mod commands;
 mod duties;
 mod eviction;
+mod images;
 mod kinds;
 mod log;
 mod panic;
@@ -26,7 +27,7 @@ const CHILD_ARG: &str = "__child";
 fn main() -> ExitCode {
     // Before any thread or runtime exists: the child limits its one thread, and itself.
     if std::env::args_os().nth(1).is_some_and(|arg| arg == CHILD_ARG) {
-        return windlass_worker::child_main(&kinds::registry(None));
+        return windlass_worker::child_main(&kinds::registry());
     }
     let cli = cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -48,7 +48,8 @@ impl Stores {
 
     fn redis(options: &windlass_redis::Options, settings: &Settings) -> anyhow::Result<Self> {
         let (link, prefix) = (Link::new(options.clone())?, settings.queue_prefix.as_str());
-        let services = redis_services(&link, prefix, settings.limits.clone());
+        let images = Some(settings.images.open(settings)?);
+        let services = Services { images, ..redis_services(&link, prefix, settings.limits.clone()) };
         let records = Arc::new(RedisRecords::new(link.clone(), prefix));
         let broker = Arc::new(RedisBroker::new(link, prefix));
         // One for each server and prefix: a copy of one never seeds another.
@@ -67,7 +68,8 @@ impl Stores {
         let broker = SqliteBroker::open(&file, SqliteOptions::default())
             .await
             .with_context(|| format!("the embedded queue {}", file.display()))?;
-        let services = file_services(dir, settings.limits.clone());
+        let images = Some(settings.images.open(settings)?);
+        let services = Services { images, ..file_services(dir, settings.limits.clone()) };
         let broker: SharedBroker = Arc::new(broker);
         let shared = Arc::clone(&broker);
         Ok(Self {
@@ -81,6 +83,14 @@ impl Stores {
         })
     }
 
+    /// Lets images be swept and moved back from files for as long as the process lives. Once is
+    /// enough; further calls change nothing.
+    pub(crate) fn look_after_images(&self) {
+        if let Some(images) = &self.services.images {
+            Arc::clone(images).begin();
+        }
+    }
+
     /// Starts a worker of this process; its children are this program.
     pub(crate) fn worker(
         &self,
@@ -89,6 +99,7 @@ impl Stores {
         queues: Vec<Queue>,
         slots: Option<usize>,
     ) -> anyhow::Result<Worker> {
+        self.look_after_images();
         let mut options = WorkerOptions::new(queues, isolation(settings));
         options.lease = settings.lease;
         options.health = settings.health;

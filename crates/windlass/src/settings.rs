@@ -85,6 +85,8 @@ pub(crate) struct Settings {
     pub(crate) caching: windlass_store::CachingOptions,
     /// The Redis of the cache service. `WINDLASS_CACHE_REDIS_URL`, default that of the queue.
     pub(crate) cache_redis: Option<windlass_redis::Options>,
+    /// The image store.
+    pub(crate) images: crate::images::ImageSettings,
     /// What is logged, as a filter of the tracing crate. `WINDLASS_LOG`, default `info`.
     pub(crate) log: String,
     /// How it is logged: `text` or `json`. `WINDLASS_LOG_FORMAT`, default `text`.
@@ -163,6 +165,19 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("REDIS_TTL_DEFAULT", "redis_ttl_default"),
     ("WINDLASS_LOG", "log"),
     ("WINDLASS_LOG_FORMAT", "log_format"),
+    ("ENVIRONMENT", "environment"),
+    ("REDIS_IMAGE_MAX_AGE_HOURS", "redis_image_max_age_hours"),
+    ("REDIS_IMAGE_MAX_SIZE_MB", "redis_image_max_size_mb"),
+    ("REDIS_IMAGE_CLEANUP_INTERVAL_MINUTES", "redis_image_cleanup_interval_minutes"),
+    ("REDIS_IMAGE_ENABLE_CLEANUP", "redis_image_enable_cleanup"),
+    ("REDIS_IMAGE_QUALITY", "redis_image_quality"),
+    ("REDIS_IMAGE_FORMAT", "redis_image_format"),
+    ("WINDLASS_IMAGE_REDIS_URL", "image_redis_url"),
+    ("WINDLASS_IMAGE_DIR", "image_dir"),
+    ("WINDLASS_IMAGE_OLD_DIR", "image_old_dir"),
+    ("WINDLASS_IMAGE_MAX_KB", "image_max_kb"),
+    ("WINDLASS_IMAGE_EVICT", "image_evict"),
+    ("WINDLASS_IMAGE_FILES_MAX_MB", "image_files_max_mb"),
     ("REDIS_URL", "redis_url"),
     ("REDIS_HOST", "redis_host"),
     ("REDIS_PORT", "redis_port"),
@@ -174,17 +189,22 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
 ];
 
 /// Names whose values are never shown.
-const SECRET: &[&str] = &["WINDLASS_CACHE_REDIS_URL", "WINDLASS_API_KEYS", "REDIS_URL", "REDIS_PASSWORD"];
+const SECRET: &[&str] =
+    &["WINDLASS_API_KEYS", "REDIS_URL", "REDIS_PASSWORD", "WINDLASS_CACHE_REDIS_URL", "WINDLASS_IMAGE_REDIS_URL"];
 
 /// What was found, by environment name.
-struct Found(HashMap<&'static str, String>, Vec<Schedule>);
+pub(crate) struct Found(HashMap<&'static str, String>, Vec<Schedule>);
 
 /// One `[[schedule]]`.
 type Schedule = serde_json::Map<String, serde_json::Value>;
 
 impl Found {
     /// Reads the environment, `.env`, `.env.local` and the TOML file, first found first taken.
-    fn read(dir: &Path, config: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
+    pub(crate) fn read(
+        dir: &Path,
+        config: Option<&Path>,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> anyhow::Result<Self> {
         let mut all: HashMap<&'static str, String> =
             NAMES.iter().filter_map(|(name, _)| Some((*name, env(name)?))).collect();
         for file in [".env", ".env.local"] {
@@ -203,11 +223,16 @@ impl Found {
         Ok(Self(all, schedules))
     }
 
-    fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    fn parse<T: FromStr>(&self, name: &str, allowed: &str, fits: impl Fn(&T) -> bool) -> anyhow::Result<Option<T>> {
+    pub(crate) fn parse<T: FromStr>(
+        &self,
+        name: &str,
+        allowed: &str,
+        fits: impl Fn(&T) -> bool,
+    ) -> anyhow::Result<Option<T>> {
         let Some(text) = self.text(name) else { return Ok(None) };
         match text.trim().parse::<T>().ok().filter(fits) {
             Some(value) => Ok(Some(value)),
@@ -355,6 +380,7 @@ impl Settings {
             )?,
             caching: caching(&found)?,
             cache_redis: cache_redis(&found)?,
+            images: crate::images::ImageSettings::read(&found)?,
             log: found.text("WINDLASS_LOG").unwrap_or("info").to_owned(),
             log_format: found.parse("WINDLASS_LOG_FORMAT", "text or json", |_| true)?.unwrap_or(LogFormat::Text),
         })

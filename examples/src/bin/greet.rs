@@ -39,7 +39,11 @@ impl InlineKind for Greet {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::path::Path::new("windlass-data");
     let broker = Arc::new(SqliteBroker::open(&dir.join("queue.db"), SqliteOptions::default()).await?);
-    let services = Services { artifacts: Arc::new(FileArtifacts::new(dir)), results: Arc::new(FileResults::new(dir)) };
+    let services = Services {
+        artifacts: Arc::new(FileArtifacts::new(dir)),
+        results: Arc::new(FileResults::new(dir)),
+        images: None,
+    };
     let mut registry = Registry::new();
     registry.inline(Greet);
     let options = WorkerOptions::new(vec![Queue::new("example")?], Isolation::new("/proc/self/exe".into(), &[]));

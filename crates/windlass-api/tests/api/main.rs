@@ -11,6 +11,7 @@ mod enqueue;
 mod errors;
 mod events;
 mod health;
+mod images;
 mod results;
 mod schedules;
 mod support;

@@ -300,6 +300,7 @@ impl Bench {
         let services = Services {
             artifacts: Arc::new(FileArtifacts::new(dir.path())),
             results: Arc::new(FileResults::new(dir.path())),
+            images: None,
         };
         let api = Api {
             broker: broker.clone(),

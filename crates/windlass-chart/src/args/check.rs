@@ -294,7 +294,7 @@ fn is_bidi_control(c: char) -> bool {
 }
 
 /// Refuses a text that is too long, turns the direction of writing, or cannot be drawn.
-pub(super) fn check_text(path: &str, title: Option<&str>, most: usize, found: &mut Vec<Violation>) {
+pub(crate) fn check_text(path: &str, title: Option<&str>, most: usize, found: &mut Vec<Violation>) {
     let Some(title) = title else { return };
     let chars = title.chars().count();
     if chars > most {

@@ -272,8 +272,8 @@ pub struct Store {
     #[serde(default = "yes")]
     pub dedupe: bool,
     /// The width of a small picture drawn beside it, 64–640; its height keeps the shape.
-    /// Default: none.
-    #[serde(default)]
+    /// Default 320; null for none.
+    #[serde(default = "thumbnail_width_px")]
     pub thumbnail_width_px: Option<u32>,
 }
 
@@ -281,9 +281,13 @@ const fn yes() -> bool {
     true
 }
 
+const fn thumbnail_width_px() -> Option<u32> {
+    Some(320)
+}
+
 impl Default for Store {
     fn default() -> Self {
-        Self { max_age_hours: None, dedupe: true, thumbnail_width_px: None }
+        Self { max_age_hours: None, dedupe: true, thumbnail_width_px: thumbnail_width_px() }
     }
 }
 

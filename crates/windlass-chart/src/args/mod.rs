@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::encode::Effort;
 pub use check::MAX_PRICE;
+pub(crate) use check::check_text;
 pub use column::Column;
 pub use interval::{Interval, UnknownInterval};
 pub use look::{

@@ -1,8 +1,10 @@
 //! Charts as a job sees them: args in, pictures out.
 
+mod books;
 mod files;
 mod marks;
 mod pictures;
+mod publishing;
 mod refusals;
 mod runs;
 mod studies;

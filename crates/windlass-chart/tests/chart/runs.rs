@@ -13,9 +13,9 @@ use crate::goog;
 
 /// Remembers progress; cancelled from the start or never.
 #[derive(Default)]
-struct Watcher {
-    cancelled: bool,
-    seen: Mutex<Vec<f32>>,
+pub(crate) struct Watcher {
+    pub(crate) cancelled: bool,
+    pub(crate) seen: Mutex<Vec<f32>>,
 }
 
 impl RunContext for Watcher {
@@ -37,7 +37,7 @@ impl RunContext for Watcher {
 }
 
 fn run(args: ChartArgs, dir: &Path, watcher: &Watcher) -> Outcome {
-    ChartRender.run(args, dir, watcher)
+    ChartRender::default().run(args, dir, watcher)
 }
 
 #[test]
@@ -65,6 +65,7 @@ fn a_run_leaves_the_image_and_says_what_it_drew() {
     let seen = watcher.seen.into_inner().expect("no panic held it");
     assert!(seen.is_sorted() && seen.last() == Some(&100.0), "{seen:?}");
     assert_eq!(std::fs::read_dir(dir.path()).expect("the directory").count(), 1, "only out/");
+    assert_eq!(done.artifacts[1].name, "thumb.png");
 }
 
 #[test]
@@ -93,11 +94,11 @@ fn a_directory_that_cannot_be_written_is_tried_again() {
 
 #[test]
 fn the_kind_keeps_its_word() {
-    let spec = ChartRender.spec();
+    let spec = ChartRender::default().spec();
     assert_eq!((spec.name, spec.queue, spec.version), ("chart.render", "chart", windlass_chart::RENDERER_VERSION));
     assert_eq!(spec.timeout, Duration::from_secs(60));
     assert_eq!(spec.cache_ttl, Some(Duration::from_secs(86_400)));
-    let inputs = ChartRender.inputs(&goog(200));
+    let inputs = ChartRender::default().inputs(&goog(200));
     assert!(inputs.blobs.is_empty());
     assert_eq!(inputs.peak_memory_bytes, (64 << 20) + 1200 * 800 * 10);
 }

@@ -48,6 +48,7 @@ pub fn file_services(dir: &Path, limits: Limits) -> Services {
     Services {
         artifacts: Arc::new(FileArtifacts { store: Arc::clone(&store) }),
         results: Arc::new(FileResults { store }),
+        images: None,
     }
 }
 
@@ -656,7 +657,7 @@ fn touch(path: &Path) -> Result<bool> {
     }
 }
 
-fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -664,7 +665,7 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let fail = |source| Error::File { path: path.to_owned(), source };
     let dir = path.parent().unwrap_or(Path::new("."));
     private_dir(dir).map_err(fail)?;
@@ -691,7 +692,7 @@ pub(super) fn private_dir(dir: &Path) -> io::Result<()> {
     builder.create(dir)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(e) => std::panic::resume_unwind(e.into_panic()),

@@ -254,6 +254,8 @@ pub struct Services {
     pub artifacts: Arc<dyn Artifacts>,
     /// Results of equal jobs.
     pub results: Arc<dyn Results>,
+    /// Charts that were drawn; none where nothing draws.
+    pub images: Option<Arc<crate::images::Images>>,
 }
 
 impl std::fmt::Debug for Services {

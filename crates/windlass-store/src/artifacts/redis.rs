@@ -40,7 +40,8 @@ const INCOMING_TTL: Duration = Duration::from_secs(600);
 #[must_use]
 pub fn redis_services(link: &Link, prefix: &str, limits: Limits) -> Services {
     let store = Store::new(link.clone(), prefix, limits);
-    Services { artifacts: Arc::new(RedisArtifacts { store: store.clone() }), results: Arc::new(RedisResults { store }) }
+    let artifacts = Arc::new(RedisArtifacts { store: store.clone() });
+    Services { artifacts, results: Arc::new(RedisResults { store }), images: None }
 }
 
 /// Artifacts on Redis.

@@ -254,7 +254,7 @@ async fn a_lead_is_one_callers_until_it_ends(Services { results: store, .. }: Se
         .await;
 }
 
-async fn hits_and_misses_are_counted(Services { artifacts, results }: Services) {
+async fn hits_and_misses_are_counted(Services { artifacts, results, .. }: Services) {
     assert_eq!(artifacts.stats().await.unwrap().hit_rate().to_bits(), 0.0_f64.to_bits());
     assert_eq!(artifacts.stats().await.unwrap().oldest, None);
     results.lead("00", "a", LONG).await.unwrap();
@@ -270,7 +270,7 @@ async fn hits_and_misses_are_counted(Services { artifacts, results }: Services) 
     assert_eq!(stats.hit_rate().to_bits(), 0.75_f64.to_bits());
 }
 
-async fn clearing_forgets_results_and_nothing_else(Services { artifacts, results }: Services) {
+async fn clearing_forgets_results_and_nothing_else(Services { artifacts, results, .. }: Services) {
     let kept = artifacts.put(b"artifact".as_slice().into()).await.unwrap();
     for n in 0..600 {
         results.put(&format!("{n:04}"), "1", LONG).await.unwrap();
@@ -340,7 +340,7 @@ async fn due_pins_are_given_to_one_caller() {
 async fn a_full_redis_keeps_what_it_has() {
     let redis = windlass_testkit::RedisServer::builder().max_memory("4mb", "noeviction").start();
     let link = windlass_redis::Link::new(windlass_redis::Options::from_url(&redis.url()).unwrap()).unwrap();
-    let Services { artifacts, results } = redis_services(&link, "t", Limits::default());
+    let Services { artifacts, results, .. } = redis_services(&link, "t", Limits::default());
     let kept = upload(artifacts.as_ref(), b"kept").await;
     results.put("00", "1", LONG).await.unwrap();
     let mut full = None;

@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod caching;
+mod images;
 mod outages;
 
 use windlass_redis::{Link, Options};

@@ -38,15 +38,20 @@ impl Server {
         scheduler: Option<Arc<Counters>>,
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
+        stores.look_after_images();
         let api = Api {
             broker: stores.broker.clone(),
             services: stores.services.clone(),
             caching: caching(settings)?,
-            registry: crate::kinds::registry(None),
+            registry: crate::kinds::registry(),
             worker,
             records: Arc::clone(&stores.records),
             scheduler,
-            options: ApiOptions { auth: auth(settings, address)?, ..ApiOptions::default() },
+            options: ApiOptions {
+                auth: auth(settings, address)?,
+                old_images: settings.images.old_folder(),
+                ..ApiOptions::default()
+            },
         };
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {

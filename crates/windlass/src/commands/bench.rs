@@ -244,7 +244,7 @@ impl<'a> Setup<'a> {
             let mut settings = self.settings.clone();
             settings.recycle.after_jobs = u32::MAX;
             let queues = vec![self.queue.clone()];
-            let mut worker = self.stores.worker(&settings, crate::kinds::registry(None), queues, Some(1))?;
+            let mut worker = self.stores.worker(&settings, crate::kinds::registry(), queues, Some(1))?;
             // The first ones start the child.
             for n in [10, ISOLATED] {
                 let jobs: Vec<NewJob> = (0..n).map(|_| NewJob::new(kind, &json!({}))).collect::<Result<_, _>>()?;

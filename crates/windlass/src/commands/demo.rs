@@ -24,7 +24,7 @@ use crate::settings::Settings;
 
 pub(crate) async fn run(settings: &Settings, args: &Demo, as_json: bool) -> anyhow::Result<ExitCode> {
     let stores = Stores::embedded(settings).await?;
-    let registry = crate::kinds::registry(Some(&stores));
+    let registry = crate::kinds::for_worker(settings, &stores);
     let mut signals = Signals::listen()?;
     let say = |text: String| {
         if !as_json {
@@ -134,7 +134,7 @@ async fn round(
     jobs: &[(&'static str, Value)],
     as_json: bool,
 ) -> anyhow::Result<Vec<(JobRecord, Duration)>> {
-    let registry = crate::kinds::registry(None);
+    let registry = crate::kinds::registry();
     let producer = Producer::new(stores.broker.clone());
     let show = show::Show::new(as_json);
     let mut following = Vec::new();

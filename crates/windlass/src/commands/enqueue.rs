@@ -19,7 +19,7 @@ use crate::runtime::Stores;
 use crate::settings::Settings;
 
 pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> anyhow::Result<ExitCode> {
-    let registry = crate::kinds::registry(None);
+    let registry = crate::kinds::registry();
     let stores = Stores::open(settings).await?;
     let kind = Kind::find(&registry, &stores, &args.kind).await?;
     let value = read_args(&args, &stores.services).await?;
@@ -39,7 +39,7 @@ pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> an
     if !args.wait {
         return Ok(accepted(&id, clash, as_json));
     }
-    let registry = crate::kinds::registry(Some(&stores));
+    let registry = crate::kinds::for_worker(settings, &stores);
     wait(settings, &stores, registry, &id, args.out.as_deref(), as_json).await
 }
 
@@ -104,7 +104,7 @@ pub(crate) async fn submit_and_wait(
     let job = NewJob::new(kind, args)?;
     let id = JobId::new(job.ulid, queue.clone());
     Producer::new(stores.broker.clone()).enqueue(queue, job).await?;
-    wait(settings, stores, crate::kinds::registry(Some(stores)), &id, None, as_json).await
+    wait(settings, stores, crate::kinds::for_worker(settings, stores), &id, None, as_json).await
 }
 
 /// Holds the blobs a job needs until it has ended, whenever that is.

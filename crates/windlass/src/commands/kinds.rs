@@ -10,7 +10,7 @@ use crate::runtime::Stores;
 use crate::settings::Settings;
 
 pub(crate) fn run(as_json: bool) -> ExitCode {
-    let registry = crate::kinds::registry(None);
+    let registry = crate::kinds::registry();
     let isolated = |name: &str| registry.executor(name) == Some(Executor::Isolated);
     if as_json {
         let kinds: Vec<_> = registry

@@ -8,6 +8,7 @@ mod dead;
 mod demo;
 mod doctor;
 mod enqueue;
+mod images;
 mod kinds;
 mod market;
 mod pdf;
@@ -61,6 +62,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dead(args) => dead::run(&settings, &args, json).await,
         Command::Cache(args) => cache::run(&settings, args.verb, json).await,
         Command::Pdf(args) => pdf::run(&settings, *args, json).await,
+        Command::Images(args) => images::run(&settings, args.verb, json).await,
         Command::Queues => queues::run(&settings, json).await,
         Command::Workers => workers::run(&settings, json).await,
         Command::Doctor => doctor::run(&settings, json).await,

@@ -47,7 +47,7 @@ pub(crate) async fn run(settings: &Settings, args: PdfCommand, as_json: bool) ->
             ("pdf.report", value, args.output_path)
         }
     };
-    let registry = crate::kinds::registry(None);
+    let registry = crate::kinds::registry();
     enqueue::refuse_wrong(&registry, kind, &args)?;
     let record = done(settings, &stores, kind, &args, as_json).await?;
     finish(&record, services, &output, as_json).await
@@ -62,7 +62,7 @@ async fn done(
     args: &Value,
     as_json: bool,
 ) -> anyhow::Result<JobRecord> {
-    let registry = crate::kinds::registry(Some(stores));
+    let registry = crate::kinds::for_worker(settings, stores);
     let spec = registry.spec(kind).context("the kind is registered")?;
     let queue = Queue::new(spec.queue)?;
     let job = NewJob::new(kind, args)?;

@@ -13,7 +13,7 @@ use crate::settings::Settings;
 pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow::Result<ExitCode> {
     crate::eviction::guard(settings).await?;
     let stores = Stores::open(settings).await?;
-    let registry = crate::kinds::registry(Some(&stores));
+    let registry = crate::kinds::for_worker(settings, &stores);
     let queues = runtime::queues(&args.worker.queues, settings, &registry)?;
     let mut signals = Signals::listen()?;
     let listener = api::bind(args.api.listen.unwrap_or(settings.listen)).await?;

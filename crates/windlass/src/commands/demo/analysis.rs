@@ -183,6 +183,6 @@ mod tests {
     fn the_report_is_one_that_the_kind_takes() {
         let candles = windlass_chart::csv::candles_from_csv(windlass_chart::GOOG_DAILY_CSV).unwrap();
         let args = report(&candles, "now");
-        assert_eq!(crate::kinds::registry(None).check("pdf.report", &args), Some(Vec::new()));
+        assert_eq!(crate::kinds::registry().check("pdf.report", &args), Some(Vec::new()));
     }
 }
