@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-pub(crate) use market::{Market, MarketCandles, MarketReplay, MarketVerb, ReplayMode};
+pub(crate) use market::{Market, MarketCandles, MarketDemo, MarketOpen, MarketReplay, MarketVerb, ReplayMode};
 use windlass_jobs::{JobId, Priority, Queue, Reason, State, Until};
 
 /// Windlass: background jobs done reliably – PDFs, charts, checks – with one binary.

@@ -29,6 +29,8 @@ impl fmt::Debug for Secret {
 pub(crate) struct Settings {
     /// Where the embedded stores lie. `WINDLASS_DATA_DIR`, default `windlass-data`.
     pub(crate) data_dir: PathBuf,
+    /// Where positions lie, `postgres://…`. `WINDLASS_MARKET_DATABASE_URL`; none: a file in the data directory.
+    pub(crate) market_database_url: Option<Secret>,
     /// How Redis is reached; none: embedded. `REDIS_URL`, or `REDIS_HOST` and its parts.
     pub(crate) redis: Option<windlass_redis::Options>,
     /// First word of the queue's keys, `[a-z0-9_-]{1,32}`. `WINDLASS_QUEUE_PREFIX`, default `wl`.
@@ -108,6 +110,7 @@ impl FromStr for LogFormat {
 /// lists them all (a test).
 pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_DATA_DIR", "data_dir"),
+    ("WINDLASS_MARKET_DATABASE_URL", "market_database_url"),
     ("WINDLASS_QUEUE_PREFIX", "queue_prefix"),
     ("WINDLASS_LISTEN", "listen"),
     ("PORT", "port"),
@@ -140,7 +143,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
 ];
 
 /// Names whose values are never shown.
-const SECRET: &[&str] = &["WINDLASS_API_KEYS", "REDIS_URL", "REDIS_PASSWORD"];
+const SECRET: &[&str] = &["WINDLASS_API_KEYS", "WINDLASS_MARKET_DATABASE_URL", "REDIS_URL", "REDIS_PASSWORD"];
 
 /// What was found, by environment name.
 struct Found(HashMap<&'static str, String>);
@@ -247,6 +250,7 @@ impl Settings {
         let grace_s = found.parse::<u64>("WINDLASS_GRACE_SECONDS", "0 to 3600", |s| *s <= 3600)?;
         Ok(Self {
             data_dir: found.text("WINDLASS_DATA_DIR").unwrap_or("windlass-data").into(),
+            market_database_url: market_database_url(&found)?,
             redis: redis(&found)?,
             queue_prefix: found
                 .parse("WINDLASS_QUEUE_PREFIX", "1 to 32 of a-z 0-9 _ -", prefix_fits)?
@@ -323,6 +327,16 @@ fn limits(found: &Found) -> anyhow::Result<windlass_store::Limits> {
         }
     }
     Ok(limits)
+}
+
+fn market_database_url(found: &Found) -> anyhow::Result<Option<Secret>> {
+    let name = "WINDLASS_MARKET_DATABASE_URL";
+    let Some(url) = found.text(name) else { return Ok(None) };
+    // The connection is made when positions are first needed, and never at a start without them.
+    if windlass_market::positions::is_postgres_url(url) {
+        return Ok(Some(Secret(url.to_owned())));
+    }
+    Err(bad(name, url, "postgres://user:password@host:port/database"))
 }
 
 fn listen(found: &Found) -> anyhow::Result<SocketAddr> {
