@@ -9,11 +9,16 @@
 pub mod calendar;
 pub mod candle;
 mod csv;
+pub mod engine;
+pub mod explain;
 pub mod guard;
 pub mod index;
+pub mod kinds;
 pub mod positions;
 pub mod price;
 pub mod replay;
 pub mod rules;
+pub mod synthetic;
 
 pub use csv::Error as CsvError;
+pub use kinds::register;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-pub(crate) use market::{Market, MarketCandles, MarketReplay, MarketVerb, ReplayMode};
+pub(crate) use market::{Market, MarketCandles, MarketDemo, MarketOpen, MarketReplay, MarketVerb, ReplayMode};
 use windlass_jobs::{JobId, Priority, Queue, Reason, State, Until};
 
 pub(crate) use self::schedule::{MissedArg, Schedule, ScheduleAdd, ScheduleVerb};

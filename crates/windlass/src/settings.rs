@@ -29,6 +29,8 @@ impl fmt::Debug for Secret {
 pub(crate) struct Settings {
     /// Where the embedded stores lie. `WINDLASS_DATA_DIR`, default `windlass-data`.
     pub(crate) data_dir: PathBuf,
+    /// Where positions lie, `postgres://…`. `WINDLASS_MARKET_DATABASE_URL`; none: a file in the data directory.
+    pub(crate) market_database_url: Option<Secret>,
     /// How Redis is reached; none: embedded. `REDIS_URL`, or `REDIS_HOST` and its parts.
     pub(crate) redis: Option<windlass_redis::Options>,
     /// Start on a Redis that throws keys away when it is full. `WINDLASS_ALLOW_EVICTION`, default
@@ -132,6 +134,7 @@ impl FromStr for LogFormat {
 /// lists them all (a test).
 pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_DATA_DIR", "data_dir"),
+    ("WINDLASS_MARKET_DATABASE_URL", "market_database_url"),
     ("WINDLASS_QUEUE_PREFIX", "queue_prefix"),
     ("WINDLASS_LISTEN", "listen"),
     ("PORT", "port"),
@@ -189,8 +192,14 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
 ];
 
 /// Names whose values are never shown.
-const SECRET: &[&str] =
-    &["WINDLASS_API_KEYS", "REDIS_URL", "REDIS_PASSWORD", "WINDLASS_CACHE_REDIS_URL", "WINDLASS_IMAGE_REDIS_URL"];
+const SECRET: &[&str] = &[
+    "WINDLASS_API_KEYS",
+    "REDIS_URL",
+    "REDIS_PASSWORD",
+    "WINDLASS_MARKET_DATABASE_URL",
+    "WINDLASS_CACHE_REDIS_URL",
+    "WINDLASS_IMAGE_REDIS_URL",
+];
 
 /// What was found, by environment name.
 pub(crate) struct Found(HashMap<&'static str, String>, Vec<Schedule>);
@@ -341,6 +350,7 @@ impl Settings {
         let grace_s = found.parse::<u64>("WINDLASS_GRACE_SECONDS", "0 to 3600", |s| *s <= 3600)?;
         Ok(Self {
             data_dir: found.text("WINDLASS_DATA_DIR").unwrap_or("windlass-data").into(),
+            market_database_url: market_database_url(&found)?,
             redis: redis(&found)?,
             allow_eviction: found.parse("WINDLASS_ALLOW_EVICTION", "true or false", |_| true)?.unwrap_or(false),
             queue_prefix: found
@@ -504,6 +514,16 @@ fn cache_redis(found: &Found) -> anyhow::Result<Option<windlass_redis::Options>>
         }
         None => redis(found),
     }
+}
+
+fn market_database_url(found: &Found) -> anyhow::Result<Option<Secret>> {
+    let name = "WINDLASS_MARKET_DATABASE_URL";
+    let Some(url) = found.text(name) else { return Ok(None) };
+    // The connection is made when positions are first needed, and never at a start without them.
+    if windlass_market::positions::is_postgres_url(url) {
+        return Ok(Some(Secret(url.to_owned())));
+    }
+    Err(bad(name, url, "postgres://user:password@host:port/database"))
 }
 
 fn listen(found: &Found) -> anyhow::Result<SocketAddr> {

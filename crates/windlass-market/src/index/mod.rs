@@ -4,7 +4,7 @@
 //! Nothing here decides; a candidate is handed to [`Track`], so that the index can only ever
 //! change how soon an answer is found.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::rules::{Fill, Gate, Levels, Quote, Side, Track};
 
@@ -18,6 +18,8 @@ pub struct Held {
     /// R2: the place in its symbol's order from which on it may trigger. Quotes at or before it
     /// trigger and move nothing.
     pub armed: (i64, i64),
+    /// Quotes numbered up to this are in its state already.
+    pub seen: i64,
     /// Its state.
     pub track: Track,
 }
@@ -39,6 +41,10 @@ pub struct Decision {
     pub stop: Option<i64>,
     /// Units left open after it.
     pub left: i64,
+    /// What the quote was allowed to do.
+    pub gate: Gate,
+    /// The position as it was before the quote.
+    pub before: Box<Track>,
 }
 
 /// A quote with the moment and the gate it is taken in under.
@@ -83,6 +89,8 @@ pub struct Book {
     expires: BTreeSet<(i64, u32)>,
     /// How many quotes in a row must reach a level, 1–3.
     confirm: u8,
+    /// Positions whose stop or extreme moved since that was last asked.
+    moved: HashSet<i64>,
     /// Quotes taken in so far.
     taken: u64,
     /// Of positions whose level was reached and not yet confirmed: by the last quote, how often.
@@ -113,6 +121,7 @@ impl Book {
             ladders: Default::default(),
             expires: BTreeSet::new(),
             confirm: confirm.clamp(1, 3),
+            moved: HashSet::new(),
             taken: 0,
             pending: HashMap::new(),
         }
@@ -174,6 +183,19 @@ impl Book {
         Some(held)
     }
 
+    /// The positions whose stop or extreme moved since the last call.
+    pub fn take_moved(&mut self) -> Vec<i64> {
+        self.moved.drain().collect()
+    }
+
+    /// Notes the version that a position's row has now.
+    pub fn set_version(&mut self, id: i64, version: i64) {
+        let slot = self.by_id.get(&id);
+        if let Some(held) = slot.and_then(|slot| self.slots[*slot as usize].as_mut()) {
+            held.version = version;
+        }
+    }
+
     /// What is known of a position.
     #[must_use]
     pub fn get(&self, id: i64) -> Option<&Held> {
@@ -226,12 +248,16 @@ impl Book {
         for slot in self.candidates(steps) {
             let Some(held) = &mut self.slots[slot as usize] else { continue };
             let (side, before) = (held.track.side(), held.track.levels());
+            let rested = (held.track.stop(), held.track.extreme());
             let mut run = Run { confirm: self.confirm, taken: self.taken, pending: self.pending.remove(&slot) };
             run.over(held, steps, &mut decisions);
             if let Some(pending) = run.pending {
                 self.pending.insert(slot, pending);
             }
             let (id, closed, after) = (held.id, held.track.open_qty() == 0, held.track.levels());
+            if !closed && rested != (held.track.stop(), held.track.extreme()) {
+                self.moved.insert(id);
+            }
             if closed || before != after {
                 self.leave(slot, side, before);
                 if closed {
@@ -310,10 +336,15 @@ struct Run {
 impl Run {
     fn over(&mut self, held: &mut Held, steps: &[Step], decisions: &mut Vec<(usize, Decision)>) {
         for (at, step) in steps.iter().enumerate() {
-            if step.quote.place() <= held.armed {
+            if step.quote.place() <= held.armed || step.quote.seq <= held.seen {
                 continue;
             }
             let gate = self.confirmed(held, step, self.taken + at as u64);
+            if !held.track.reached(&step.quote, step.now, gate) {
+                held.track.on_quote(&step.quote, step.now, gate);
+                continue;
+            }
+            let before = Box::new(held.track.clone());
             let stop = held.track.stop().map(|(stop, _)| stop);
             for fill in held.track.on_quote(&step.quote, step.now, gate) {
                 let decision = Decision {
@@ -324,6 +355,8 @@ impl Run {
                     fill,
                     stop,
                     left: held.track.open_qty(),
+                    gate,
+                    before: before.clone(),
                 };
                 decisions.push((at, decision));
             }

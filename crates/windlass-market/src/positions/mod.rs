@@ -16,6 +16,7 @@ mod load;
 mod marks;
 mod rows;
 mod schema;
+mod ticks;
 
 use std::path::Path;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub use lease::Lease;
 pub use load::{Cursor, Page};
 pub use marks::{AccountSum, Mark};
 pub use rows::{Account, ClosingRow, Instrument, Position, Status};
+pub use ticks::{KEPT_MS, RawQuote, Taken, Tick};
 
 /// The result of a call.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -68,6 +70,12 @@ impl Default for Options {
     fn default() -> Self {
         Self { connections: 8, acquire_timeout: Duration::from_secs(5), statement_timeout: Duration::from_secs(10) }
     }
+}
+
+/// True for a URL that [`Positions::postgres`] can read.
+#[must_use]
+pub fn is_postgres_url(url: &str) -> bool {
+    (url.starts_with("postgres://") || url.starts_with("postgresql://")) && url.parse::<PgConnectOptions>().is_ok()
 }
 
 /// The tables of positions. Cheap to clone.
@@ -118,6 +126,9 @@ impl Positions {
     /// # Errors
     /// [`Error`].
     pub async fn sqlite(file: &Path, options: &Options) -> Result<Self> {
+        if let Some(dir) = file.parent() {
+            std::fs::create_dir_all(dir).map_err(|e| Error::Sql { operation: "open", source: sqlx::Error::Io(e) })?;
+        }
         let connect = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)

@@ -198,6 +198,8 @@ pub struct Position {
     pub version: i64,
     /// R2: quotes at or before this (stamp, number) trigger nothing.
     pub armed: (i64, i64),
+    /// The number of the last quote that the checkpoint has seen.
+    pub mark_seq: i64,
     /// When.
     pub opened_at_ms: i64,
     /// When.
@@ -240,6 +242,7 @@ impl Position {
             closing_reason: row.opt_text("closing_reason")?.and_then(|word| Reason::parse(&word)),
             version: row.int("version")?,
             armed: (row.int("armed_at_ms")?, row.int("armed_seq")?),
+            mark_seq: row.int("mark_seq")?,
             opened_at_ms: row.int("opened_at_ms")?,
             closed_at_ms: row.opt("closed_at_ms")?,
         })
@@ -260,7 +263,8 @@ impl Position {
     /// As the index holds it.
     #[must_use]
     pub fn held(&self) -> Held {
-        Held { id: self.id, version: self.version, armed: self.armed, track: self.track() }
+        let seen = if self.mark_seq > 0 { self.mark_seq } else { i64::MIN };
+        Held { id: self.id, version: self.version, armed: self.armed, seen, track: self.track() }
     }
 }
 

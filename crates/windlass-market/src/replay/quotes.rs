@@ -100,7 +100,7 @@ impl Symbol {
                 }
             }
             if !closed {
-                self.book.put(Held { id, version: 1, armed: (i64::MIN, i64::MIN), track });
+                self.book.put(Held { id, version: 1, armed: (i64::MIN, i64::MIN), seen: i64::MIN, track });
             }
         }
     }

@@ -4,7 +4,7 @@ use windlass_market::index::{Book, Held, Step};
 use windlass_market::rules::{Gate, Quote, Rules, Side, Track};
 
 fn held(id: i64, armed: (i64, i64), rules: Rules) -> Held {
-    Held { id, version: 1, armed, track: Track::new(rules) }
+    Held { id, version: 1, armed, seen: i64::MIN, track: Track::new(rules) }
 }
 
 fn stop(side: Side, sl: i64) -> Rules {

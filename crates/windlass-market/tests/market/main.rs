@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
 mod candles;
+mod engine;
 mod index;
 mod naive;
 mod positions;

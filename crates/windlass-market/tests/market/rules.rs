@@ -106,7 +106,7 @@ fn through_index(all: &[Rules], quotes: &[Quote], every: usize, bulk: bool) -> V
         .map(|(rules, id)| {
             let mut track = Track::new(rules.clone());
             track.open_on(&quotes[0]);
-            Held { id, version: 1, armed: (i64::MIN, 0), track }
+            Held { id, version: 1, armed: (i64::MIN, 0), seen: i64::MIN, track }
         })
         .collect();
     if bulk {
@@ -209,7 +209,7 @@ proptest! {
             };
             let _ = rules.check();
             let mut book = Book::new(2);
-            book.put(Held { id: 1, version: 1, armed: (i64::MIN, i64::MIN), track: Track::new(rules.clone()) });
+            book.put(Held { id: 1, version: 1, armed: (i64::MIN, i64::MIN), seen: i64::MIN, track: Track::new(rules.clone()) });
             for (at, (a, b)) in prices.iter().enumerate() {
                 let quote = Quote { ts_ms: at as i64, seq: at as i64, bid: *a.min(b), ask: *a.max(b) };
                 book.on_quote(&step(at, &quote));

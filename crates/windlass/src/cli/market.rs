@@ -19,6 +19,71 @@ pub(crate) enum MarketVerb {
     Replay(MarketReplay),
     /// Make candles of recorded ticks, whatever order they come in.
     Candles(MarketCandles),
+    /// Take in quotes of a CSV file: symbol,ts_ms,seq,bid,ask with decimals.
+    Quotes {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Open a position.
+    Open(MarketOpen),
+    /// List positions with their effective stops, in points.
+    Positions {
+        /// Closed ones too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show a position's history and decide its closings again; code 1 when the answer differs.
+    Explain {
+        /// The position.
+        id: i64,
+    },
+    /// Take in quotes and close what they trigger, once; what the job trading.sltp_sweep does.
+    Sweep,
+    /// Watch positions close on quotes drawn from a seed, without any server.
+    Demo(MarketDemo),
+}
+
+/// `windlass market open`.
+#[derive(Debug, Args)]
+pub(crate) struct MarketOpen {
+    /// What is traded.
+    #[arg(long)]
+    pub(crate) symbol: String,
+    /// Digits after the point, for a symbol that is not known yet.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=18))]
+    pub(crate) digits: Option<u8>,
+    /// Sold instead of bought.
+    #[arg(long)]
+    pub(crate) short: bool,
+    /// Units.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) qty: i64,
+    /// What it was opened at, as a decimal.
+    #[arg(long, value_name = "PRICE")]
+    pub(crate) entry: String,
+    /// The stop.
+    #[arg(long, value_name = "PRICE")]
+    pub(crate) sl: Option<String>,
+    /// The target.
+    #[arg(long, value_name = "PRICE")]
+    pub(crate) tp: Option<String>,
+    /// The stop follows gains at this distance, in points.
+    #[arg(long, value_name = "POINTS", value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) trail_points: Option<i64>,
+    /// Whose it is.
+    #[arg(long, value_name = "ID", default_value_t = 1)]
+    pub(crate) account: i64,
+}
+
+/// `windlass market demo`.
+#[derive(Debug, Args)]
+pub(crate) struct MarketDemo {
+    /// What the quotes are drawn from.
+    #[arg(long, default_value_t = 7)]
+    pub(crate) seed: u64,
+    /// How long it goes on.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
 }
 
 /// `windlass market replay`.

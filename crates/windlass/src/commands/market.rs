@@ -1,4 +1,6 @@
-//! `windlass market`: the rules of the market over files.
+//! `windlass market`: the rules of the market over files, and positions from the command line.
+
+mod live;
 
 use std::fs::File;
 use std::io::{BufReader, Write as _};
@@ -11,12 +13,31 @@ use windlass_market::replay::{self, Mode, Report};
 
 use super::report;
 use crate::cli::{Market, MarketCandles, MarketReplay, MarketVerb, ReplayMode};
+use crate::kinds;
+use crate::settings::Settings;
 
 pub(crate) async fn run(args: Market, as_json: bool) -> anyhow::Result<ExitCode> {
     match args.verb {
         MarketVerb::Replay(args) => tokio::task::spawn_blocking(move || replay(&args, as_json)).await?,
+        MarketVerb::Quotes { file } => live::quotes(&kinds::market(), &file, as_json).await,
+        MarketVerb::Open(args) => live::open(&kinds::market(), &args, as_json).await,
+        MarketVerb::Positions { all } => live::positions(&kinds::market(), all, as_json).await,
+        MarketVerb::Explain { id } => live::why(&kinds::market(), id, as_json).await,
+        MarketVerb::Sweep => live::sweep(&kinds::market(), as_json).await,
+        MarketVerb::Demo(args) => live::demo(&kinds::market(), &args, as_json).await,
         MarketVerb::Candles(args) => tokio::task::spawn_blocking(move || candles(&args, as_json)).await?,
     }
+}
+
+/// Where the positions of this process lie. The lease is held by the process.
+pub(crate) fn place(settings: &Settings) -> kinds::Market {
+    use windlass_market::kinds::Where;
+    let at = match &settings.market_database_url {
+        Some(url) => Where::Postgres(url.0.clone()),
+        None => Where::Sqlite(settings.data_dir.join("market.db")),
+    };
+    let owner = format!("{}-{}", std::process::id(), windlass_jobs::new_ulid());
+    kinds::Market::new(at, &owner)
 }
 
 fn replay(args: &MarketReplay, as_json: bool) -> anyhow::Result<ExitCode> {

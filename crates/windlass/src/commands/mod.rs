@@ -41,6 +41,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     telemetry::start(&settings)?;
     crate::panic::install();
+    crate::kinds::offer_market(market::place(&settings));
     let json = cli.json;
     match cli.command {
         Command::Demo(args) => demo::run(&settings, &args, json).await,

@@ -1,0 +1,240 @@
+//! The sweep over real tables: quotes in, closings out.
+
+use windlass_market::engine::{Engine, check};
+use windlass_market::explain::explain;
+use windlass_market::kinds::mark;
+use windlass_market::positions::{Change, Instrument, NewPosition, Position, Positions, RawQuote, Status};
+use windlass_market::rules::{Distance, Leg, Reason, Rules, Side, Trail};
+
+use crate::positions::{on_both, on_postgres, prepare};
+
+async fn quotes(store: &Positions, from: i64, bids: &[i64]) {
+    let now_ms = store.now_ms().await.unwrap();
+    let raw = |(seq, bid): (i64, &i64)| RawQuote {
+        symbol: "EURUSD".to_owned(),
+        bid: windlass_market::price::format(*bid, 5),
+        ask: windlass_market::price::format(*bid + 2, 5),
+        ts_ms: now_ms,
+        seq,
+    };
+    let batch: Vec<RawQuote> = (from..).zip(bids).map(raw).collect();
+    let taken = store.take_quotes(&batch).await.unwrap();
+    assert_eq!((taken.accepted, taken.rejected.len()), (bids.len() as u64, 0));
+}
+
+async fn open(store: &Positions, rules: Rules) -> i64 {
+    let on = store.last_quote("EURUSD").await.unwrap();
+    let new = NewPosition { id: None, account_id: 1, symbol: "EURUSD".to_owned(), rules, on };
+    store.open(&new, "test").await.unwrap()
+}
+
+fn long() -> Rules {
+    Rules { sl: Some(90), tp: Some(110), ..Rules::new(Side::Long, 10, 100) }
+}
+
+async fn get(store: &Positions, id: i64) -> Position {
+    store.get(id).await.unwrap().unwrap()
+}
+
+#[test]
+fn a_spike_between_two_sweeps_closes_and_one_before_opening_does_not_8_3() {
+    on_both(async |store: Positions| {
+        quotes(&store, 1, &[100, 80, 100]).await;
+        let id = open(&store, long()).await;
+        let mut engine = Engine::new(store.clone(), "a");
+        assert_eq!(engine.sweep().await.unwrap().closed, 0);
+        quotes(&store, 4, &[101, 89, 101]).await;
+        let report = engine.sweep().await.unwrap();
+        assert_eq!((report.quotes, report.triggered, report.closed, report.sl_closed), (3, 1, 1, 1));
+        assert_eq!((report.closings[0].position_id, report.closings[0].fill), (id, 89));
+        let explained = explain(&store, id).await.unwrap();
+        assert_eq!((explained.len(), explained[0].agrees), (1, Some(true)), "8.29");
+        let report = engine.sweep().await.unwrap();
+        assert_eq!((report.checked, report.quotes, report.closed), (0, 0, 0));
+    });
+}
+
+#[test]
+fn one_of_two_workers_sweeps_and_the_other_takes_over_where_it_left_8_9() {
+    on_both(async |store: Positions| {
+        quotes(&store, 1, &[100]).await;
+        let trail = Trail { distance: Distance::Points(5), activation: None, step: 4 };
+        let id = open(&store, Rules { tp: None, trail: Some(trail), ..long() }).await;
+        let (mut first, mut second) = (Engine::new(store.clone(), "a"), Engine::new(store.clone(), "b"));
+        quotes(&store, 2, &[104, 103, 107]).await;
+        assert_eq!(first.sweep().await.unwrap().quotes, 3);
+        assert_eq!(second.sweep().await.unwrap().skipped, Some("held_by_another_worker"));
+        let kept = get(&store, id).await;
+        assert_eq!(
+            (kept.stop, kept.version),
+            (Some((99, Reason::Trail)), 1),
+            "104 moved it to 99; 107 is less than a step"
+        );
+        // The first one dies without a word; what it knew is read from the tables.
+        first.release().await.unwrap();
+        drop(first);
+        quotes(&store, 5, &[100, 99]).await;
+        let report = second.sweep().await.unwrap();
+        assert_eq!((report.closed, report.closings[0].fill), (1, 99));
+        assert_eq!(explain(&store, id).await.unwrap()[0].agrees, Some(true));
+    });
+}
+
+#[test]
+fn legs_at_several_quotes_of_one_sweep_close_in_turn_8_8() {
+    on_both(async |store: Positions| {
+        quotes(&store, 1, &[100]).await;
+        let leg = |leg, price, qty| Leg { leg, price, qty };
+        let id = open(&store, Rules { legs: [leg(1, 103, 2), leg(2, 106, 3)].into(), ..long() }).await;
+        let mut engine = Engine::new(store.clone(), "a");
+        quotes(&store, 2, &[103, 107, 111]).await;
+        let report = engine.sweep().await.unwrap();
+        assert_eq!((report.closed, report.lost_race), (3, 0));
+        let told: Vec<_> = store.closings(&[id]).await.unwrap().iter().map(|c| (c.leg, c.qty, c.fill)).collect();
+        assert_eq!(told, [(0, 5, 111), (1, 2, 103), (2, 3, 107)]);
+        assert!(explain(&store, id).await.unwrap().iter().all(|e| e.agrees == Some(true)));
+        assert_eq!(get(&store, id).await.status, Status::Closed);
+    });
+}
+
+#[test]
+fn a_moved_stop_is_seen_by_the_next_sweep_and_old_quotes_do_not_reach_it_8_3_8_11() {
+    on_both(async |store: Positions| {
+        quotes(&store, 1, &[100]).await;
+        let id = open(&store, long()).await;
+        let mut engine = Engine::new(store.clone(), "a");
+        engine.sweep().await.unwrap();
+        quotes(&store, 2, &[95, 100]).await;
+        let on = store.last_quote("EURUSD").await.unwrap();
+        let change = Change { sl: Some(Some(97)), ..Change::default() };
+        store.change(id, &change, on, "user").await.unwrap().unwrap();
+        assert_eq!(engine.sweep().await.unwrap().closed, 0, "95 was before the stop was moved to 97");
+        quotes(&store, 4, &[97]).await;
+        assert_eq!(engine.sweep().await.unwrap().closings[0].fill, 97);
+    });
+}
+
+#[test]
+fn a_check_needs_no_lease_and_closes_by_the_same_guards() {
+    on_both(async |store: Positions| {
+        quotes(&store, 1, &[100]).await;
+        let (a, b) = (open(&store, long()).await, open(&store, long()).await);
+        let mut engine = Engine::new(store.clone(), "a");
+        engine.sweep().await.unwrap();
+        quotes(&store, 2, &[85]).await;
+        let report = check(&store, vec![get(&store, a).await]).await.unwrap();
+        assert_eq!((report.checked, report.closed, report.closings[0].position_id), (1, 1, a));
+        let report = engine.sweep().await.unwrap();
+        assert_eq!((report.closed, report.closings[0].position_id), (1, b), "the sweep closes the other one");
+        assert_eq!(store.closings(&[a, b]).await.unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn what_triggers_while_the_market_is_closed_closes_on_the_first_quote_of_the_session_8_18() {
+    on_both(async |store: Positions| {
+        let at = |calendar: &str| Instrument { calendar: calendar.to_owned(), ..Instrument::new("EURUSD", 5) };
+        // A zone in which every moment of the week is outside of its one minute.
+        let now = store.now_ms().await.unwrap() / 1000 % (7 * 86_400);
+        let day = (4 + (now / 86_400 + 2)) % 7;
+        let name = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"][usize::try_from(day).unwrap()];
+        store.put_instrument(&at(&format!("UTC;{name} 00:00-{name} 00:01"))).await.unwrap();
+        quotes(&store, 1, &[100]).await;
+        let id = open(&store, long()).await;
+        quotes(&store, 2, &[80]).await;
+        let report = Engine::new(store.clone(), "a").sweep().await.unwrap();
+        assert_eq!((report.closed, report.waiting), (0, 1));
+        assert_eq!(get(&store, id).await.status, Status::Closing);
+        store.put_instrument(&at("24x7")).await.unwrap();
+        quotes(&store, 3, &[75, 70]).await;
+        let report = Engine::new(store.clone(), "a").sweep().await.unwrap();
+        assert_eq!((report.closed, report.closings[0].fill, report.closings[0].reason), (1, 75, Reason::Sl));
+    });
+}
+
+#[test]
+fn quotes_that_cannot_be_are_told_by_reason_and_change_nothing_8_16_f43() {
+    on_both(async |store: Positions| {
+        let now_ms = store.now_ms().await.unwrap();
+        let raw = |symbol: &str, bid: &str, ask: &str, ts_ms, seq| RawQuote {
+            symbol: symbol.to_owned(),
+            bid: bid.to_owned(),
+            ask: ask.to_owned(),
+            ts_ms,
+            seq,
+        };
+        let batch = [
+            raw("NOPE", "1", "1", now_ms, 1),
+            raw("EURUSD", "NaN", "1", now_ms, 2),
+            raw("EURUSD", "1.000001", "2", now_ms, 3),
+            raw("EURUSD", "0", "1", now_ms, 4),
+            raw("EURUSD", "-1", "1", now_ms, 5),
+            raw("EURUSD", "1.1", "1.0", now_ms, 6),
+            raw("EURUSD", "1", "99999999999999999", now_ms, 7),
+            raw("EURUSD", "1", "1", now_ms + 60_000, 8),
+            raw("EURUSD", "1.1", "1.2", now_ms, 9),
+            raw("EURUSD", "1.1", "1.2", now_ms, 9),
+        ];
+        let taken = store.take_quotes(&batch).await.unwrap();
+        let told: Vec<(&str, u64)> = taken.rejected.iter().map(|(why, count)| (*why, *count)).collect();
+        let expected = [
+            ("crossed", 1),
+            ("future", 1),
+            ("late", 1),
+            ("not_a_number", 1),
+            ("not_positive", 2),
+            ("surplus_digits", 1),
+            ("too_large", 1),
+            ("unknown_symbol", 1),
+        ];
+        assert_eq!((taken.accepted, told.as_slice()), (1, expected.as_slice()));
+        assert_eq!(store.take_quotes(&batch[8..9]).await.unwrap().rejected["late"], 1);
+    });
+}
+
+#[test]
+fn stale_quotes_decide_nothing_8_15_f43() {
+    on_both(async |store: Positions| {
+        let id = open(&store, Rules { sl: Some(90), ..Rules::new(Side::Long, 10, 100) }).await;
+        let ts_ms = store.now_ms().await.unwrap() - 11_000;
+        let old = RawQuote {
+            symbol: "EURUSD".to_owned(),
+            bid: "0.00080".to_owned(),
+            ask: "0.00082".to_owned(),
+            ts_ms,
+            seq: 1,
+        };
+        store.take_quotes(&[old]).await.unwrap();
+        let report = Engine::new(store.clone(), "a").sweep().await.unwrap();
+        assert_eq!((report.closed, report.held.get("stale")), (0, Some(&1)));
+        assert_eq!(get(&store, id).await.status, Status::Open);
+    });
+}
+
+#[test]
+fn marks_are_written_beside_the_positions_which_stay_untouched_8_23() {
+    crate::positions::block_on(async {
+        let home = on_postgres().await;
+        let store = &home.store;
+        prepare(store).await;
+        quotes(store, 1, &[100]).await;
+        for _ in 0..20 {
+            open(store, long()).await;
+        }
+        quotes(store, 2, &[105]).await;
+        let pool = sqlx::PgPool::connect(&home.url).await.unwrap();
+        // A row that is rewritten carries the number of the transaction that did it.
+        let written_by = async || -> i64 {
+            let sql = "SELECT max(xmin::text::bigint) FROM positions";
+            sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap()
+        };
+        let before = written_by().await;
+        for _ in 0..3 {
+            assert_eq!(mark(store).await.unwrap()["positions"], 20);
+        }
+        assert_eq!(written_by().await, before);
+        let sums = store.account_sums().await.unwrap();
+        assert_eq!((sums[0].positions, sums[0].pnl_points.as_str(), sums[0].stale), (20, "1000", 0));
+        store.close_pool().await;
+    });
+}
