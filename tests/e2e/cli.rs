@@ -139,7 +139,7 @@ fn bad_input_is_refused_before_anything_is_queued() {
         assert_eq!(ran.status.code(), Some(1), "{ran:?}");
         assert!(ran.stderr.contains(part), "{part:?} in {}", ran.stderr);
     };
-    check(&["pdf.card_shet"], None, "there are chart.render, pdf.card_sheet");
+    check(&["pdf.card_shet"], None, "there are chart.book, chart.render");
     check(&["pdf.card_sheet"], Some(r#"{"cards": []}"#), "no_cards");
     check(&["pdf.card_sheet"], Some(r#"{"cardz": []}"#), "cardz");
     check(&["probe.sleep"], Some(r#"{"ms": -1}"#), "args_invalid");
@@ -183,8 +183,9 @@ fn corrupt_pictures_are_failures_of_one_job() {
     check(&zero, "image_unreadable");
     check(&flood, "image_too_large");
     let missing = format!(r#"{{"cards":[{{"front":"sha256:{}"}}]}}"#, "0".repeat(64));
-    let id = home.enqueue("pdf.card_sheet", &missing, &[]);
-    assert_eq!(home.wait_for(&id, "failure")["error"]["code"], "blob_missing");
+    let file = home.file("missing.json", missing);
+    let ran = home.run(&["enqueue", "pdf.card_sheet", "--args", file.to_str().unwrap()]);
+    assert!(ran.status.code() == Some(1) && ran.stderr.contains("is not stored"), "{ran:?}");
     assert!(worker.is_up());
     let id = home.enqueue("probe.noop", "{}", &[]);
     home.wait_for(&id, "success");

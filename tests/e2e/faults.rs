@@ -191,7 +191,8 @@ fn f02_a_kill_between_effect_and_ack_leaves_one_effect() {
     let task = home.wait_for(&id.to_string(), "success");
     assert_eq!(task["result"]["cached"], true, "the effect was found, not made again");
     assert_eq!(std::fs::read(&walk(&results)[0]).unwrap(), effect);
-    assert_eq!((walk(&results).len(), walk(&home.path().join("windlass-data/artifacts")).len()), (1, 1));
+    // One result; the picture and its thumbnail.
+    assert_eq!((walk(&results).len(), walk(&home.path().join("windlass-data/artifacts")).len()), (1, 2));
 }
 
 /// A chart that takes long enough to be caught at work.

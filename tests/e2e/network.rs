@@ -170,8 +170,8 @@ fn f26_no_answer_goes_to_another_caller() {
 fn f21_a_redis_that_throws_jobs_away_is_refused() {
     let evicting = RedisServer::builder().max_memory("64mb", "allkeys-lru").start();
     let home = Home::on(&evicting);
-    for command in [["worker", "--json"], ["up", "--json"], ["api", "--json"]] {
-        let ran = home.run(&command);
+    for command in ["worker", "up", "api"] {
+        let ran = home.run(&[command]);
         assert_eq!(ran.status.code(), Some(1), "{ran:?}");
         assert!(ran.stderr.contains("noeviction") && ran.stderr.contains("WINDLASS_ALLOW_EVICTION"), "{ran:?}");
     }

@@ -113,6 +113,8 @@ fn l9_a_worker_under_mixed_faults_holds_no_more_at_the_end() {
     within("threads", before.threads, after.threads, 1);
     // An idle child holds three; how many of them are idle varies.
     within("descriptors", before.descriptors, after.descriptors, 9);
-    within("resident KiB", before.worker_rss_kib, after.worker_rss_kib, 1024);
+    // In its first minute the allocator still takes what it keeps.
+    let settling = if seconds < 60 { 8 * 1024 } else { 1024 };
+    within("resident KiB", before.worker_rss_kib, after.worker_rss_kib, settling);
     within("Redis bytes", before.redis_bytes, after.redis_bytes, 256 * 1024);
 }

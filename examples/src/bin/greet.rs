@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
 use windlass_jobs::{Done, Outcome, Queue, Violation};
-use windlass_store::{FileArtifacts, FileResults, Services};
+use windlass_store::{Limits, file_services};
 use windlass_worker::schemars::JsonSchema;
 use windlass_worker::{InlineKind, Isolation, KindSpec, Registry, RunContext, Worker, WorkerOptions, schema_of};
 
@@ -39,11 +39,7 @@ impl InlineKind for Greet {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::path::Path::new("windlass-data");
     let broker = Arc::new(SqliteBroker::open(&dir.join("queue.db"), SqliteOptions::default()).await?);
-    let services = Services {
-        artifacts: Arc::new(FileArtifacts::new(dir)),
-        results: Arc::new(FileResults::new(dir)),
-        images: None,
-    };
+    let services = file_services(dir, Limits::default());
     let mut registry = Registry::new();
     registry.inline(Greet);
     let options = WorkerOptions::new(vec![Queue::new("example")?], Isolation::new("/proc/self/exe".into(), &[]));
