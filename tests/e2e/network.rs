@@ -180,6 +180,7 @@ fn f21_a_redis_that_throws_jobs_away_is_refused() {
     let worker = home.worker("probe", &[]);
     assert!(worker.log().contains("allkeys-lru"), "{}", worker.log());
     let managed = RedisServer::builder().max_memory("64mb", "volatile-lru").start();
-    let worker = Home::on(&managed).worker("probe", &[]);
+    let home = Home::on(&managed);
+    let worker = home.worker("probe", &[]);
     assert!(worker.log().contains("volatile-lru"), "{}", worker.log());
 }
