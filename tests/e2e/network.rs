@@ -178,9 +178,9 @@ fn f21_a_redis_that_throws_jobs_away_is_refused() {
     assert_eq!(home.run(&["doctor"]).status.code(), Some(1));
     let home = home.with("WINDLASS_ALLOW_EVICTION", "true");
     let worker = home.worker("probe", &[]);
-    assert!(worker.log().contains("allkeys-lru"), "{}", worker.log());
+    wait(SOON, "the log says so", || worker.log().contains("allkeys-lru"));
     let managed = RedisServer::builder().max_memory("64mb", "volatile-lru").start();
     let home = Home::on(&managed);
     let worker = home.worker("probe", &[]);
-    assert!(worker.log().contains("volatile-lru"), "{}", worker.log());
+    wait(SOON, "the log says so", || worker.log().contains("volatile-lru"));
 }
