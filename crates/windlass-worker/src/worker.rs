@@ -35,8 +35,8 @@ pub struct WorkerOptions {
     /// How many jobs of a kind run at once, by the kind's name, 1 or more; kinds that are not
     /// named have no bound of their own.
     pub kind_slots: BTreeMap<String, usize>,
-    /// The memory that running jobs may declare together ([`Inputs::peak_memory_bytes`](crate::Inputs::peak_memory_bytes)
-    /// (crate::Inputs), [`KindSpec::peak_memory_bytes`](crate::KindSpec)), in bytes. A job that would
+    /// The memory that running jobs may declare together ([`Inputs`](crate::Inputs),
+    /// [`KindSpec::peak_memory_bytes`](crate::KindSpec)), in bytes. A job that would
     /// overrun it waits in its queue; one that is larger alone is left to larger workers. Default:
     /// none.
     pub memory_bytes: Option<u64>,
