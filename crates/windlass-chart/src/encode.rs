@@ -49,7 +49,7 @@ pub fn file(pixels: &Pixels, args: &ChartArgs) -> Result<Vec<u8>, Error> {
 /// `pixels` as a PNG file.
 ///
 /// # Errors
-/// As [`file`].
+/// As [`file()`].
 pub fn png(pixels: &Pixels, effort: Effort) -> Result<Vec<u8>, Error> {
     match effort {
         Effort::Fast => rgb(pixels),
@@ -61,7 +61,7 @@ pub fn png(pixels: &Pixels, effort: Effort) -> Result<Vec<u8>, Error> {
 /// as usual, green and red wicks turn grey.
 ///
 /// # Errors
-/// As [`file`].
+/// As [`file()`].
 pub fn jpeg(pixels: &Pixels, quality: u8) -> Result<Vec<u8>, Error> {
     let mut file = Vec::with_capacity(pixels.rgba().len() / 16);
     let mut encoder = jpeg_encoder::Encoder::new(&mut file, quality);
@@ -76,7 +76,7 @@ pub fn jpeg(pixels: &Pixels, quality: u8) -> Result<Vec<u8>, Error> {
 /// `pixels` as a lossless WebP file.
 ///
 /// # Errors
-/// As [`file`].
+/// As [`file()`].
 pub fn webp(pixels: &Pixels) -> Result<Vec<u8>, Error> {
     let mut file = Vec::with_capacity(pixels.rgba().len() / 16);
     let encoder = image_webp::WebPEncoder::new(&mut file);
@@ -88,7 +88,7 @@ pub fn webp(pixels: &Pixels) -> Result<Vec<u8>, Error> {
 /// `pixels` as a lossy WebP file of `quality` 1–100.
 ///
 /// # Errors
-/// As [`file`].
+/// As [`file()`].
 pub fn webp_lossy(pixels: &Pixels, quality: u8) -> Result<Vec<u8>, Error> {
     let rgba = pixels.rgba();
     let side = |px: u32| i32::try_from(px).map_err(Error::encode);
