@@ -128,7 +128,7 @@ fn a_killed_leader_frees_the_others() {
 fn a_blob_is_kept_for_the_job_that_names_it() {
     for home in [Home::embedded(), Home::on(shared_redis())] {
         let (_api, url) = home.serve(&["api"]);
-        let picture = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/demo.png")).unwrap();
+        let picture = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/demo.png")).unwrap();
         let mut answer = agent().post(format!("{url}/api/blobs")).send(&picture[..]).unwrap();
         assert_eq!(answer.status(), 201);
         let blob: Value = answer.body_mut().read_json().unwrap();

@@ -14,22 +14,19 @@ use windlass_testkit::RedisServer;
 /// How long anything that should happen soon may take on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// The binary under test, built first if need be.
+/// The binary under test.
 pub(crate) fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "-p", "windlass", "-p", "windlass-examples"])
-            .status();
-        assert!(built.is_ok_and(|status| status.success()), "the binary does not build");
-        let test = std::env::current_exe().unwrap();
-        // <target>/debug/deps/e2e-… beside <target>/debug/windlass
-        test.parent().and_then(Path::parent).unwrap().join("windlass")
-    })
+    Path::new(env!("CARGO_BIN_EXE_windlass"))
 }
 
-/// A program of the examples; it is built with the binary, so that both share their crates.
-pub(crate) fn example(name: &str) -> PathBuf {
+/// A program of the examples, built first if need be: with the features of the whole workspace, as
+/// `tests/run` builds it, so that no crate is compiled twice.
+fn example(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--workspace", "--bins", "--tests"]).status();
+        assert!(built.is_ok_and(|status| status.success()), "the examples do not build");
+    });
     binary().with_file_name(name)
 }
 

@@ -81,11 +81,11 @@ pub(crate) async fn publish(result: &mut StoredResult, services: &Services) -> R
     if about.store.dedupe
         && let Some(stored) = same(images, &about, result).await
     {
-        tell(result, &stored, true);
+        tell(result, images, &stored, true);
         return inline_of(result, services).await;
     }
     let stored = put(images, &about, result, services).await?;
-    tell(result, &stored, false);
+    tell(result, images, &stored, false);
     inline_of(result, services).await
 }
 
@@ -127,7 +127,7 @@ async fn put(images: &Images, about: &About, result: &StoredResult, services: &S
 }
 
 /// Writes into a result where its image is.
-fn tell(result: &mut StoredResult, stored: &Stored, reused: bool) {
+fn tell(result: &mut StoredResult, images: &Images, stored: &Stored, reused: bool) {
     let ImageMeta { id, sha, thumb, created_at, expires_at, .. } = &stored.meta;
     let value = &mut result.value;
     value["image_id"] = json!(id);
@@ -137,7 +137,8 @@ fn tell(result: &mut StoredResult, stored: &Stored, reused: bool) {
     value["stored_in"] = json!(stored.place);
     value["reused"] = json!(reused);
     value["thumb_id"] = json!(thumb.map(|digest| digest.hex()));
-    if stored.place == Place::Files {
+    // Without a Redis in the settings, files are where images belong.
+    if stored.place == Place::Files && images.redis().is_some() {
         let note = json!("Redis is away: the image is a file of the machine that drew it until it is back");
         if let Some(notes) = value["notes"].as_array_mut().filter(|notes| !notes.contains(&note)) {
             notes.push(note);
@@ -181,6 +182,6 @@ pub(crate) async fn revive(result: &mut StoredResult, services: &Services) -> bo
         None => put(images, &about, result, services).await.ok(),
     };
     let Some(stored) = stored else { return false };
-    tell(result, &stored, true);
+    tell(result, images, &stored, true);
     true
 }

@@ -13,6 +13,7 @@ use swash::shape::ShapeContext;
 use swash::zeno::Vector;
 use swash::{FontRef, GlyphId};
 use windlass_chart::scene::Weight;
+pub use windlass_chart::scene::missing_glyphs;
 
 /// The fonts of charts, so that a chart in a report has the letters of the text around it.
 const REGULAR_FILE: &[u8] = windlass_chart::font::file(Weight::Regular);
@@ -123,20 +124,6 @@ pub(crate) fn shape(text: &str, face: Face) -> Shaped {
 /// How wide a text is, in the unit of `size`.
 pub(crate) fn width(text: &str, face: Face, size: f64) -> f64 {
     shape(text, face).width_em * size
-}
-
-/// The characters of `text` that the embedded fonts cannot draw: each once, in order of first
-/// appearance. Both fonts have the same characters.
-#[must_use]
-pub fn missing_glyphs(text: &str) -> Vec<char> {
-    let charmap = REGULAR.charmap();
-    let mut missing = Vec::new();
-    for c in text.chars() {
-        if charmap.map(c) == 0 && !missing.contains(&c) {
-            missing.push(c);
-        }
-    }
-    missing
 }
 
 /// Hands every covered pixel of a text to `draw` as (x, y, coverage): the text begins at `x` and

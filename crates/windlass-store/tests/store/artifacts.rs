@@ -212,10 +212,15 @@ async fn a_blob_goes_when_the_last_holder_let_go(Services { artifacts: store, ..
     }
     store.release("job1").await.unwrap();
     store.release("job1").await.unwrap();
-    // Longer than the blob's time: that nothing goes can only be waited for.
-    tokio::time::sleep(Duration::from_millis(400)).await;
-    store.tidy().await.unwrap();
-    assert_eq!(store.stats().await.unwrap().uploads.entries, 1, "job2 holds it");
+    // One of the same age that nobody holds says when its time is over.
+    let free = upload(store.as_ref(), b"nobody's").await;
+    wait_until(SOON, "what nobody holds goes", async || {
+        store.tidy().await.unwrap();
+        store.stats().await.unwrap().uploads.entries == 1
+    })
+    .await;
+    assert_eq!(store.get(&free).await.unwrap(), None);
+    assert!(store.get(&blob).await.unwrap().is_some(), "job2 holds it");
     store.release("job2").await.unwrap();
     assert_eq!(store.stats().await.unwrap().pinned_jobs, 0);
     wait_until(SOON, "it goes", async || {

@@ -13,31 +13,31 @@ use windlass_market::replay::{self, Mode, Report};
 
 use super::report;
 use crate::cli::{Market, MarketCandles, MarketReplay, MarketVerb, ReplayMode};
-use crate::kinds;
 use crate::settings::Settings;
 
-pub(crate) async fn run(args: Market, as_json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(settings: &Settings, args: Market, as_json: bool) -> anyhow::Result<ExitCode> {
+    let market = place(settings);
     match args.verb {
         MarketVerb::Replay(args) => tokio::task::spawn_blocking(move || replay(&args, as_json)).await?,
-        MarketVerb::Quotes { file } => live::quotes(&kinds::market(), &file, as_json).await,
-        MarketVerb::Open(args) => live::open(&kinds::market(), &args, as_json).await,
-        MarketVerb::Positions { all } => live::positions(&kinds::market(), all, as_json).await,
-        MarketVerb::Explain { id } => live::why(&kinds::market(), id, as_json).await,
-        MarketVerb::Sweep => live::sweep(&kinds::market(), as_json).await,
-        MarketVerb::Demo(args) => live::demo(&kinds::market(), &args, as_json).await,
+        MarketVerb::Quotes { file } => live::quotes(&market, &file, as_json).await,
+        MarketVerb::Open(args) => live::open(&market, &args, as_json).await,
+        MarketVerb::Positions { all } => live::positions(&market, all, as_json).await,
+        MarketVerb::Explain { id } => live::why(&market, id, as_json).await,
+        MarketVerb::Sweep => live::sweep(&market, as_json).await,
+        MarketVerb::Demo(args) => live::demo(&market, &args, as_json).await,
         MarketVerb::Candles(args) => tokio::task::spawn_blocking(move || candles(&args, as_json)).await?,
     }
 }
 
-/// Where the positions of this process lie. The lease is held by the process.
-pub(crate) fn place(settings: &Settings) -> kinds::Market {
+/// Where the positions lie, opened when they are first needed. The lease is held by what holds this.
+pub(crate) fn place(settings: &Settings) -> windlass_market::kinds::Market {
     use windlass_market::kinds::Where;
     let at = match &settings.market_database_url {
         Some(url) => Where::Postgres(url.0.clone()),
         None => Where::Sqlite(settings.data_dir.join("market.db")),
     };
     let owner = format!("{}-{}", std::process::id(), windlass_jobs::new_ulid());
-    kinds::Market::new(at, &owner)
+    windlass_market::kinds::Market::new(at, &owner)
 }
 
 fn replay(args: &MarketReplay, as_json: bool) -> anyhow::Result<ExitCode> {

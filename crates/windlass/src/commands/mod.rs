@@ -10,7 +10,7 @@ mod doctor;
 mod enqueue;
 mod images;
 mod kinds;
-mod market;
+pub(crate) mod market;
 mod pdf;
 mod queues;
 mod report;
@@ -41,7 +41,6 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
     telemetry::start(&settings)?;
     crate::panic::install();
-    crate::kinds::offer_market(market::place(&settings));
     let json = cli.json;
     match cli.command {
         Command::Demo(args) => demo::run(&settings, &args, json).await,
@@ -69,7 +68,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor => doctor::run(&settings, json).await,
         Command::Kinds { published: false } => Ok(kinds::run(json)),
         Command::Kinds { published: true } => kinds::published(&settings, json).await,
-        Command::Market(args) => market::run(args, json).await,
+        Command::Market(args) => market::run(&settings, args, json).await,
         Command::Bench(args) => match args.what {
             BenchWhat::Queue(args) => bench::run(&settings, &args, json).await,
         },
