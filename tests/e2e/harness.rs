@@ -37,9 +37,10 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Everything embedded below a fresh directory.
+    /// Everything embedded below a fresh directory; over HTTP whoever asks may do everything.
     pub(crate) fn embedded() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), env: Vec::new() }
+        let open = ("WINDLASS_LOOPBACK_ACCESS".to_owned(), "all".to_owned());
+        Self { dir: tempfile::tempdir().unwrap(), env: vec![open] }
     }
 
     /// Everything on a Redis, under a prefix of its own.
@@ -56,6 +57,12 @@ impl Home {
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.env.retain(|(n, _)| n != name);
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Without a setting.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.env.retain(|(n, _)| n != name);
         self
     }
 

@@ -11,6 +11,7 @@ mod harness;
 mod hostile;
 mod http;
 mod isolation;
+mod keys;
 mod layering;
 mod liveness;
 mod market;

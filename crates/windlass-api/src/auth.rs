@@ -1,92 +1,147 @@
-//! Who may ask: API keys, and what replaces them on loopback.
+//! Who asks: by an API key, or from this host's loopback address without one.
 
-use std::fmt;
-use std::str::FromStr;
+use std::sync::Arc;
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::keys::{Key, KeyHash, Rate, hash_key};
 use crate::problem::{Code, Problem};
+use crate::ring::Ring;
+use crate::routes::{Route, Sees};
+use crate::scope::{Grant, Scope};
+
+/// What is answered without a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Anonymous {
+    /// What is public.
+    #[default]
+    Nothing,
+    /// Also what only reads, and is no administration.
+    Reading,
+    /// Everything.
+    Everything,
+}
 
 /// Who is let in.
+///
+/// Where anything but [`Anonymous::Nothing`] is allowed, a `Host` that is not loopback is refused
+/// (DNS rebinding), and so is an unsafe method from another site; and [`serve`](crate::serve)
+/// refuses to listen on any other address.
 #[derive(Debug, Clone, Default)]
-pub enum Auth {
-    /// Everyone who reaches this host's loopback address, without a key. A `Host` that is not
-    /// loopback is refused (DNS rebinding), and so is an unsafe method from another site.
-    /// [`serve`](crate::serve) refuses to start with it on any other address. The default.
-    #[default]
-    LoopbackOpen,
-    /// Whoever brings one of these keys as `Authorization: Bearer KEY`.
-    Keys(Vec<KeyHash>),
-}
-
-/// The SHA-256 of an API key: what is kept of it. A key holds 256 random bits, so a fast
-/// hash is enough.
-///
-/// *Shape as text*: 64 hex digits. `Debug` shows none of them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct KeyHash([u8; 32]);
-
-impl fmt::Debug for KeyHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeyHash(***)")
-    }
-}
-
-impl fmt::Display for KeyHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-/// A text that is no key hash; it is not repeated, for it may be a key put there by mistake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a key hash is 64 hex digits")]
-pub struct BadKeyHash;
-
-impl FromStr for KeyHash {
-    type Err = BadKeyHash;
-    fn from_str(s: &str) -> Result<Self, BadKeyHash> {
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(s, &mut bytes).map_err(|_| BadKeyHash)?;
-        Ok(Self(bytes))
-    }
-}
-
-/// A new API key, to be shown once and kept nowhere.
-///
-/// *Shape*: `wl_<26 characters that tell keys apart>_<64 hex digits>`.
-///
-/// # Panics
-/// When the system has no randomness to give.
-#[must_use]
-pub fn generate_key() -> String {
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).expect("the system gives random bytes");
-    format!("wl_{}_{}", windlass_jobs::new_ulid().to_string().to_ascii_lowercase(), hex::encode(secret))
-}
-
-/// What is kept of a key.
-#[must_use]
-pub fn hash_key(key: &str) -> KeyHash {
-    KeyHash(Sha256::digest(key).into())
+pub struct Auth {
+    /// Default [`Anonymous::Nothing`].
+    pub anonymous: Anonymous,
+    /// Keys that may do everything, beside those that are kept. Default none.
+    pub fixed: Vec<KeyHash>,
 }
 
 impl Auth {
-    /// Refuses requests that a browser was tricked into; only where no key is asked for.
-    pub(crate) fn check_site(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
-        if !matches!(self, Self::LoopbackOpen) {
+    /// Everyone who reaches loopback may do everything.
+    #[must_use]
+    pub const fn open() -> Self {
+        Self { anonymous: Anonymous::Everything, fixed: Vec::new() }
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller(Arc<Inner>);
+
+#[derive(Debug)]
+enum Inner {
+    Nobody,
+    Fixed,
+    Key(Key),
+}
+
+impl Caller {
+    fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// Who it is, for the audit log: a key's id and name.
+    pub(crate) fn who(&self) -> (&str, Option<&str>) {
+        match &*self.0 {
+            Inner::Nobody => ("loopback", None),
+            Inner::Fixed => ("settings", None),
+            Inner::Key(key) => (&key.id, Some(&key.name)),
+        }
+    }
+
+    /// Whose key it is; `None` sees everything.
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        match &*self.0 {
+            Inner::Key(key) => key.tenant.as_deref(),
+            Inner::Nobody | Inner::Fixed => None,
+        }
+    }
+
+    /// True when something of this tenant is there for the caller.
+    pub(crate) fn sees(&self, tenant: Option<&str>) -> bool {
+        self.tenant().is_none_or(|own| tenant == Some(own))
+    }
+
+    /// A name as it is kept: a tenant's names are apart from all others.
+    pub(crate) fn own(&self, name: String) -> String {
+        match self.tenant() {
+            // No tenant has a colon in its name, so that no two names become one.
+            Some(tenant) => format!("tenant:{tenant}:{name}"),
+            None => name,
+        }
+    }
+
+    /// How often it may ask, with the key's id; `None`: as the settings say.
+    pub(crate) fn rate(&self) -> Option<(&str, Option<Rate>)> {
+        match &*self.0 {
+            Inner::Key(key) => Some((&key.id, key.rate)),
+            Inner::Nobody | Inner::Fixed => None,
+        }
+    }
+
+    /// True when the caller could do everything the grant stands for.
+    pub(crate) fn may_grant(&self, grant: &Grant) -> bool {
+        match &*self.0 {
+            Inner::Nobody | Inner::Fixed => true,
+            Inner::Key(key) => grant.scopes().all(|scope| key.scopes.iter().any(|own| own.allows(scope))),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // The gate puts it there; nobody is let in past it.
+        let caller = parts.extensions.get::<Self>().cloned();
+        caller.ok_or_else(|| Problem::new(Code::Internal, "the server made a mistake"))
+    }
+}
+
+impl Auth {
+    /// Refuses requests that a browser was tricked into; only where not everything asks for a key.
+    pub(crate) fn check_site(
+        &self,
+        friends: &[String],
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), Problem> {
+        if self.anonymous == Anonymous::Nothing {
             return Ok(());
         }
         let host = single(headers, header::HOST).and_then(|host| host.to_str().ok());
         let authority_fits = uri.authority().is_none_or(|authority| is_loopback(authority.as_str()));
         let Some(host) = host.filter(|host| is_loopback(host) && authority_fits) else {
-            let detail = "without an API key only localhost, 127.0.0.1 and [::1] are answered";
+            let detail = "on loopback only localhost, 127.0.0.1 and [::1] are answered";
             return Err(Problem::new(Code::HostRefused, detail));
         };
         let own = |origin: &HeaderValue| {
-            origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|(_, at)| at == host)
+            origin.to_str().ok().is_some_and(|origin| {
+                friends.iter().any(|friend| friend == origin)
+                    || origin.split_once("://").is_some_and(|(_, at)| at == host)
+            })
         };
         if !is_safe(method) && headers.get_all(header::ORIGIN).iter().any(|origin| !own(origin)) {
             return Err(Problem::new(Code::OriginRefused, "another site may not change anything here"));
@@ -94,19 +149,49 @@ impl Auth {
         Ok(())
     }
 
-    /// Lets a request with a valid key pass. Whatever is wrong with a key, the answer and the
-    /// work done are the same: one hash, compared with every kept one in constant time.
-    pub(crate) fn check_key(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let Self::Keys(keys) = self else { return Ok(()) };
+    /// Finds out who asks. A key that is not valid is never taken for none. Whatever is wrong with
+    /// it, the answer and the work done are the same: one hash, compared with every fixed one and
+    /// two others in constant time.
+    pub(crate) fn identify(&self, ring: &Ring, headers: &HeaderMap, route: &Route) -> Result<Caller, Problem> {
+        if route.scope == Scope::Public {
+            return Ok(Caller::new(Inner::Nobody));
+        }
         let given = single(headers, header::AUTHORIZATION).and_then(bearer);
-        let KeyHash(hash) = KeyHash(Sha256::digest(given.unwrap_or_default()).into());
-        let known = keys.iter().fold(subtle::Choice::from(0), |known, KeyHash(key)| known | key.ct_eq(&hash));
-        if given.is_some() && bool::from(known) {
-            return Ok(());
+        let hash = hash_key(&String::from_utf8_lossy(given.unwrap_or_default()));
+        let fixed = self.fixed.iter().fold(subtle::Choice::from(0), |known, key| known | key.0.ct_eq(&hash.0));
+        let kept = ring.find(given.unwrap_or_default(), hash);
+        if given.is_some() && bool::from(fixed) {
+            return Ok(Caller::new(Inner::Fixed));
+        }
+        if let Some(key) = kept {
+            return Ok(Caller::new(Inner::Key(key)));
+        }
+        let open = match self.anonymous {
+            Anonymous::Nothing => false,
+            Anonymous::Reading => route.scope.is_reading(),
+            Anonymous::Everything => true,
+        };
+        if open && !headers.contains_key(header::AUTHORIZATION) {
+            return Ok(Caller::new(Inner::Nobody));
         }
         let problem = Problem::new(Code::Unauthorized, "send a valid key as Authorization: Bearer KEY");
         Err(problem.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
     }
+}
+
+/// Refuses a caller whose key does not allow the route.
+pub(crate) fn check_scope(caller: &Caller, route: &Route) -> Result<(), Problem> {
+    let Inner::Key(key) = &*caller.0 else { return Ok(()) };
+    if !key.scopes.iter().any(|grant| grant.allows(route.scope)) {
+        let scope = route.scope.as_str();
+        let detail = format!("the key does not allow this: it needs {scope}");
+        return Err(Problem::new(Code::ScopeMissing, detail).with("scope", scope));
+    }
+    if key.tenant.is_some() && route.sees == Sees::All {
+        let detail = "this is about everybody's, and the key is bound to a tenant";
+        return Err(Problem::new(Code::TenantRefused, detail));
+    }
+    Ok(())
 }
 
 /// True for methods that change nothing.
@@ -160,17 +245,5 @@ mod tests {
         ] {
             assert!(!is_loopback(bad), "{bad}");
         }
-    }
-
-    #[test]
-    fn keys_are_long_and_differ_and_their_hash_is_readable_back() {
-        let (a, b) = (generate_key(), generate_key());
-        assert_ne!(a, b);
-        let parts: Vec<&str> = a.split('_').collect();
-        assert_eq!((parts[0], parts[1].len(), parts[2].len()), ("wl", 26, 64));
-        let hash = hash_key(&a);
-        assert_eq!(hash.to_string().parse(), Ok(hash));
-        assert_eq!(format!("{hash:?}"), "KeyHash(***)");
-        assert_eq!(a.parse::<KeyHash>(), Err(BadKeyHash));
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use windlass_jobs::command::{Cancel, MAX_PAGE};
 use windlass_jobs::{JobId, Limits, Queue, State as JobState};
 
+use crate::auth::Caller;
 use crate::problem::{Code, Problem};
 use crate::task::{self, Task};
 use crate::{Shared, body, json as strict, sheets};
@@ -18,9 +19,10 @@ use crate::{Shared, body, json as strict, sheets};
 /// its worker is told to stop.
 pub(crate) async fn cancel(
     State(shared): State<Shared>,
+    caller: Caller,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let record = task::find(&shared, id).await?;
+    let record = task::find(&shared, &caller, id).await?;
     let answer = |status, word: &str| {
         let body = json!({ "success": true, "message": word, "task_id": record.id });
         (status, axum::Json(body)).into_response()
@@ -41,9 +43,10 @@ pub(crate) async fn cancel(
 /// `POST /api/tasks/{id}/retry`: lets a failed job start anew, with all its attempts.
 pub(crate) async fn retry(
     State(shared): State<Shared>,
+    caller: Caller,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let record = task::find(&shared, id).await?;
+    let record = task::find(&shared, &caller, id).await?;
     let id = &record.id;
     if shared.broker.replay(&id.queue, &[id.ulid]).await? != [true] {
         return Err(Problem::new(
@@ -127,6 +130,7 @@ pub(crate) struct DeadQuery {
 /// `GET /api/queues/{queue}/dead`: failed jobs, newest first, by page.
 pub(crate) async fn dead(
     State(shared): State<Shared>,
+    caller: Caller,
     queue: Result<Path<String>, PathRejection>,
     query: Result<Query<DeadQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -140,7 +144,9 @@ pub(crate) async fn dead(
     let page = shared.broker.list(&queue, JobState::Failure, query.cursor, limit).await?;
     let mut tasks = Vec::with_capacity(page.ids.len());
     for ulid in page.ids {
-        if let Some(record) = shared.broker.get(&JobId::new(ulid, queue.clone())).await? {
+        if let Some(record) = shared.broker.get(&JobId::new(ulid, queue.clone())).await?
+            && caller.sees(record.options.tenant.as_deref())
+        {
             tasks.push(serde_json::to_value(Task::of(&record, shared.door.registry())).unwrap_or_default());
         }
     }

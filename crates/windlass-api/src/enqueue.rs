@@ -12,6 +12,7 @@ use serde::Serialize;
 use windlass_jobs::{JobId, NewJob, Queue, State as JobState, Timestamp, Violation, When};
 use windlass_store::Digest;
 
+use crate::auth::Caller;
 use crate::problem::{Code, Problem};
 use crate::request::{self, Fault, Jobs, Ready};
 use crate::{Shared, body};
@@ -36,20 +37,52 @@ struct Accepted {
     unique: Option<&'static str>,
 }
 
-pub(crate) async fn enqueue(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+pub(crate) async fn enqueue(
+    State(shared): State<Shared>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
     if headers.contains_key("idempotency-key") {
         let detail = "this version does not know Idempotency-Key; nothing was queued";
         return Err(Problem::new(Code::IdempotencyUnsupported, detail));
     }
     body::check_json(&headers)?;
     let body = body::read(&shared, &headers, body, shared.options.json_bytes).await?;
-    let jobs = read_by_all_kinds(&shared, body).await?;
+    let mut jobs = read_by_all_kinds(&shared, body).await?;
+    bind(&mut jobs, &caller)?;
     check_blobs(&shared, &jobs).await?;
     pin_blobs(&shared, &jobs).await?;
     let is_batch = jobs.is_batch;
     let mut accepted: Vec<Accepted> = jobs.ready.iter().map(accepted).collect();
     queue(&shared, jobs, &mut accepted).await?;
     Ok(answer(accepted, is_batch))
+}
+
+/// Jobs of a tenant's key are the tenant's.
+fn bind(jobs: &mut Jobs, caller: &Caller) -> Result<(), Problem> {
+    let Some(own) = caller.tenant() else { return Ok(()) };
+    let other = |ready: &Ready| ready.job.options.tenant.as_deref().is_some_and(|tenant| tenant != own);
+    if jobs.ready.iter().any(other) {
+        let detail = "the key is bound to a tenant, and a job names another";
+        return Err(Problem::new(Code::TenantRefused, detail));
+    }
+    for ready in &mut jobs.ready {
+        let options = &mut ready.job.options;
+        options.tenant = Some(own.to_owned());
+        let keys = [&mut options.ordering_key, &mut options.concurrency_key, &mut options.rate_key];
+        let unique = options.unique.as_mut().map(|unique| &mut unique.key);
+        for key in keys.into_iter().flatten().chain(unique) {
+            *key = apart(own, key);
+        }
+    }
+    Ok(())
+}
+
+/// A job's key as no other tenant has it, within the bytes that a key may have.
+fn apart(tenant: &str, key: &str) -> String {
+    let hash = Digest::of(format!("{tenant}:{key}").as_bytes()).hex();
+    format!("t:{}", &hash[..48])
 }
 
 /// Reads the body by the kinds as they are known, and once more when a job is of a kind of another

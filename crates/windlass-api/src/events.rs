@@ -20,6 +20,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use windlass_jobs::{JobId, JobRecord};
 
 use crate::Shared;
+use crate::auth::Caller;
 use crate::problem::{Code, Problem, chain};
 use crate::task::{self, Standing, Task};
 
@@ -33,6 +34,7 @@ const END: &str = "end";
 
 pub(crate) async fn events(
     State(shared): State<Shared>,
+    caller: Caller,
     headers: HeaderMap,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
@@ -43,7 +45,7 @@ pub(crate) async fn events(
         let detail = format!("{} event streams are open", shared.options.event_streams);
         return Err(Problem::new(Code::TooManyStreams, detail).retry_after(5));
     };
-    let record = task::find(&shared, id).await?;
+    let record = task::find(&shared, &caller, id).await?;
     let signals = shared.broker.watch(&record.id).await;
     let watch = Watch { id: record.id.clone(), shared, first: Some(record), seen: None, signals, _permit: permit };
     // The stream ends with its connection: nothing polls when nobody reads.

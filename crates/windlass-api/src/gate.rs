@@ -5,15 +5,20 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 use tracing::Instrument as _;
+use windlass_jobs::Timestamp;
+use windlass_store::Decision;
 
 use crate::Shared;
+use crate::audit::Entry;
+use crate::auth::{self, Caller};
+use crate::keys::Rate;
 use crate::problem::{Code, Problem};
-use crate::routes::{self, Scope};
+use crate::routes::{self, Route};
 
 /// The header that carries a request's id, both ways.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -38,13 +43,33 @@ pub(crate) async fn gate(
     let route = path.as_ref().map_or("", MatchedPath::as_str);
     let span = tracing::info_span!("request", method = method_name(request.method()), route, %request_id);
     let started = Instant::now();
+    let (mut request, mut audit) = (request, None);
     let answer = async {
-        match admit(&shared, route, request.method(), request.uri(), request.headers()) {
-            Ok(()) => guarded(next.run(request)).await,
+        match admit(&shared, route, &request) {
+            Ok(Admitted::Nowhere) => guarded(next.run(request)).await,
+            Ok(Admitted::At(route, caller)) => {
+                let allowed = allow(&shared, &caller, route).await;
+                let changes = route.scope.is_audited() && *request.method() != Method::GET;
+                if changes || allowed.as_ref().is_err_and(|problem| problem.status_code() == StatusCode::FORBIDDEN) {
+                    audit = Some(entry(&caller, route, request.uri(), &request_id));
+                }
+                match allowed {
+                    Ok(headers) => {
+                        request.extensions_mut().insert(caller);
+                        let mut response = guarded(next.run(request)).await;
+                        response.headers_mut().extend(headers);
+                        response
+                    }
+                    Err(problem) => problem.into_response(),
+                }
+            }
             Err(problem) => problem.into_response(),
         }
     };
     let mut response = answer.instrument(span.clone()).await;
+    if let Some(entry) = audit {
+        shared.auditor.take(Entry { status: response.status().as_u16(), ..entry });
+    }
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = problem.render(&request_id);
     }
@@ -59,14 +84,22 @@ fn method_name(method: &Method) -> &str {
     if method.as_str().len() <= 16 { method.as_str() } else { "other" }
 }
 
-fn admit(shared: &Shared, route: &str, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+/// Where a request goes.
+enum Admitted {
+    /// To the fallback, which answers 404.
+    Nowhere,
+    At(&'static Route, Caller),
+}
+
+fn admit(shared: &Shared, route: &str, request: &Request) -> Result<Admitted, Problem> {
+    let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     let max = shared.options.url_bytes;
     if uri.path_and_query().is_some_and(|text| text.as_str().len() > max) {
         return Err(Problem::new(Code::UrlTooLong, format!("path and query may have at most {max} bytes")));
     }
-    shared.options.auth.check_site(method, uri, headers)?;
+    shared.options.auth.check_site(&[], method, uri, headers)?;
     if route.is_empty() {
-        return Ok(()); // the fallback answers 404
+        return Ok(Admitted::Nowhere);
     }
     let Some(route) = routes::find(method.as_str(), route) else {
         let allowed = routes::allowed(route);
@@ -76,10 +109,56 @@ fn admit(shared: &Shared, route: &str, method: &Method, uri: &Uri, headers: &Hea
             Err(_) => problem,
         });
     };
-    match route.scope {
-        Scope::Public => Ok(()),
-        // Every key may do everything.
-        Scope::Read | Scope::Write | Scope::Admin => shared.options.auth.check_key(headers),
+    Ok(Admitted::At(route, shared.options.auth.identify(&shared.ring, headers, route)?))
+}
+
+/// Whether the caller may do it now; what the answer is to say of the caller's rate.
+async fn allow(shared: &Shared, caller: &Caller, route: &Route) -> Result<HeaderMap, Problem> {
+    auth::check_scope(caller, route)?;
+    let Some((id, rate)) = caller.rate() else { return Ok(HeaderMap::new()) };
+    let Some(rate) = rate.or(shared.options.rate) else { return Ok(HeaderMap::new()) };
+    let answer = shared.caching.rate_limits.check(&format!("api-key:{id}"), rate.quota(), 1).await?;
+    let decision = answer.value;
+    let headers = rate_headers(rate, decision);
+    if decision.allowed {
+        return Ok(headers);
+    }
+    let detail = format!("the key may ask {} times in {} ms", rate.limit, rate.period_ms);
+    let problem = Problem::new(Code::RateLimited, detail).retry_after(seconds(decision.retry_after_ms).max(1));
+    Err(headers.into_iter().fold(problem, |problem, (name, value)| match name {
+        Some(name) => problem.header(name, value),
+        None => problem,
+    }))
+}
+
+/// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers.
+fn rate_headers(rate: Rate, decision: Decision) -> HeaderMap {
+    let policy = format!("\"key\";q={};w={}", rate.limit, rate.period_ms.div_ceil(1000));
+    let left = format!("\"key\";r={};t={}", decision.remaining, seconds(decision.reset_ms));
+    let mut headers = HeaderMap::new();
+    for (name, text) in [("ratelimit-policy", policy), ("ratelimit", left)] {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(name, value);
+        }
+    }
+    headers
+}
+
+fn seconds(ms: u64) -> u32 {
+    u32::try_from(ms.div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
+/// What the audit log is to say of a request.
+fn entry(caller: &Caller, route: &Route, uri: &Uri, request_id: &str) -> Entry {
+    let (who, name) = caller.who();
+    Entry {
+        at: Timestamp::now(),
+        who: who.to_owned(),
+        name: name.map(str::to_owned),
+        action: format!("{} {}", route.method, route.path),
+        target: uri.path().chars().take(200).collect(),
+        status: 0,
+        request_id: Some(request_id.to_owned()),
     }
 }
 

@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+mod administer;
+pub mod audit;
 mod auth;
 mod blobs;
 mod body;
@@ -19,12 +21,15 @@ mod gate;
 mod health;
 mod images;
 mod json;
+pub mod keys;
 mod probes;
 mod problem;
 mod request;
 mod result;
+mod ring;
 mod routes;
 mod schedules;
+pub mod scope;
 mod search;
 mod serve;
 mod sheets;
@@ -47,12 +52,14 @@ use windlass_store::records::Records;
 use windlass_store::{Caching, Services};
 use windlass_worker::{Health, Registry};
 
-pub use auth::{Auth, BadKeyHash, KeyHash, generate_key, hash_key};
+pub use auth::{Anonymous, Auth};
 pub use cache::view as cache_stats_view;
 pub use probes::{serve_probes, serve_scheduler_probes};
 pub use problem::Code;
-pub use routes::{ROUTES, Route, Scope};
+pub use ring::{Ring, keep_copy};
+pub use routes::{ROUTES, Route, Sees};
 pub use schedules::RegistryKinds;
+pub use scope::Scope;
 pub use serve::{Error, serve};
 
 use door::Door;
@@ -72,8 +79,10 @@ pub struct Api {
     pub registry: Registry,
     /// The worker that runs in this process, if one does: the probes speak for it too.
     pub worker: Option<Health>,
-    /// Where schedules are kept.
+    /// Where schedules, API keys and the audit log are kept.
     pub records: Arc<dyn Records>,
+    /// The API keys of these records.
+    pub ring: Arc<Ring>,
     /// The counters of the scheduler of this process, if there is one.
     pub scheduler: Option<Arc<Counters>>,
     /// Who is let in, and how much is taken.
@@ -89,8 +98,10 @@ impl std::fmt::Debug for Api {
 /// Who is let in, and how much is taken.
 #[derive(Debug, Clone)]
 pub struct ApiOptions {
-    /// Default [`Auth::LoopbackOpen`].
+    /// Default: nobody without a key that is kept.
     pub auth: Auth,
+    /// How often a key may ask that does not say itself. Default: as often as it likes.
+    pub rate: Option<keys::Rate>,
     /// Image files of a former system, served and cleaned with the others. Default none.
     pub old_images: Option<windlass_store::images::OldFolder>,
     /// The largest JSON body, in bytes; default [`ApiOptions::JSON_BYTES`].
@@ -174,6 +185,7 @@ impl Default for ApiOptions {
     fn default() -> Self {
         Self {
             auth: Auth::default(),
+            rate: None,
             old_images: None,
             json_bytes: Self::JSON_BYTES,
             blob_bytes: Self::BLOB_BYTES,
@@ -200,6 +212,10 @@ struct Inner {
     worker: Option<Health>,
     schedules: Book,
     scheduler: Option<Arc<Counters>>,
+    records: Arc<dyn Records>,
+    keys: keys::Book,
+    ring: Arc<Ring>,
+    auditor: audit::Auditor,
     options: ApiOptions,
     /// Room for bodies, in KiB.
     room: Arc<Semaphore>,
@@ -211,11 +227,17 @@ struct Inner {
 type Shared = Arc<Inner>;
 
 impl Inner {
-    fn new(api: Api, shutdown: CancellationToken) -> Shared {
+    /// What handlers share, and the work of writing the audit log.
+    fn new(api: Api, shutdown: CancellationToken) -> (Shared, impl Future<Output = ()> + Send + 'static) {
         let room_kib = (api.options.bodies_bytes.div_ceil(1024)).min(Semaphore::MAX_PERMITS);
         let kinds = Arc::new(RegistryKinds(api.registry.clone()));
-        Arc::new(Self {
-            schedules: Book::new(api.records, api.broker.clone(), kinds),
+        let (auditor, auditing) = audit::Auditor::new(Arc::clone(&api.records));
+        let shared = Self {
+            schedules: Book::new(Arc::clone(&api.records), api.broker.clone(), kinds),
+            keys: keys::Book::new(Arc::clone(&api.records)),
+            records: api.records,
+            ring: api.ring,
+            auditor,
             scheduler: api.scheduler,
             producer: Producer::new(Arc::<dyn windlass_broker::Broker>::clone(&api.broker)),
             door: Door::new(api.registry, Arc::<dyn windlass_broker::Broker>::clone(&api.broker)),
@@ -227,7 +249,8 @@ impl Inner {
             streams: Arc::new(Semaphore::new(api.options.event_streams.min(Semaphore::MAX_PERMITS))),
             options: api.options,
             shutdown,
-        })
+        };
+        (Arc::new(shared), auditing)
     }
 
     /// Takes room for a body; `None` when too many are in memory.
@@ -239,9 +262,12 @@ impl Inner {
 
 /// The API as a router, to be served by [`serve`] or asked directly in a test.
 ///
-/// Time limits of a request's head and the number of connections are [`serve`]'s.
+/// Time limits of a request's head, the number of connections and the care for keys are [`serve`]'s.
+/// Needs a tokio runtime.
 pub fn router(api: Api) -> Router {
-    build(Inner::new(api, CancellationToken::new()))
+    let (shared, auditing) = Inner::new(api, CancellationToken::new());
+    tokio::spawn(auditing);
+    build(shared)
 }
 
 fn build(shared: Shared) -> Router {
@@ -272,6 +298,10 @@ fn build(shared: Shared) -> Router {
         .route("/api/schedules/{name}/run", post(schedules::run))
         .route("/api/schedules/{name}/next", get(schedules::next))
         .route("/api/schedules/{name}/history", get(schedules::history))
+        .route("/api/keys", get(administer::keys).post(administer::create_key))
+        .route("/api/keys/{id}", axum::routing::delete(administer::revoke_key))
+        .route("/api/keys/{id}/rotate", post(administer::rotate_key))
+        .route("/api/audit", get(administer::audit))
         .route("/api/workers", get(health::workers))
         .route("/api/kinds", get(health::kinds))
         .route("/api/health", get(health::health))

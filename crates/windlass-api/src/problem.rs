@@ -55,6 +55,8 @@ codes! {
     TaskCancelFailed "task_cancel_failed" BAD_REQUEST "The task cannot be cancelled any more"
     Unauthorized "unauthorized" UNAUTHORIZED "A valid API key is needed"
     HostRefused "host_refused" FORBIDDEN "The Host header names another host"
+    ScopeMissing "scope_missing" FORBIDDEN "The key does not allow this"
+    TenantRefused "tenant_refused" FORBIDDEN "A key of a tenant may not do this"
     OriginRefused "origin_refused" FORBIDDEN "The request comes from another site"
     NotFound "not_found" NOT_FOUND "There is nothing at this path"
     TaskNotFound "task_not_found" NOT_FOUND "There is no such task"
@@ -64,11 +66,13 @@ codes! {
     BlobNotFound "blob_not_found" NOT_FOUND "There is no such blob"
     KeyNotFound "key_not_found" NOT_FOUND "There is no value under this key"
     SessionNotFound "session_not_found" NOT_FOUND "There is no such session"
+    ApiKeyNotFound "api_key_not_found" NOT_FOUND "There is no such API key"
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The path does not know this method"
     BodyTimeout "body_timeout" REQUEST_TIMEOUT "The body came too slowly"
     ScheduleExists "schedule_exists" CONFLICT "There is a schedule of this name"
     ScheduleManaged "schedule_managed" CONFLICT "The schedule is not changed here"
     TooManySchedules "too_many_schedules" CONFLICT "There are as many schedules as there may be"
+    TooManyKeys "too_many_keys" CONFLICT "There are as many API keys as there may be"
     TaskNotCompleted "task_not_completed" CONFLICT "The task has not ended yet"
     TaskNotFailed "task_not_failed" CONFLICT "The task has not failed"
     TaskFailed "task_failed" CONFLICT "The task failed"
@@ -94,6 +98,7 @@ codes! {
     QueryInvalid "query_invalid" UNPROCESSABLE_ENTITY "Something is wrong with the query"
     IdempotencyUnsupported "idempotency_unsupported" UNPROCESSABLE_ENTITY "Idempotency keys are not supported"
     QueueFull "queue_full" TOO_MANY_REQUESTS "The queue holds as many jobs as it may"
+    RateLimited "rate_limited" TOO_MANY_REQUESTS "The key asks too often"
     TooManyStreams "too_many_streams" TOO_MANY_REQUESTS "Too many event streams are open"
     SyncTimeout "sync_timeout" GATEWAY_TIMEOUT "The job is not done within the time a request waits"
     Internal "internal" INTERNAL_SERVER_ERROR "The server made a mistake"
@@ -132,6 +137,11 @@ impl Problem {
         self.code
     }
 
+    /// The HTTP status it is answered with.
+    pub(crate) fn status_code(&self) -> StatusCode {
+        self.status.unwrap_or(self.code.status())
+    }
+
     /// With a member of its own.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
@@ -157,7 +167,7 @@ impl Problem {
 
     /// The answer. `type` is relative, so that it leads to the page this very server serves.
     pub(crate) fn render(self, request_id: &str) -> Response {
-        let status = self.status.unwrap_or(self.code.status());
+        let status = self.status_code();
         let mut body = json!({
             "type": format!("/docs/errors/{}", self.code.as_str()),
             "title": self.code.title(),
@@ -182,7 +192,7 @@ impl IntoResponse for Problem {
     /// Only carries the problem to the gate, which renders it.
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = self.status.unwrap_or(self.code.status());
+        *response.status_mut() = self.status_code();
         response.extensions_mut().insert(self);
         response
     }

@@ -12,6 +12,7 @@ use windlass_jobs::{JobRecord, State as JobState};
 use windlass_store::Digest;
 use windlass_worker::StoredArtifact;
 
+use crate::auth::Caller;
 use crate::problem::{Code, Problem};
 use crate::task::{self, stored_result};
 use crate::{Shared, sheets};
@@ -42,12 +43,13 @@ pub(crate) struct ResultQuery {
 
 pub(crate) async fn result(
     State(shared): State<Shared>,
+    caller: Caller,
     headers: HeaderMap,
     id: Result<Path<String>, PathRejection>,
     query: Result<Query<ResultQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|_| Problem::new(Code::QueryInvalid, "only ?artifact= is known here"))?;
-    let record = task::find(&shared, id).await?;
+    let record = task::find(&shared, &caller, id).await?;
     let answer = of_record(&shared, &headers, &query, &record).await;
     answer.map_err(|problem| sheets::legacy::about(&record, problem))
 }

@@ -10,6 +10,7 @@ use windlass_jobs::command::{Filter, Found, MAX_PAGE, SEARCH_WINDOW};
 use windlass_jobs::{JobId, Queue, State as JobState};
 
 use crate::Shared;
+use crate::auth::Caller;
 use crate::problem::{Code, Problem};
 use crate::task::Task;
 
@@ -66,9 +67,11 @@ fn word<T: FromStr>(name: &str, value: &str, allowed: &str) -> Result<T, String>
 
 /// `GET /api/tasks`: at most `limit` jobs, in the order of their list (waiting ones next to run
 /// first, ended ones newest first). `window.beyond` says that the list goes on behind the newest
-/// 10,000, which are all that is searched.
+/// 10,000, which are all that is searched. Jobs of other tenants are left out, so that a page may be
+/// short.
 pub(crate) async fn search(
     State(shared): State<Shared>,
+    caller: Caller,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let wrong = |detail: String| Problem::new(Code::QueryInvalid, detail);
@@ -78,7 +81,9 @@ pub(crate) async fn search(
     let mut tasks = Vec::with_capacity(ids.len());
     for ulid in ids {
         // One that left in between is no longer there to show.
-        if let Some(record) = shared.broker.get(&JobId::new(ulid, queue.clone())).await? {
+        if let Some(record) = shared.broker.get(&JobId::new(ulid, queue.clone())).await?
+            && caller.sees(record.options.tenant.as_deref())
+        {
             tasks.push(serde_json::to_value(Task::of(&record, shared.door.registry())).unwrap_or_default());
         }
     }

@@ -14,10 +14,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Api, Auth, Inner, build};
+use crate::{Anonymous, Api, Inner, build};
 
 /// The pause after a connection could not be accepted, such as without a free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the end waits for what is still to be written about keys.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 /// A request's head, in bytes.
 const HEAD_BYTES: usize = 64 * 1024;
 
@@ -34,8 +36,8 @@ pub enum Error {
         /// What is allowed.
         allowed: String,
     },
-    /// Without keys, only loopback is served.
-    #[error("{0} is reachable from other hosts: set API keys, or listen on 127.0.0.1")]
+    /// Whoever asks without a key is let in on loopback only.
+    #[error("{0} is reachable from other hosts: ask for API keys, or listen on 127.0.0.1")]
     OpenToTheWorld(SocketAddr),
     /// The listener does not say its address.
     #[error("the listener's address")]
@@ -50,7 +52,7 @@ pub enum Error {
 pub async fn serve(listener: TcpListener, api: Api, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
     api.options.check()?;
     let at = listener.local_addr().map_err(Error::Listener)?;
-    if matches!(api.options.auth, Auth::LoopbackOpen) && !at.ip().is_loopback() {
+    if api.options.auth.anonymous != Anonymous::Nothing && !at.ip().is_loopback() {
         return Err(Error::OpenToTheWorld(at));
     }
     // Whoever holds blobs for jobs also lets go of them.
@@ -62,12 +64,22 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: impl Future<Output
     };
     tracing::info!(%at, "serving");
     let streams = CancellationToken::new();
-    let router = build(Inner::new(api, streams.clone()));
+    let (ring, kept) = (Arc::clone(&api.ring), CancellationToken::new());
+    ring.begin().await;
+    let ring = tokio::spawn(ring.run(kept.clone()));
+    let (shared, auditing) = Inner::new(api, streams.clone());
+    let auditing = tokio::spawn(auditing);
+    let router = build(shared);
     let shutdown = async {
         shutdown.await;
         streams.cancel();
     };
     accept_all(listener, router, &limits, shutdown).await;
+    kept.cancel();
+    // What is still to be written is, unless the store is away.
+    if tokio::time::timeout(LAST_WRITES, async { tokio::join!(ring, auditing) }).await.is_err() {
+        tracing::warn!("last uses of keys or audit entries could not be written");
+    }
     Ok(())
 }
 

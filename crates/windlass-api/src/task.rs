@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use windlass_jobs::{JobId, JobRecord, Priority, Reason, RunError, State as JobState, Timestamp};
 use windlass_worker::{Registry, StoredResult};
 
+use crate::auth::Caller;
 use crate::problem::{Code, Problem};
 use crate::{Shared, sheets};
 
@@ -146,12 +147,18 @@ pub(crate) fn stored_result(record: &JobRecord) -> StoredResult {
     serde_json::from_str(text).unwrap_or_else(|_| plain())
 }
 
-/// Finds a job. An id that cannot be one is answered as one that is not there.
-pub(crate) async fn find(shared: &Shared, id: Result<Path<String>, PathRejection>) -> Result<JobRecord, Problem> {
+/// Finds a job of the caller's. An id that cannot be one, and a job of another tenant, are answered
+/// as one that is not there.
+pub(crate) async fn find(
+    shared: &Shared,
+    caller: &Caller,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<JobRecord, Problem> {
     let unknown = || Problem::new(Code::TaskNotFound, "there is no task of this id, or it is past retention");
     let Path(text) = id.map_err(|_| unknown())?;
     let id: JobId = text.parse().map_err(|_| sheets::legacy::about_id(&text, unknown()))?;
-    shared.broker.get(&id).await?.ok_or_else(unknown)
+    let record = shared.broker.get(&id).await?;
+    record.filter(|record| caller.sees(record.options.tenant.as_deref())).ok_or_else(unknown)
 }
 
 #[derive(Deserialize)]
@@ -169,11 +176,12 @@ enum Include {
 
 pub(crate) async fn show(
     State(shared): State<Shared>,
+    caller: Caller,
     id: Result<Path<String>, PathRejection>,
     query: Result<Query<ShowQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|_| Problem::new(Code::QueryInvalid, "only ?include=args is known here"))?;
-    let record = find(&shared, id).await?;
+    let record = find(&shared, &caller, id).await?;
     let mut task = Task::of(&record, shared.door.registry());
     if query.include == Some(Include::Args) {
         task = task.with_args(&record);

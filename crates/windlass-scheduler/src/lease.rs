@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use windlass_jobs::{Timestamp, new_ulid};
-use windlass_store::records::{Fence, Lead, Records, Snapshot};
+use windlass_store::records::{self, Fence, Lead, Records, Snapshot};
 
 use crate::state::{SCHEDULES, SPACE, STATES};
 
@@ -21,10 +21,6 @@ const EVERY: Duration = Duration::from_millis(700);
 const MARGIN: Duration = Duration::from_millis(300);
 /// After an error it is asked again this soon.
 const AGAIN: Duration = Duration::from_millis(200);
-/// How often the snapshot takes in where the schedules stand.
-const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
-/// How often a process that runs no scheduler looks whether there is something to copy.
-const COPY_EVERY: Duration = Duration::from_secs(2);
 
 /// What this process knows of the lease.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -120,7 +116,7 @@ struct Asker {
     records: Arc<dyn Records>,
     clock: StoreClock,
     snapshot: Option<Snapshot>,
-    copied_at: Option<Instant>,
+    copied_at: Option<tokio::time::Instant>,
     silent_since: Option<Instant>,
 }
 
@@ -163,23 +159,15 @@ impl Asker {
         Ok(())
     }
 
-    /// Restores what the store lost, and copies what is new. A copy that cannot be written is
-    /// said once in a while, and stops nothing.
+    /// Restores what the store lost, and copies what is new.
     async fn look_after_copy(&mut self, lead: Lead) -> windlass_store::Result<Lead> {
         let Some(snapshot) = &self.snapshot else { return Ok(lead) };
-        if snapshot.restore(self.records.as_ref(), &lead.meta).await? {
-            return self.records.lead(SPACE, &self.who, TTL).await;
+        let before = lead.meta.clone();
+        let meta = snapshot.look_after(self.records.as_ref(), lead.meta.clone(), &mut self.copied_at).await?;
+        if meta == before {
+            return Ok(lead);
         }
-        let now = self.copied_at.is_none_or(|at| at.elapsed() >= SNAPSHOT_EVERY);
-        match snapshot.keep(self.records.as_ref(), &lead.meta, now).await {
-            Ok(_) if now => self.copied_at = Some(Instant::now()),
-            Ok(_) => {}
-            Err(e) => {
-                tracing::warn!(error = %chain(&e), "snapshot_not_written");
-                self.copied_at = Some(Instant::now());
-            }
-        }
-        Ok(lead)
+        self.records.lead(SPACE, &self.who, TTL).await
     }
 }
 
@@ -187,26 +175,7 @@ impl Asker {
 /// it, until the handle is aborted.
 #[must_use]
 pub fn keep_copy(records: Arc<dyn Records>, file: &std::path::Path) -> JoinHandle<()> {
-    let snapshot = Snapshot::open(file, SPACE, &[SCHEDULES, STATES]);
-    tokio::spawn(async move {
-        let mut copied_at: Option<Instant> = None;
-        loop {
-            let now = copied_at.is_none_or(|at| at.elapsed() >= SNAPSHOT_EVERY);
-            let result = async {
-                let meta = records.meta(SPACE).await?;
-                if !snapshot.restore(records.as_ref(), &meta).await? {
-                    snapshot.keep(records.as_ref(), &meta, now).await?;
-                }
-                Ok::<(), windlass_store::Error>(())
-            };
-            match result.await {
-                Ok(()) if now => copied_at = Some(Instant::now()),
-                Ok(()) => {}
-                Err(e) => tracing::debug!(error = %chain(&e), "schedules not copied"),
-            }
-            tokio::time::sleep(COPY_EVERY).await;
-        }
-    })
+    records::keep_copy(records, Snapshot::open(file, SPACE, &[SCHEDULES, STATES]))
 }
 
 /// An error with all its sources on one line.

@@ -1,7 +1,7 @@
 //! The command line: what can be asked for.
 
+mod keys;
 mod market;
-
 mod schedule;
 
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use market::{Market, MarketCandles, MarketDemo, MarketOpen, MarketReplay, MarketVerb, ReplayMode};
 use windlass_jobs::{JobId, Priority, Queue, Reason, State, Until};
 
+pub(crate) use self::keys::{Audit, Keys, KeysCreate, KeysVerb};
 pub(crate) use self::schedule::{MissedArg, Schedule, ScheduleAdd, ScheduleVerb};
 
 /// Windlass: background jobs done reliably – PDFs, charts, checks – with one binary.
@@ -85,6 +86,10 @@ pub(crate) enum Command {
     Dead(Dead),
     /// Results and files that are kept so that equal jobs need not run.
     Cache(Cache),
+    /// API keys: make them, list, rotate, revoke.
+    Keys(Keys),
+    /// Who administered what, and who was refused for want of a scope.
+    Audit(Audit),
     /// Card sheets from folders, reports, and jobs on PDF files.
     Pdf(Box<crate::cli_pdf::PdfCommand>),
     /// The image store: how much it holds, which images, and whether its counters are right.

@@ -3,6 +3,7 @@
 //! It never keeps a secret in its arguments, and prints to standard output only what a command
 //! was asked for; everything else goes to the error output.
 
+mod api_settings;
 mod cli;
 mod cli_pdf;
 mod commands;

@@ -40,8 +40,8 @@ pub(crate) struct Settings {
     pub(crate) queue_prefix: String,
     /// Where the API listens. `WINDLASS_LISTEN`, else `0.0.0.0:$PORT`, else `127.0.0.1:8001`.
     pub(crate) listen: SocketAddr,
-    /// Bearer keys of the API. `WINDLASS_API_KEYS`, separated by commas.
-    pub(crate) api_keys: Vec<Secret>,
+    /// Who is let in over HTTP.
+    pub(crate) api: crate::api_settings::ApiSettings,
     /// Queues a worker serves. `WINDLASS_QUEUES`; empty: those of all kinds.
     pub(crate) queues: Vec<Queue>,
     /// Jobs a worker runs at once. `WINDLASS_SLOTS`.
@@ -139,6 +139,8 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_LISTEN", "listen"),
     ("PORT", "port"),
     ("WINDLASS_API_KEYS", "api_keys"),
+    ("WINDLASS_LOOPBACK_ACCESS", "loopback_access"),
+    ("WINDLASS_RATE_LIMIT", "rate_limit"),
     ("WINDLASS_QUEUES", "queues"),
     ("WINDLASS_SLOTS", "slots"),
     ("WINDLASS_QUEUE_WEIGHTS", "queue_weights"),
@@ -250,7 +252,7 @@ impl Found {
     }
 }
 
-fn bad(name: &str, value: &str, allowed: &str) -> anyhow::Error {
+pub(crate) fn bad(name: &str, value: &str, allowed: &str) -> anyhow::Error {
     let shown = if SECRET.contains(&name) { "***" } else { value };
     anyhow!("{name} is {shown:?}; {allowed} is allowed")
 }
@@ -357,7 +359,7 @@ impl Settings {
                 .parse("WINDLASS_QUEUE_PREFIX", "1 to 32 of a-z 0-9 _ -", prefix_fits)?
                 .unwrap_or_else(|| windlass_broker::redis::DEFAULT_PREFIX.to_owned()),
             listen: listen(&found)?,
-            api_keys: api_keys(&found)?,
+            api: crate::api_settings::ApiSettings::read(&found)?,
             queues: queues(&found)?,
             slots: found.parse("WINDLASS_SLOTS", "1 to 10000", |n| (1..=10_000).contains(n))?,
             shares: shares(&found)?,
@@ -537,15 +539,6 @@ fn listen(found: &Found) -> anyhow::Result<SocketAddr> {
     }
 }
 
-fn api_keys(found: &Found) -> anyhow::Result<Vec<Secret>> {
-    let Some(text) = found.text("WINDLASS_API_KEYS") else { return Ok(Vec::new()) };
-    let keys: Vec<Secret> = text.split(',').map(|key| Secret(key.trim().to_owned())).collect();
-    if keys.iter().any(|key| key.0.len() < 16) {
-        return Err(bad("WINDLASS_API_KEYS", text, "keys of at least 16 characters, separated by commas,"));
-    }
-    Ok(keys)
-}
-
 fn queues(found: &Found) -> anyhow::Result<Vec<Queue>> {
     let Some(text) = found.text("WINDLASS_QUEUES") else { return Ok(Vec::new()) };
     let names: Result<Vec<Queue>, _> = text.split(',').map(|name| Queue::new(name.trim())).collect();
@@ -664,6 +657,8 @@ pub(crate) mod tests {
         check("WINDLASS_BLOB_TTL_HOURS", "-1", "1 to 8760");
         check("REDIS_URL", "https://u:geheim@x", "***");
         check("WINDLASS_API_KEYS", "short", "***");
+        check("WINDLASS_RATE_LIMIT", "100", "as in 100/s");
+        check("WINDLASS_LOOPBACK_ACCESS", "some", "none, read or all");
         let text = format!("{:#}", read(&[], &[("windlass.toml", "slotz = 1")]).unwrap_err());
         assert!(text.contains("slotz") && text.contains("slots"), "{text}");
         let text = format!("{:#}", read(&[], &[(".env", "REDIS_PASSWORD='geheim")]).unwrap_err());

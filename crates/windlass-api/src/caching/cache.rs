@@ -12,6 +12,7 @@ use windlass_store::{Answer, Cache, Found, Key, Namespace};
 
 use super::{Seconds, millis, of_json, path, query, read};
 use crate::Shared;
+use crate::auth::Caller;
 use crate::problem::{Code, Problem};
 
 /// Most operations in one batch.
@@ -29,17 +30,26 @@ pub(crate) struct OfUser {
 type Names = Result<Path<(String, String)>, PathRejection>;
 type User = Result<Query<OfUser>, QueryRejection>;
 
-fn key_of(namespace: &str, key: &str, user: Option<&str>) -> Result<Key, Problem> {
+/// Whose values a caller means. A tenant's that are nobody's in particular are those of a user
+/// without a name, so that they too are cleared by index.
+fn user_of(caller: &Caller, user: Option<String>) -> Option<String> {
+    match caller.tenant() {
+        Some(_) => Some(caller.own(user.unwrap_or_default())),
+        None => user,
+    }
+}
+
+fn key_of(caller: &Caller, namespace: &str, key: &str, user: Option<String>) -> Result<Key, Problem> {
     let namespace = Namespace::new(namespace)?;
-    Ok(match user {
-        Some(user) => Key::of_user(namespace, user, key)?,
+    Ok(match user_of(caller, user) {
+        Some(user) => Key::of_user(namespace, &user, key)?,
         None => Key::new(namespace, key)?,
     })
 }
 
-fn key(names: Names, user: User) -> Result<Key, Problem> {
+fn key(caller: &Caller, names: Names, user: User) -> Result<Key, Problem> {
     let (namespace, key) = path(names)?;
-    key_of(&namespace, &key, query(user, "?user=")?.user.as_deref())
+    key_of(caller, &namespace, &key, query(user, "?user=")?.user)
 }
 
 fn not_there() -> Problem {
@@ -52,14 +62,24 @@ fn view(Answer { value: found, degraded }: Answer<Found>) -> Value {
     json!({ "value": value, "ttl_ms": millis(found.ttl), "degraded": degraded })
 }
 
-pub(crate) async fn get(State(shared): State<Shared>, names: Names, user: User) -> Result<Response, Problem> {
-    let found = shared.caching.cache.find(&key(names, user)?).await;
+pub(crate) async fn get(
+    State(shared): State<Shared>,
+    caller: Caller,
+    names: Names,
+    user: User,
+) -> Result<Response, Problem> {
+    let found = shared.caching.cache.find(&key(&caller, names, user)?).await;
     let Answer { value: Some(value), degraded } = found else { return Err(not_there()) };
     Ok(axum::Json(view(Answer { value, degraded })).into_response())
 }
 
-pub(crate) async fn head(State(shared): State<Shared>, names: Names, user: User) -> Result<Response, Problem> {
-    if shared.caching.cache.exists(&key(names, user)?).await.value {
+pub(crate) async fn head(
+    State(shared): State<Shared>,
+    caller: Caller,
+    names: Names,
+    user: User,
+) -> Result<Response, Problem> {
+    if shared.caching.cache.exists(&key(&caller, names, user)?).await.value {
         return Ok(StatusCode::OK.into_response());
     }
     Err(not_there())
@@ -75,19 +95,25 @@ struct Put {
 /// `PUT` with `{"value": …, "ttl_seconds": n}`; the time may be absent or null.
 pub(crate) async fn put(
     State(shared): State<Shared>,
+    caller: Caller,
     names: Names,
     user: User,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let key = key(names, user)?;
+    let key = key(&caller, names, user)?;
     let Put { value, ttl_seconds } = read(&shared, &headers, body).await?;
     let kept = shared.caching.cache.set(&key, &value, ttl_seconds.map(|ttl| ttl.0)).await?;
     Ok(axum::Json(json!({ "success": true, "degraded": kept.degraded })).into_response())
 }
 
-pub(crate) async fn delete(State(shared): State<Shared>, names: Names, user: User) -> Result<Response, Problem> {
-    let gone = shared.caching.cache.delete(&key(names, user)?).await;
+pub(crate) async fn delete(
+    State(shared): State<Shared>,
+    caller: Caller,
+    names: Names,
+    user: User,
+) -> Result<Response, Problem> {
+    let gone = shared.caching.cache.delete(&key(&caller, names, user)?).await;
     Ok(axum::Json(json!({ "deleted": gone.value, "degraded": gone.degraded })).into_response())
 }
 
@@ -106,26 +132,29 @@ const fn one() -> i64 {
 /// `POST …/increment` with `{"amount": n}`; may be negative, default 1.
 pub(crate) async fn increment(
     State(shared): State<Shared>,
+    caller: Caller,
     names: Names,
     user: User,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let key = key(names, user)?;
+    let key = key(&caller, names, user)?;
     let Increment { amount, ttl_seconds } = read(&shared, &headers, body).await?;
     let sum = shared.caching.cache.increment(&key, amount, ttl_seconds.map(|ttl| ttl.0)).await?;
     Ok(axum::Json(json!({ "value": sum.value, "degraded": sum.degraded })).into_response())
 }
 
-/// `DELETE /api/cache/{namespace}`: everything of it, or with `?user=` of that user in it.
+/// `DELETE /api/cache/{namespace}`: everything of it, or with `?user=` of that user in it. For a key of
+/// a tenant and without a user: its values that are no user's.
 pub(crate) async fn clear(
     State(shared): State<Shared>,
+    caller: Caller,
     name: Result<Path<String>, PathRejection>,
     user: User,
 ) -> Result<Response, Problem> {
     let namespace = Namespace::new(&path(name)?)?;
     let cache = &shared.caching.cache;
-    let cleared = match query(user, "?user=")?.user {
+    let cleared = match user_of(&caller, query(user, "?user=")?.user) {
         Some(user) => cache.clear_user(&user, Some(&namespace)).await?,
         None => cache.clear(&namespace).await,
     };
@@ -133,14 +162,14 @@ pub(crate) async fn clear(
 }
 
 /// `DELETE /api/cache?user=…`: everything of a user, in all namespaces.
-pub(crate) async fn clear_user(State(shared): State<Shared>, user: User) -> Result<Response, Problem> {
+pub(crate) async fn clear_user(State(shared): State<Shared>, caller: Caller, user: User) -> Result<Response, Problem> {
     let Some(user) = query(user, "?user=")?.user else {
         return Err(Problem::new(
             Code::QueryInvalid,
             "say whose values: ?user=; a namespace is cleared by its own path",
         ));
     };
-    Ok(removed(shared.caching.cache.clear_user(&user, None).await?))
+    Ok(removed(shared.caching.cache.clear_user(&caller.own(user), None).await?))
 }
 
 fn removed(cleared: Answer<u64>) -> Response {
@@ -179,7 +208,12 @@ enum Verb {
 /// `POST /api/cache` with `{"operations": [{"op", "namespace", "key", "user", "value",
 /// "ttl_seconds", "amount"}]}`: at most 1,000, done at once, answered in order in `{"results"}`.
 /// They are checked before the first is done. One that cannot be done answers `{"error", "code"}`.
-pub(crate) async fn batch(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+pub(crate) async fn batch(
+    State(shared): State<Shared>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
     let Batch { operations } = read(&shared, &headers, body).await?;
     if operations.len() > BATCH {
         let detail = format!("{} operations; at most {BATCH} are taken at once", operations.len());
@@ -188,8 +222,9 @@ pub(crate) async fn batch(State(shared): State<Shared>, headers: HeaderMap, body
     let mut ready = Vec::with_capacity(operations.len());
     for (index, operation) in operations.into_iter().enumerate() {
         let at = |problem: Problem| problem.with("index", index);
-        let operation: Operation = of_json(operation).map_err(at)?;
-        let key = key_of(&operation.namespace, &operation.key, operation.user.as_deref()).map_err(at)?;
+        let mut operation: Operation = of_json(operation).map_err(at)?;
+        let user = operation.user.take();
+        let key = key_of(&caller, &operation.namespace, &operation.key, user).map_err(at)?;
         ready.push((key, operation));
     }
     let cache = shared.caching.cache.clone();

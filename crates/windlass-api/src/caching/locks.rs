@@ -9,10 +9,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::json;
-use windlass_store::{LockError, Locks, WhenAway};
+use windlass_store::{Grant, LockError, Locks, WhenAway};
 
 use super::{Millis, path, query, read};
 use crate::Shared;
+use crate::auth::Caller;
 use crate::problem::{Code, Problem};
 
 /// The longest a request waits for a lock.
@@ -52,11 +53,13 @@ enum Away {
 /// "ttl_ms", "degraded"}`, or 409 `lock_held`.
 pub(crate) async fn acquire(
     State(shared): State<Shared>,
+    caller: Caller,
     name: Name,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let name = path(name)?;
+    let shown = path(name)?;
+    let name = caller.own(shown.clone());
     let Acquire { ttl_ms, wait_ms, when_away } = read(&shared, &headers, body).await?;
     if wait_ms > MAX_WAIT_MS {
         let detail = format!("wait_ms: {wait_ms}; 0 to {MAX_WAIT_MS} is allowed");
@@ -69,7 +72,7 @@ pub(crate) async fn acquire(
     };
     let wait = Duration::from_millis(wait_ms);
     match shared.caching.locks.acquire(&name, ttl, wait, when_away).await? {
-        Some(grant) => Ok((StatusCode::CREATED, axum::Json(grant)).into_response()),
+        Some(grant) => Ok((StatusCode::CREATED, axum::Json(Grant { name: shown, ..grant })).into_response()),
         None => Err(Problem::new(Code::LockHeld, "somebody else holds the lock").retry_after(1)),
     }
 }
@@ -88,11 +91,12 @@ fn lost() -> Problem {
 /// `PUT` with `{"token", "ttl_ms"}`: holds it for that long from now, or 409 `lock_lost`.
 pub(crate) async fn renew(
     State(shared): State<Shared>,
+    caller: Caller,
     name: Name,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let name = path(name)?;
+    let name = caller.own(path(name)?);
     let Renew { token, ttl_ms } = read(&shared, &headers, body).await?;
     let ttl = ttl_ms.map_or(Locks::TTL, |ttl| ttl.0);
     if shared.caching.locks.renew(&name, &token, ttl).await? {
@@ -110,10 +114,11 @@ pub(crate) struct Release {
 /// `DELETE …?token=`: lets go, or 409 `lock_lost`.
 pub(crate) async fn release(
     State(shared): State<Shared>,
+    caller: Caller,
     name: Name,
     token: Result<Query<Release>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let (name, Release { token }) = (path(name)?, query(token, "?token=")?);
+    let (name, Release { token }) = (caller.own(path(name)?), query(token, "?token=")?);
     if shared.caching.locks.release(&name, &token).await? {
         return Ok(axum::Json(json!({ "released": true })).into_response());
     }

@@ -77,7 +77,7 @@ fn millis(span: Duration) -> u64 {
 }
 
 /// A JSON body as a type.
-async fn read<T: DeserializeOwned>(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<T, Problem> {
+pub(crate) async fn read<T: DeserializeOwned>(shared: &Shared, headers: &HeaderMap, body: Body) -> Result<T, Problem> {
     body::check_json(headers)?;
     let body = body::read(shared, headers, body, shared.options.json_bytes).await?;
     let document = strict::parse(&body.bytes).map_err(|detail| Problem::new(Code::JsonInvalid, detail))?;

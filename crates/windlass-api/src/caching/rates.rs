@@ -11,6 +11,7 @@ use windlass_store::{Quota, RateLimits};
 
 use super::{Millis, path, read};
 use crate::Shared;
+use crate::auth::Caller;
 use crate::problem::{Code, Problem};
 
 /// The largest limit, burst and cost.
@@ -45,11 +46,12 @@ enum Algorithm {
 /// fixed window the `count` so far. A cost of 0 asks without counting.
 pub(crate) async fn check(
     State(shared): State<Shared>,
+    caller: Caller,
     key: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let key = path(key)?;
+    let key = caller.own(path(key)?);
     let wanted: Use = read(&shared, &headers, body).await?;
     let bounds = [("limit", wanted.limit, 1), ("burst", wanted.burst.unwrap_or(1), 1), ("cost", wanted.cost, 0)];
     if let Some((name, found, least)) = bounds.into_iter().find(|(_, n, least)| n < least || *n > MAX) {

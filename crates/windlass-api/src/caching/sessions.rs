@@ -11,6 +11,7 @@ use windlass_store::{SessionError, Sessions};
 
 use super::{Seconds, millis, path, read};
 use crate::Shared;
+use crate::auth::Caller;
 use crate::problem::{Code, Problem};
 
 type Id = Result<Path<String>, PathRejection>;
@@ -36,21 +37,27 @@ fn not_there() -> Problem {
 }
 
 /// `POST` with `{"data", "ttl_seconds"}`: 201 `{"session_id", "degraded"}`.
-pub(crate) async fn create(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+pub(crate) async fn create(
+    State(shared): State<Shared>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
     let Put { data, ttl_seconds } = read(&shared, &headers, body).await?;
     let ttl = ttl_seconds.map_or(Sessions::TTL, |ttl| ttl.0);
-    let made = shared.caching.sessions.create(&data, ttl).await?;
-    let body = json!({ "session_id": made.value, "degraded": made.degraded });
+    let id = Sessions::new_id();
+    let made = shared.caching.sessions.put(&caller.own(id.clone()), &data, ttl).await?;
+    let body = json!({ "session_id": id, "degraded": made.degraded });
     let mut response = (StatusCode::CREATED, axum::Json(body)).into_response();
-    if let Ok(location) = HeaderValue::from_str(&format!("/api/sessions/{}", made.value)) {
+    if let Ok(location) = HeaderValue::from_str(&format!("/api/sessions/{id}")) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
 }
 
 /// `{"data", "ttl_ms", "degraded"}`.
-pub(crate) async fn get(State(shared): State<Shared>, id: Id) -> Result<Response, Problem> {
-    let found = shared.caching.sessions.get(&path(id)?).await?;
+pub(crate) async fn get(State(shared): State<Shared>, caller: Caller, id: Id) -> Result<Response, Problem> {
+    let found = shared.caching.sessions.get(&caller.own(path(id)?)).await?;
     let session = found.value.ok_or_else(not_there)?;
     let body = json!({ "data": session.data, "ttl_ms": millis(session.ttl), "degraded": found.degraded });
     Ok(axum::Json(body).into_response())
@@ -59,11 +66,12 @@ pub(crate) async fn get(State(shared): State<Shared>, id: Id) -> Result<Response
 /// `PUT` with `{"data", "ttl_seconds"}`: keeps it, whether it was there or not.
 pub(crate) async fn put(
     State(shared): State<Shared>,
+    caller: Caller,
     id: Id,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let id = path(id)?;
+    let id = caller.own(path(id)?);
     let Put { data, ttl_seconds } = read(&shared, &headers, body).await?;
     let ttl = ttl_seconds.map_or(Sessions::TTL, |ttl| ttl.0);
     let kept = shared.caching.sessions.put(&id, &data, ttl).await?;
@@ -79,11 +87,12 @@ struct Touch {
 /// `POST …/touch` with `{"ttl_seconds"}`: lasts for that long from now.
 pub(crate) async fn touch(
     State(shared): State<Shared>,
+    caller: Caller,
     id: Id,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let id = path(id)?;
+    let id = caller.own(path(id)?);
     let Touch { ttl_seconds } = read(&shared, &headers, body).await?;
     let touched = shared.caching.sessions.touch(&id, ttl_seconds.map_or(Sessions::TTL, |ttl| ttl.0)).await?;
     if touched.value {
@@ -92,7 +101,7 @@ pub(crate) async fn touch(
     Err(not_there())
 }
 
-pub(crate) async fn delete(State(shared): State<Shared>, id: Id) -> Result<Response, Problem> {
-    let gone = shared.caching.sessions.delete(&path(id)?).await?;
+pub(crate) async fn delete(State(shared): State<Shared>, caller: Caller, id: Id) -> Result<Response, Problem> {
+    let gone = shared.caching.sessions.delete(&caller.own(path(id)?)).await?;
     Ok(axum::Json(json!({ "deleted": gone.value, "degraded": gone.degraded })).into_response())
 }

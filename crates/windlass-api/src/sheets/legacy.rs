@@ -17,6 +17,7 @@ use super::form::{Deck, plain_name};
 use super::upload::{self, Upload};
 use super::{MAX_WAIT, Waited, enqueue, extend, finished, wait_for};
 use crate::Shared;
+use crate::auth::Caller;
 use crate::problem::{Code, Problem};
 
 /// The set of layouts of the old service.
@@ -127,13 +128,17 @@ pub(crate) async fn config(State(shared): State<Shared>) -> Response {
 }
 
 /// `POST /api/generate`.
-pub(crate) async fn generate(State(shared): State<Shared>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn generate(
+    State(shared): State<Shared>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
     let mut upload = upload::read(&shared, request, &FILES, &FIELDS).await.map_err(translate)?;
     let form = Form::read(&mut upload)?;
     let name = form.name.clone();
     let wants_task = form.asynchronous;
     let args = form.args(upload)?;
-    let id = enqueue(&shared, "pdf.card_sheet", &args, &LABELS).await.map_err(translate)?;
+    let id = enqueue(&shared, &caller, "pdf.card_sheet", &args, &LABELS).await.map_err(translate)?;
     if wants_task {
         return Ok(started("PDF generation started", &id));
     }
@@ -321,7 +326,11 @@ fn name_all(args: &mut Map<String, Value>) {
 }
 
 /// `POST /api/offset`: `pdf_file`, `x_offset`, `y_offset` in pixels at `ppi`.
-pub(crate) async fn offset(State(shared): State<Shared>, request: Request) -> Result<Response, Problem> {
+pub(crate) async fn offset(
+    State(shared): State<Shared>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
     let fields = ["x_offset", "y_offset", "ppi", "stream_output", "async_generation"];
     let mut upload = upload::read(&shared, request, &["pdf_file"], &fields).await.map_err(translate)?;
     let Some(file) = upload.files("pdf_file").into_iter().next() else {
@@ -346,7 +355,7 @@ pub(crate) async fn offset(State(shared): State<Shared>, request: Request) -> Re
     #[expect(clippy::cast_precision_loss, reason = "at most 1000")]
     let px300 = |value: i64| value as f64 * 300.0 / ppi as f64;
     let args = json!({ "pdf": file.digest.to_string(), "x": px300(x), "y": px300(y) });
-    let id = enqueue(&shared, "pdf.offset", &args, &LABELS).await.map_err(|problem| match problem.code() {
+    let id = enqueue(&shared, &caller, "pdf.offset", &args, &LABELS).await.map_err(|problem| match problem.code() {
         Code::ArgsInvalid => worded(problem, "INVALID_OFFSET", StatusCode::BAD_REQUEST),
         _ => problem,
     })?;

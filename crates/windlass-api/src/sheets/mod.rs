@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 use windlass_jobs::{JobId, JobRecord, NewJob, Queue, State as JobState, Violation};
 use windlass_store::Digest;
 
+use crate::auth::Caller;
 use crate::problem::{Code, Problem};
 use crate::task::{self, Task};
 use crate::{Shared, request};
@@ -51,6 +52,7 @@ pub(crate) struct SheetsQuery {
 /// the name of their front), and `args`: the members of `pdf.card_sheet`'s args as JSON.
 pub(crate) async fn post(
     State(shared): State<Shared>,
+    caller: Caller,
     query: Result<Query<SheetsQuery>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -62,7 +64,7 @@ pub(crate) async fn post(
     }
     let upload = upload::read(&shared, request, &["fronts", "back", "double_sided"], &["args"]).await?;
     let args = own_args(upload)?;
-    let id = enqueue(&shared, "pdf.card_sheet", &args, &[]).await?;
+    let id = enqueue(&shared, &caller, "pdf.card_sheet", &args, &[]).await?;
     if wait.is_zero() {
         return Ok(accepted(&id));
     }
@@ -92,7 +94,13 @@ fn own_args(mut upload: Upload) -> Result<Value, Problem> {
 }
 
 /// Checks args as `POST /api/tasks` does, and queues the job.
-async fn enqueue(shared: &Shared, kind: &str, args: &Value, labels: &[(&str, &str)]) -> Result<JobId, Problem> {
+async fn enqueue(
+    shared: &Shared,
+    caller: &Caller,
+    kind: &str,
+    args: &Value,
+    labels: &[(&str, &str)],
+) -> Result<JobId, Problem> {
     let violations = shared.door.registry().check(kind, args).ok_or_else(|| unknown(kind))?;
     if !violations.is_empty() {
         return Err(refuse(violations));
@@ -101,6 +109,7 @@ async fn enqueue(shared: &Shared, kind: &str, args: &Value, labels: &[(&str, &st
     let queue = Queue::new(spec.queue).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
     let mut job = NewJob::new(spec.name, args).map_err(|e| Problem::new(Code::JobInvalid, e.to_string()))?;
     job.options.labels.extend(labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    job.options.tenant = caller.tenant().map(str::to_owned);
     let id = JobId::new(job.ulid, queue.clone());
     // Held from before the job is queued until it has ended.
     let inputs = shared.door.registry().inputs(kind, args).unwrap_or_default().blobs;

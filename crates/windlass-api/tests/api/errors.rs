@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::StatusCode;
 use serde_json::json;
-use windlass_api::{Code, ROUTES};
+use windlass_api::keys::hash_key;
+use windlass_api::{ApiOptions, Auth, Code, ROUTES};
 
 use crate::support::{Bench, log_of_this_test};
 
@@ -186,7 +187,8 @@ async fn a_handler_that_panics_is_one_failed_request() {
 /// B29, B36: the log names route and request, never what a caller or the store keeps secret.
 #[tokio::test]
 async fn the_log_holds_no_secrets_and_no_bodies() {
-    let bench = Bench::new();
+    let auth = Auth { fixed: vec![hash_key("canary-key")], ..Auth::open() };
+    let bench = Bench::for_keys(ApiOptions { auth, ..ApiOptions::default() });
     let headers =
         [("content-type", "application/json"), ("authorization", "Bearer canary-key"), ("x-request-id", "r-1")];
     let job = json!({ "kind": "test.echo", "args": { "text": "canary-arg" } }).to_string();

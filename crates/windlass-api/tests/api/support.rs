@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tower::ServiceExt as _;
-use windlass_api::{Api, ApiOptions, router};
+use windlass_api::keys::{Book, NewKey};
+use windlass_api::{Api, ApiOptions, Auth, Ring, router};
 use windlass_broker::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
 use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{
@@ -293,7 +294,12 @@ impl Bench {
         Self::with(ApiOptions::default())
     }
 
+    /// Whoever asks may do everything.
     pub(crate) fn with(options: ApiOptions) -> Self {
+        Self::for_keys(ApiOptions { auth: Auth::open(), ..options })
+    }
+
+    pub(crate) fn for_keys(options: ApiOptions) -> Self {
         keep_log();
         let dir = tempfile::tempdir().unwrap();
         let broker = Arc::new(Plugged::default());
@@ -302,17 +308,38 @@ impl Bench {
             results: Arc::new(FileResults::new(dir.path())),
             images: None,
         };
+        let records = records();
         let api = Api {
+            ring: Arc::new(Ring::new(Arc::clone(&records), None)),
             broker: broker.clone(),
             services,
             registry: registry(),
             worker: None,
-            records: records(),
+            records,
             scheduler: None,
             caching: Caching::new(None, &CachingOptions::default()),
             options,
         };
         Self { app: router(api.clone()), api, broker, dir }
+    }
+
+    /// Makes a key that grants these, for a tenant or for all; it counts at once.
+    pub(crate) async fn key(&self, scopes: &[&str], tenant: Option<&str>) -> String {
+        let scopes = scopes.iter().map(|scope| scope.parse().unwrap()).collect();
+        let new = NewKey { name: "test".into(), scopes, tenant: tenant.map(str::to_owned), ..NewKey::default() };
+        let (text, _) = Book::new(Arc::clone(&self.api.records)).create(new).await.unwrap();
+        self.api.ring.refresh().await.unwrap();
+        text
+    }
+
+    /// Sends a request with a key, and JSON if there is some.
+    pub(crate) async fn with_key(&self, key: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
+        let bearer = format!("Bearer {key}");
+        let headers = [("authorization", bearer.as_str()), ("x-request-id", "r"), ("content-type", "application/json")];
+        match body {
+            Some(body) => self.send(method, path, &headers, body.to_string()).await,
+            None => self.send(method, path, &headers[..2], Body::empty()).await,
+        }
     }
 
     pub(crate) async fn raw(&self, request: Request<Body>) -> Response {

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use windlass_api::{Api, ApiOptions, Auth, Error, serve};
+use windlass_api::{Api, ApiOptions, Error, serve};
 
 use crate::support::Bench;
 
@@ -158,8 +158,7 @@ async fn without_keys_only_loopback_is_served() {
     let listen = async || TcpListener::bind("0.0.0.0:0").await.unwrap();
     let refused = serve(listen().await, Bench::new().api, std::future::ready(())).await;
     assert!(matches!(refused, Err(Error::OpenToTheWorld(_))), "{refused:?}");
-    let options = ApiOptions { auth: Auth::Keys(vec![]), ..ApiOptions::default() };
-    serve(listen().await, Bench::with(options).api, std::future::ready(())).await.unwrap();
+    serve(listen().await, Bench::for_keys(ApiOptions::default()).api, std::future::ready(())).await.unwrap();
     let small = ApiOptions { bodies_bytes: 1, ..ApiOptions::default() };
     let refused = serve(listen().await, Bench::with(small).api, std::future::ready(())).await.unwrap_err();
     assert_eq!(refused.to_string(), "bodies_bytes: 1; at least the largest body, 67108864, is allowed");

@@ -46,12 +46,18 @@ impl Sessions {
         Self { side, names }
     }
 
+    /// An id for a session, which nobody guesses.
+    #[must_use]
+    pub fn new_id() -> String {
+        format!("{}{}", new_ulid(), new_ulid())
+    }
+
     /// Begins a session; its id, which nobody guesses.
     ///
     /// # Errors
     /// [`SessionError::Data`].
     pub async fn create(&self, data: &Json, ttl: Duration) -> Result<Answer<String>, SessionError> {
-        let id = format!("{}{}", new_ulid(), new_ulid());
+        let id = Self::new_id();
         Ok(self.put(&id, data, ttl).await?.map(|()| id))
     }
 

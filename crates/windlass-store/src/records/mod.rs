@@ -17,7 +17,7 @@ use windlass_jobs::Timestamp;
 use crate::Result;
 
 pub use self::redis::RedisRecords;
-pub use self::snapshot::Snapshot;
+pub use self::snapshot::{COPY_ALL_EVERY, Snapshot, keep_copy};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::SqliteRecords;
 
@@ -98,6 +98,13 @@ pub enum Write {
         /// Entries kept, this one included: 1 or more.
         keep: u32,
     },
+    /// Puts entries behind the oldest of a log: those that a copy still has.
+    Extend {
+        /// The log's name.
+        log: String,
+        /// The entries, newest first.
+        entries: Vec<String>,
+    },
     /// Forgets a log.
     DropLog {
         /// The log's name.
@@ -112,7 +119,8 @@ pub struct Batch {
     pub fence: Option<Fence>,
     /// Raises the space's version, so that others look.
     pub notify: bool,
-    /// Makes this the space's generation.
+    /// Makes this the space's generation; nothing is done where it is that already, which is then a
+    /// conflict of the first write.
     pub generation: Option<String>,
     /// At most [`MAX_WRITES`], in order.
     pub writes: Vec<Write>,
@@ -210,7 +218,7 @@ fn is_plain(name: &str) -> bool {
 fn check(batch: &Batch) -> Result<()> {
     let name = |write: &Write| match write {
         Write::Put { name, .. } | Write::Seed { name, .. } | Write::Remove { name, .. } => is_plain(name),
-        Write::Append { log, .. } | Write::DropLog { log } => is_plain(log),
+        Write::Append { log, .. } | Write::Extend { log, .. } | Write::DropLog { log } => is_plain(log),
     };
     if batch.writes.len() > MAX_WRITES || !batch.writes.iter().all(name) {
         let detail = "a batch over its bound, or with a name out of its grammar".to_owned();

@@ -23,7 +23,8 @@ use crate::{Error, Result};
 /// KEYS: the space. ARGV: holder or `""`, epoch, `1` to notify, generation to set or `""`, a new
 /// generation; then five for each write: what, place, name, value, extra.
 /// Reply: `{"done", version}`, `{"fenced"}` or `{"conflict", index}`. Atomic as a whole; N writes
-/// cost N calls and one more for each that expects something.
+/// cost N calls and one more for each that expects something, and one for each entry of a log that is
+/// extended.
 static WRITE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -33,6 +34,7 @@ if ARGV[1] ~= '' then
   local lease = redis.call('HMGET', base .. ':lease', 'holder', 'epoch')
   if lease[1] ~= ARGV[1] or lease[2] ~= ARGV[2] then return {'fenced', 0} end
 end
+if ARGV[4] ~= '' and redis.call('HGET', meta, 'generation') == ARGV[4] then return {'conflict', 0} end
 for i = 6, #ARGV, 5 do
   local extra = ARGV[i + 4]
   if (ARGV[i] == 'put' or ARGV[i] == 'del') and extra ~= '*' then
@@ -63,6 +65,8 @@ for i = 6, #ARGV, 5 do
   elseif what == 'log' then
     redis.call('LPUSH', base .. ':log:' .. name, value)
     redis.call('LTRIM', base .. ':log:' .. name, 0, tonumber(extra) - 1)
+  elseif what == 'old' then
+    for _, entry in ipairs(cjson.decode(value)) do redis.call('RPUSH', base .. ':log:' .. name, entry) end
   elseif what == 'drop' then
     redis.call('DEL', base .. ':log:' .. name)
   end
@@ -201,6 +205,10 @@ impl Records for RedisRecords {
                 }
                 Write::Append { log, json, keep } => {
                     call.arg("log").arg("").arg(log).arg(json).arg(keep.max(&1));
+                }
+                Write::Extend { log, entries } => {
+                    let entries = serde_json::to_string(entries).unwrap_or_default();
+                    call.arg("old").arg("").arg(log).arg(entries).arg("");
                 }
                 Write::DropLog { log } => {
                     call.arg("drop").arg("").arg(log).arg("").arg("");

@@ -157,6 +157,8 @@ const PUT: &str = "INSERT INTO doc (space, place, name, rev, json) VALUES (?, ?,
 const SEED: &str = "INSERT INTO doc (space, place, name, rev, json) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
 const APPEND: &str = "INSERT INTO entry (space, log, seq, json)
     SELECT ?1, ?2, coalesce(max(seq), 0) + 1, ?3 FROM entry WHERE space = ?1 AND log = ?2";
+const EXTEND: &str = "INSERT INTO entry (space, log, seq, json)
+    SELECT ?1, ?2, coalesce(min(seq), 1) - 1, ?3 FROM entry WHERE space = ?1 AND log = ?2";
 const TRIM: &str = "DELETE FROM entry WHERE space = ?1 AND log = ?2
     AND seq <= (SELECT max(seq) FROM entry WHERE space = ?1 AND log = ?2) - ?3";
 
@@ -269,6 +271,10 @@ async fn write_all(tx: &mut SqliteConnection, space: &str, batch: &Batch) -> sql
     {
         return Ok(Written::Fenced);
     }
+    let old: String = row.get(0);
+    if batch.generation.as_ref() == Some(&old) {
+        return Ok(Written::Conflict(0));
+    }
     for (index, write) in batch.writes.iter().enumerate() {
         let (Write::Put { set, name, expect, .. } | Write::Remove { set, name, expect }) = write else { continue };
         let query = sqlx::query_scalar::<_, i64>(READ_REV).bind(space).bind(*set).bind(name);
@@ -282,7 +288,6 @@ async fn write_all(tx: &mut SqliteConnection, space: &str, batch: &Batch) -> sql
             return Ok(Written::Conflict(index));
         }
     }
-    let old: String = row.get(0);
     let generation = match &batch.generation {
         Some(generation) => generation.clone(),
         None if old.is_empty() => new_ulid().to_string(),
@@ -312,6 +317,11 @@ async fn write_one(tx: &mut SqliteConnection, space: &str, rev: i64, write: &Wri
         Write::Append { log, json, keep } => {
             sqlx::query(APPEND).bind(space).bind(log).bind(json).execute(&mut *tx).await?;
             sqlx::query(TRIM).bind(space).bind(log).bind(i64::from((*keep).max(1))).execute(tx).await?;
+        }
+        Write::Extend { log, entries } => {
+            for entry in entries {
+                sqlx::query(EXTEND).bind(space).bind(log).bind(entry).execute(&mut *tx).await?;
+            }
         }
         Write::DropLog { log } => {
             let sql = "DELETE FROM entry WHERE space = ? AND log = ?";

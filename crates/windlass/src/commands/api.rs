@@ -1,16 +1,17 @@
 //! `windlass api`, and the API inside `up` and `demo`.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use windlass_api::{Api, ApiOptions, Auth, KeyHash, generate_key, hash_key};
+use windlass_api::keys::Book;
+use windlass_api::{Anonymous, Api, ApiOptions, Ring};
 use windlass_redis::Link;
 use windlass_scheduler::{Counters, keep_copy};
 use windlass_store::Caching;
@@ -26,6 +27,8 @@ pub(crate) struct Server {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), windlass_api::Error>>,
+    /// Somebody may do everything without a kept key.
+    is_open: bool,
 }
 
 impl Server {
@@ -39,7 +42,12 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         stores.look_after_images();
+        let auth = settings.api.auth(address, stores.embedded);
+        let is_open = auth.anonymous == Anonymous::Everything || !auth.fixed.is_empty();
+        let copy = stores.snapshot.as_ref().map(|file| file.with_extension("api.json"));
+        let ring = Arc::new(Ring::new(Arc::clone(&stores.records), copy.as_deref()));
         let api = Api {
+            ring,
             broker: stores.broker.clone(),
             services: stores.services.clone(),
             caching: caching(settings)?,
@@ -48,7 +56,8 @@ impl Server {
             records: Arc::clone(&stores.records),
             scheduler,
             options: ApiOptions {
-                auth: auth(settings, address)?,
+                auth,
+                rate: settings.api.rate,
                 old_images: settings.images.old_folder(),
                 ..ApiOptions::default()
             },
@@ -58,7 +67,28 @@ impl Server {
             let _ = stopped.await;
         };
         let serving = tokio::spawn(windlass_api::serve(listener, api, shutdown));
-        Ok(Self { address, stop, serving })
+        Ok(Self { address, stop, serving, is_open })
+    }
+
+    /// Makes the key that may do everything, once in an installation, and says it; later, if the store
+    /// does not answer now.
+    pub(crate) async fn first_key(&self, stores: &Stores) {
+        if self.is_open {
+            return;
+        }
+        let book = Book::new(Arc::clone(&stores.records));
+        if let Ok(Ok(made)) = tokio::time::timeout(FIRST_KEY_WITHIN, book.create_first()).await {
+            return say(made);
+        }
+        tokio::spawn(async move {
+            loop {
+                match book.create_first().await {
+                    Ok(made) => return say(made),
+                    Err(error) => tracing::debug!(%error, "the first API key is made when the store answers"),
+                }
+                tokio::time::sleep(FIRST_KEY_WITHIN).await;
+            }
+        });
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -98,39 +128,15 @@ fn caching(settings: &Settings) -> anyhow::Result<Caching> {
     Ok(Caching::new(link, &settings.caching))
 }
 
-/// On loopback no key is needed unless keys are set; anywhere else one always is.
-fn auth(settings: &Settings, address: SocketAddr) -> anyhow::Result<Auth> {
-    if !settings.api_keys.is_empty() {
-        return Ok(Auth::Keys(settings.api_keys.iter().map(|key| hash_key(&key.0)).collect()));
-    }
-    if address.ip().is_loopback() {
-        return Ok(Auth::LoopbackOpen);
-    }
-    let file = settings.data_dir.join("api-key.sha256");
-    let hash = match std::fs::read_to_string(&file) {
-        Ok(text) => text.trim().parse().with_context(|| format!("{} holds no key's hash", file.display()))?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => make_key(&file)?,
-        Err(e) => return Err(e).with_context(|| format!("file {}", file.display())),
-    };
-    Ok(Auth::Keys(vec![hash]))
-}
+/// How long a start waits for the first key.
+const FIRST_KEY_WITHIN: Duration = Duration::from_secs(2);
 
-/// Makes a key, says it once, and keeps its hash.
-fn make_key(file: &Path) -> anyhow::Result<KeyHash> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let key = generate_key();
-    let hash = hash_key(&key);
-    if let Some(dir) = file.parent() {
-        std::fs::create_dir_all(dir).with_context(|| format!("folder {}", dir.display()))?;
+fn say(made: Option<String>) {
+    if let Some(key) = made {
+        report::notice(format_args!(
+            "API key that may do everything, shown this once: {key}\nOthers: windlass keys create; a lost one: windlass keys revoke ID, then create."
+        ));
     }
-    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-    let written = made.and_then(|mut made| std::io::Write::write_all(&mut made, format!("{hash}\n").as_bytes()));
-    written.with_context(|| format!("file {}", file.display()))?;
-    report::notice(format_args!(
-        "API key, shown this once: {key}\nIts hash is kept in {}; delete that file to get another, or set WINDLASS_API_KEYS.",
-        file.display()
-    ));
-    Ok(hash)
 }
 
 pub(crate) async fn run(settings: &Settings, args: &ApiArgs, as_json: bool) -> anyhow::Result<ExitCode> {
@@ -139,6 +145,7 @@ pub(crate) async fn run(settings: &Settings, args: &ApiArgs, as_json: bool) -> a
     let mut signals = Signals::listen()?;
     let listener = bind(args.listen.unwrap_or(settings.listen)).await?;
     let mut server = Server::on(listener, settings, &stores, None, None)?;
+    server.first_key(&stores).await;
     let copying = stores.snapshot.as_ref().map(|file| keep_copy(Arc::clone(&stores.records), file));
     tracing::info!(api = %server.address(), store = stores.place, "API started");
     if as_json {

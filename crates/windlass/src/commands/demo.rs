@@ -41,7 +41,8 @@ pub(crate) async fn run(settings: &Settings, args: &Demo, as_json: bool) -> anyh
     let listener = api::bind_near(settings.listen).await;
     let listener = listener.with_context(|| format!("the API cannot listen on {}", settings.listen))?;
     let scheduling = Scheduling::start(settings, &stores).await?;
-    let server = api::Server::on(listener, settings, &stores, Some(worker.health()), Some(scheduling.counters()))?;
+    let (health, counters) = (worker.health(), scheduling.counters());
+    let server = api::Server::on(listener, settings, &stores, Some(health), Some(counters))?;
 
     let first = round(&stores, &jobs, as_json).await?;
     let mut files = Vec::new();

@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod enqueue;
 mod images;
+mod keys;
 mod kinds;
 pub(crate) mod market;
 mod pdf;
@@ -61,6 +62,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tasks(args) => tasks::run(&settings, &args, json).await,
         Command::Dead(args) => dead::run(&settings, &args, json).await,
         Command::Cache(args) => cache::run(&settings, args.verb, json).await,
+        Command::Keys(args) => keys::run(&settings, args.verb, json).await,
+        Command::Audit(args) => keys::audit(&settings, &args, json).await,
         Command::Pdf(args) => pdf::run(&settings, *args, json).await,
         Command::Images(args) => images::run(&settings, args.verb, json).await,
         Command::Queues => queues::run(&settings, json).await,

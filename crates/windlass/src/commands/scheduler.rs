@@ -1,6 +1,7 @@
 //! `windlass scheduler`: one of any number of schedulers, of which one leads.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -26,6 +27,10 @@ pub(crate) async fn run(settings: &Settings, as_json: bool) -> anyhow::Result<Ex
         };
     let probes = listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let scheduling = Scheduling::start(settings, &stores).await?;
+    let copying = stores
+        .snapshot
+        .as_ref()
+        .map(|file| windlass_api::keep_copy(Arc::clone(&stores.records), &file.with_extension("api.json")));
     let counters = scheduling.counters();
     let serving = listener
         .map(|listener| tokio::spawn(windlass_api::serve_scheduler_probes(listener, counters, std::future::pending())));
@@ -36,6 +41,9 @@ pub(crate) async fn run(settings: &Settings, as_json: bool) -> anyhow::Result<Ex
     let signal = signals.next().await;
     tracing::info!(signal, "stopping: another scheduler takes over");
     scheduling.stop().await;
+    if let Some(copying) = copying {
+        copying.abort();
+    }
     if let Some(serving) = serving {
         serving.abort();
     }

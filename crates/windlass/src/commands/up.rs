@@ -19,7 +19,9 @@ pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow
     let listener = api::bind(args.api.listen.unwrap_or(settings.listen)).await?;
     let mut worker = stores.worker(settings, registry, queues, args.worker.slots)?;
     let scheduling = Scheduling::start(settings, &stores).await?;
-    let mut server = api::Server::on(listener, settings, &stores, Some(worker.health()), Some(scheduling.counters()))?;
+    let (health, counters) = (worker.health(), scheduling.counters());
+    let mut server = api::Server::on(listener, settings, &stores, Some(health), Some(counters))?;
+    server.first_key(&stores).await;
     tracing::info!(api = %server.address(), worker = worker.name(), store = stores.place, "up");
     if as_json {
         report::json_line(&json!({ "api": server.address(), "worker": worker.name(), "store": stores.place }));
