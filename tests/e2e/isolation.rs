@@ -243,10 +243,10 @@ fn f53_a_log_that_nobody_reads_stops_no_job() {
 }
 
 /// A small file system, where the machine lets us make one.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path, options: &str) -> Option<Self> {
+    pub(crate) fn mount(at: &Path, options: &str) -> Option<Self> {
         std::fs::create_dir(at).unwrap();
         let mut command = std::process::Command::new("mount");
         command.args(["-t", "tmpfs", "-o", options, "windlass-test"]).arg(at);

@@ -47,7 +47,7 @@ const KEPT_BY: &[(&str, &[&str])] = &[
     ("miniz_oxide", &["windlass-chart"]),
     ("axum", &["windlass-api"]),
     ("jsonschema", &["windlass-producer"]),
-    ("schemars", &["windlass-worker"]),
+    ("schemars", &["windlass-worker", "windlass-chart", "windlass-pdf"]),
     ("sd-notify", &["windlass"]),
     ("clap", &["windlass"]),
     ("landlock", &["windlass-worker"]),

@@ -18,5 +18,6 @@ mod market;
 mod network;
 mod schedules;
 mod sharing;
+mod sheet_faults;
 mod sheets;
 mod soak;

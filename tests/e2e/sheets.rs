@@ -11,7 +11,7 @@ use windlass_testkit::shared_redis;
 use crate::harness::{Home, SOON, wait};
 
 /// A picture of one colour, as PNG with stored blocks.
-fn png(width: u32, height: u32, rgb: [u8; 3]) -> Vec<u8> {
+pub(crate) fn png(width: u32, height: u32, rgb: [u8; 3]) -> Vec<u8> {
     let crc = |bytes: &[u8]| {
         let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
         !bytes.iter().fold(!0_u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
@@ -44,7 +44,7 @@ fn png(width: u32, height: u32, rgb: [u8; 3]) -> Vec<u8> {
     out
 }
 
-fn card(n: u8) -> Vec<u8> {
+pub(crate) fn card(n: u8) -> Vec<u8> {
     png(63, 88, [40 + n * 20, 200 - n * 20, 90])
 }
 
@@ -115,13 +115,13 @@ impl Answer {
     }
 }
 
-fn get(url: &str) -> (u16, Value) {
+pub(crate) fn get(url: &str) -> (u16, Value) {
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let mut answer = agent.get(url).call().unwrap();
     (answer.status().as_u16(), answer.body_mut().read_json().unwrap_or(Value::Null))
 }
 
-fn bytes(url: &str) -> (u16, Vec<u8>) {
+pub(crate) fn bytes(url: &str) -> (u16, Vec<u8>) {
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let mut answer = agent.get(url).call().unwrap();
     let mut body = Vec::new();

@@ -6,11 +6,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use windlass_jobs::{Done, Outcome, Violation};
 use windlass_store::Digest;
-use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext};
+use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext, schema_of};
 
 use crate::args::{ChartArgs, Effort, Theme};
 use crate::handler::{failed, keep, load_bars};
@@ -26,26 +27,31 @@ const GAP_PX: u32 = 12;
 const TITLE_PX: u32 = 44;
 
 /// What to draw.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BookArgs {
     /// The charts, each as the args of `chart.render`: 1–64. What they say about their file and
     /// its store is not for a book and refused.
+    #[schemars(length(min = 1, max = MAX_CHARTS))]
     pub charts: Vec<ChartArgs>,
     /// One picture of all, or a PDF with a page each. Default `sheet`.
     #[serde(default)]
     pub output: Output,
     /// Above the charts of a sheet, at most 128 characters. Default none.
     #[serde(default)]
+    #[schemars(length(max = MAX_TITLE_CHARS))]
     pub title: Option<String>,
     /// Charts side by side on a sheet, 1–8. Default: about as many as below each other.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 8))]
     pub columns: Option<u32>,
     /// The width of a chart on a sheet, 160–1200. Default 480.
     #[serde(default = "cell_width_px")]
+    #[schemars(range(min = 160, max = 1_200))]
     pub cell_width_px: u32,
     /// The height of a chart on a sheet, 120–1000. Default 320.
     #[serde(default = "cell_height_px")]
+    #[schemars(range(min = 120, max = 1_000))]
     pub cell_height_px: u32,
     /// The ground of a sheet. Default `light`.
     #[serde(default)]
@@ -61,7 +67,7 @@ const fn cell_height_px() -> u32 {
 }
 
 /// What comes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Output {
     /// One PNG with all charts.
@@ -162,6 +168,10 @@ impl IsolatedKind for ChartBook {
             cache_ttl: Some(KindSpec::CACHE_TTL),
             ..KindSpec::new("chart.book", "draws many charts as one picture or as the pages of a PDF")
         }
+    }
+
+    fn schema(&self) -> Option<Value> {
+        schema_of::<BookArgs>()
     }
 
     fn check(&self, args: &BookArgs) -> Vec<Violation> {

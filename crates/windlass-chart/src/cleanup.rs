@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use windlass_jobs::{Done, Outcome, Violation};
 use windlass_store::images::Images;
-use windlass_worker::{InlineKind, KindSpec, RunContext};
+use windlass_worker::{InlineKind, KindSpec, RunContext, schema_of};
 
 /// Takes away images that are too old, or too many bytes together, on Redis and on files.
 ///
@@ -21,7 +22,7 @@ pub struct ImagesCleanup {
 }
 
 /// No args.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CleanupArgs {}
 
@@ -35,6 +36,10 @@ impl InlineKind for ImagesCleanup {
             timeout: Duration::from_secs(600),
             ..KindSpec::new("images.cleanup", "takes away images that are too old or too many")
         }
+    }
+
+    fn schema(&self) -> Option<Value> {
+        schema_of::<CleanupArgs>()
     }
 
     fn check(&self, _: &CleanupArgs) -> Vec<Violation> {

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use windlass_jobs::{ArtifactFile, Done, Outcome, RunError, Violation};
 use windlass_store::{Digest, Services};
-use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext, StoredResult};
+use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext, StoredResult, schema_of};
 
 use crate::args::{Candles, Format, Return};
 use crate::publish::{self, About};
@@ -63,6 +63,10 @@ impl IsolatedKind for ChartRender {
             cache_ttl: Some(KindSpec::CACHE_TTL),
             ..KindSpec::new("chart.render", "draws a price chart as PNG, JPEG, WebP or SVG")
         }
+    }
+
+    fn schema(&self) -> Option<Value> {
+        schema_of::<ChartArgs>()
     }
 
     fn check(&self, args: &ChartArgs) -> Vec<Violation> {

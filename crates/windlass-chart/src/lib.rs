@@ -49,7 +49,7 @@ pub use render::{Chart, Values};
 pub const GOOG_DAILY_CSV: &str = include_str!("../assets/data/GOOG_1d.csv");
 
 /// Raised whenever equal args may give another image.
-pub const RENDERER_VERSION: u32 = 2;
+pub const RENDERER_VERSION: u32 = 3;
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]

@@ -9,10 +9,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use windlass_jobs::{ArtifactFile, Done, Outcome, Violation};
-use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext};
+use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext, schema_of};
 
 use crate::font::{self, Face};
 use crate::layout::{LAYOUTS, PT_PER_PX};
@@ -27,7 +28,7 @@ const MARGIN: f64 = 200.0;
 const MEMORY_BYTES: u64 = 64 * 1024 * 1024;
 
 /// For which paper.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CalibrationArgs {
     /// `"letter"`, `"tabloid"`, `"a4"`, `"a3"` or `"archb"`. Default `"letter"`.
@@ -61,6 +62,10 @@ impl IsolatedKind for Calibration {
             cache_ttl: Some(KindSpec::CACHE_TTL),
             ..KindSpec::new("pdf.calibration", "draws a sheet that shows how far a printer's backs are off")
         }
+    }
+
+    fn schema(&self) -> Option<serde_json::Value> {
+        schema_of::<CalibrationArgs>()
     }
 
     fn check(&self, args: &CalibrationArgs) -> Vec<Violation> {

@@ -196,6 +196,8 @@ pub fn decode_args<A: DeserializeOwned>(args: &Value) -> Result<A, Vec<Violation
 
 /// The JSON Schema (2020-12) of a type, for [`InlineKind::schema`] and [`IsolatedKind::schema`].
 ///
+/// Its descriptions are the type's doc comments, without their code and link brackets.
+///
 /// ```
 /// # use windlass_worker::{schema_of, schemars};
 /// #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -207,5 +209,28 @@ pub fn decode_args<A: DeserializeOwned>(args: &Value) -> Result<A, Vec<Violation
 /// ```
 #[must_use]
 pub fn schema_of<A: schemars::JsonSchema>() -> Option<Value> {
-    Some(schemars::schema_for!(A).to_value())
+    let mut schema = schemars::schema_for!(A).to_value();
+    describe_plainly(&mut schema);
+    Some(schema)
+}
+
+/// Takes out of descriptions what only rustdoc understands.
+fn describe_plainly(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match member {
+                    Value::String(text) if name == "description" => *text = plain(text),
+                    other => describe_plainly(other),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(describe_plainly),
+        _ => {}
+    }
+}
+
+fn plain(doc: &str) -> String {
+    let prose: Vec<&str> = doc.split("```").step_by(2).map(str::trim_end).collect();
+    prose.concat().replace("[`", "`").replace("`]", "`")
 }

@@ -3,9 +3,11 @@
 //! Serde's own refusal of `[1, null]` names neither the field nor the index; this type
 //! reads anything and leaves the refusal to the check, which knows both.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -108,6 +110,16 @@ impl<'de> Deserialize<'de> for Column {
         }
 
         deserializer.deserialize_seq(Cells)
+    }
+}
+
+impl JsonSchema for Column {
+    fn schema_name() -> Cow<'static, str> {
+        "Column".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "array", "items": {"type": "number"}, "maxItems": ChartArgs::MAX_BARS})
     }
 }
 

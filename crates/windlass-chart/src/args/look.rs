@@ -1,15 +1,17 @@
 //! What a chart looks like, what kind of file it is, and where it goes.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::scene::Color;
 
 /// How bars are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChartType {
     /// Filled bodies with wicks.
@@ -91,8 +93,21 @@ impl<'de> Deserialize<'de> for Brick {
     }
 }
 
+impl JsonSchema for Brick {
+    fn schema_name() -> Cow<'static, str> {
+        "Brick".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A positive number, or \"atr:N\" for the average true range of N bars (2–1,000).",
+            "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": "^atr:[0-9]{1,4}$"}],
+        })
+    }
+}
+
 /// How renko bricks are made.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Renko {
     /// How high a brick is. Default `"atr:14"`.
@@ -101,7 +116,7 @@ pub struct Renko {
 }
 
 /// The ground of a chart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Theme {
     /// Dark on white.
@@ -112,7 +127,7 @@ pub enum Theme {
 }
 
 /// Which colours say up and down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Palette {
     /// Green up, red down.
@@ -152,8 +167,18 @@ impl<'de> Deserialize<'de> for Hex {
     }
 }
 
+impl JsonSchema for Hex {
+    fn schema_name() -> Cow<'static, str> {
+        "Hex".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"description": "An opaque colour.", "type": "string", "pattern": "^#[0-9A-Fa-f]{6}$"})
+    }
+}
+
 /// Single colours instead of the theme's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Colors {
     /// Bars that close at or above their open.
@@ -174,7 +199,7 @@ pub struct Colors {
 }
 
 /// The language of a chart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Locale {
     /// English: `Feb`, `1,234.50`.
@@ -183,7 +208,7 @@ pub enum Locale {
 }
 
 /// The file format of a chart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     /// PNG: exact lines and the smallest file a chart has; the right choice.
@@ -222,7 +247,7 @@ impl Format {
 }
 
 /// The price axis.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PriceScale {
     /// How prices are spaced and named. Default `linear`.
@@ -238,7 +263,7 @@ pub struct PriceScale {
 }
 
 /// How prices are spaced and named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PriceMode {
     /// Evenly.
@@ -251,7 +276,7 @@ pub enum PriceMode {
 }
 
 /// A side of the chart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
     /// The left.
@@ -262,7 +287,7 @@ pub enum Side {
 }
 
 /// How the image is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
     /// Hours until it goes, 0.01–8,760, never beyond the store's own limit. Default: that limit.
@@ -274,6 +299,7 @@ pub struct Store {
     /// The width of a small picture drawn beside it, 64–640; its height keeps the shape.
     /// Default 320; null for none.
     #[serde(default = "thumbnail_width_px")]
+    #[schemars(range(min = 64, max = 640))]
     pub thumbnail_width_px: Option<u32>,
 }
 
@@ -292,7 +318,7 @@ impl Default for Store {
 }
 
 /// What the result holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Return {
     /// The name of the stored image and facts about it.

@@ -1,11 +1,12 @@
 //! What a trader puts on the chart: levels, positions, lines, zones, markers.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::look::Hex;
 
 /// A price that matters, as a line across the plot with a tag on the axis.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Level {
     /// What it stands for; sets the default name, colour and line.
@@ -24,7 +25,7 @@ pub struct Level {
 }
 
 /// What a level stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LevelKind {
     /// Where a position was or will be opened.
@@ -60,7 +61,7 @@ impl LevelKind {
 }
 
 /// How a line is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LineStyle {
     /// Without gaps.
@@ -72,7 +73,7 @@ pub enum LineStyle {
 }
 
 /// A position with its risk and its reward, as two boxes that meet at the entry.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
     /// Which way it earns.
@@ -92,7 +93,7 @@ pub struct Position {
 }
 
 /// Which way a position earns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PositionSide {
     /// When the price rises.
@@ -102,7 +103,7 @@ pub enum PositionSide {
 }
 
 /// A place on the chart.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Spot {
     /// When, in ms UTC.
@@ -112,7 +113,7 @@ pub struct Spot {
 }
 
 /// A straight line between two places.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
     /// Where it begins.
@@ -132,7 +133,7 @@ const fn solid() -> LineStyle {
 }
 
 /// A range of prices, shaded.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Zone {
     /// Its lower edge.
@@ -154,7 +155,7 @@ pub struct Zone {
 }
 
 /// A sign at a bar.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Marker {
     /// When, in ms UTC: the bar that covers it.
@@ -177,7 +178,7 @@ pub struct Marker {
 }
 
 /// What a marker looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Shape {
     /// A disc.
@@ -192,7 +193,7 @@ pub enum Shape {
 }
 
 /// Where a marker stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MarkerAt {
     /// Above its bar.

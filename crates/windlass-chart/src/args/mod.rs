@@ -11,6 +11,7 @@ mod look;
 mod marks;
 mod study;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::encode::Effort;
@@ -27,10 +28,11 @@ pub use study::{Overlay, Panel, PanelKind, VwapAnchor};
 /// What to draw.
 ///
 /// *Shape*: a JSON object; `symbol`, `interval` and either `candles` or `source` are required.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChartArgs {
     /// A label: 1–32 of `A-Z a-z 0-9 . _ : ^ = / & -` and blank.
+    #[schemars(length(min = 1, max = 32))]
     pub symbol: String,
     /// The time one bar covers: `1m 3m 5m 15m 30m 1h 2h 4h 6h 12h 1d 1w 1mo`.
     pub interval: Interval,
@@ -43,6 +45,7 @@ pub struct ChartArgs {
     /// How many of the newest bars are drawn, 2–5,000; older ones only feed the studies.
     /// Default: all but those the slowest study needs before its first value.
     #[serde(default)]
+    #[schemars(range(min = 2, max = ChartArgs::MAX_VISIBLE_BARS))]
     pub visible_bars: Option<u32>,
     /// How bars are drawn. Default `candle`.
     #[serde(default, rename = "type")]
@@ -52,24 +55,31 @@ pub struct ChartArgs {
     pub renko: Option<Renko>,
     /// Lines over the price, at most 10. Default none.
     #[serde(default)]
+    #[schemars(length(max = 10))]
     pub overlays: Vec<Overlay>,
     /// Panels below the price, at most 6, each kind once. Default none.
     #[serde(default)]
+    #[schemars(length(max = 6))]
     pub panels: Vec<Panel>,
     /// Prices that matter, at most 20. Default none.
     #[serde(default)]
+    #[schemars(length(max = 20))]
     pub levels: Vec<Level>,
     /// Positions with risk and reward, at most 20. Default none.
     #[serde(default)]
+    #[schemars(length(max = 20))]
     pub positions: Vec<Position>,
     /// Straight lines, at most 20. Default none.
     #[serde(default)]
+    #[schemars(length(max = 20))]
     pub lines: Vec<Line>,
     /// Shaded ranges of prices, at most 20. Default none.
     #[serde(default)]
+    #[schemars(length(max = 20))]
     pub zones: Vec<Zone>,
     /// Signs at bars, at most 200. Default none.
     #[serde(default)]
+    #[schemars(length(max = 200))]
     pub markers: Vec<Marker>,
     /// Candlestick patterns to look for, by the names of TA-Lib in any case, with or without
     /// `CDL` and underscores: `hammer`, `morning_star`, `CDLENGULFING`. Default none.
@@ -77,12 +87,15 @@ pub struct ChartArgs {
     pub patterns: Vec<String>,
     /// A line above everything, at most 128 characters. Default none.
     #[serde(default)]
+    #[schemars(length(max = 128))]
     pub title: Option<String>,
     /// A smaller line below the title, at most 128 characters. Default none.
     #[serde(default)]
+    #[schemars(length(max = 128))]
     pub subtitle: Option<String>,
     /// Pale letters behind the price, at most 64 characters. Default none.
     #[serde(default)]
+    #[schemars(length(max = 64))]
     pub watermark: Option<String>,
     /// The ground. Default `light`.
     #[serde(default)]
@@ -114,13 +127,16 @@ pub struct ChartArgs {
     pub grid: bool,
     /// 160–4096. Default 1200.
     #[serde(default = "default_width_px")]
+    #[schemars(range(min = 160, max = 4_096))]
     pub width_px: u32,
     /// 120–4096. Default 800.
     #[serde(default = "default_height_px")]
+    #[schemars(range(min = 120, max = 4_096))]
     pub height_px: u32,
     /// Pixels of the image per pixel of layout, 1–3: 2 and 3 are for dense screens and
     /// print. `width_px` × `height_px` × `scale`² is at most 16.8 million. Default 1.
     #[serde(default = "default_scale")]
+    #[schemars(range(min = 1, max = 3))]
     pub scale: u32,
     /// The file format. Default `png`.
     #[serde(default)]
@@ -130,6 +146,7 @@ pub struct ChartArgs {
     pub effort: Option<Effort>,
     /// With `jpeg` and lossy `webp` only: 1–100. Default 85.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 100))]
     pub quality: Option<u8>,
     /// With `webp` only: whether a smaller file may blur thin lines. Default false.
     #[serde(default)]
@@ -143,7 +160,7 @@ pub struct ChartArgs {
 }
 
 /// Where bars are that do not come with the args.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// An uploaded blob, `sha256:` and 64 lower-case hex digits: the JSON of `candles`, or CSV
@@ -252,7 +269,7 @@ impl ChartArgs {
 }
 
 /// The bars, as columns of equal length, oldest first.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Candles {
     /// When each bar opened: milliseconds since 1970 UTC, rising.

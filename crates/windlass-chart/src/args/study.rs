@@ -1,9 +1,10 @@
 //! What is computed from the bars: overlays on the price, panels below it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A line or band over the price, told apart by `kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Overlay {
     /// The simple moving average of the closes.
@@ -78,7 +79,7 @@ pub enum Overlay {
 }
 
 /// When a volume-weighted average starts anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VwapAnchor {
     /// With every day of `time_zone`; bars of a day and longer: with every month.
@@ -93,13 +94,15 @@ pub enum VwapAnchor {
 }
 
 /// A panel below the price.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Panel {
     /// What it shows.
     #[serde(flatten)]
     pub kind: PanelKind,
     /// Its share of the height; the price has 4. 0.25–4. Default 1.
     #[serde(default = "one")]
+    #[schemars(range(min = 0.25, max = 4))]
     pub weight: f64,
 }
 
@@ -110,7 +113,7 @@ impl From<PanelKind> for Panel {
 }
 
 /// What a panel shows, told apart by `kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum PanelKind {
     /// One column a bar; needs `candles.v`.

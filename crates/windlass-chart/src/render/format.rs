@@ -50,11 +50,26 @@ pub(super) fn volume(value: f64, decimals: Option<usize>) -> String {
     }
 }
 
-/// The label of a volume axis: as few decimals as the value needs.
+/// A round volume: as few decimals as the value needs.
 #[must_use]
 pub(super) fn volume_tick(value: f64) -> String {
-    let size = [1e12, 1e9, 1e6, 1e3].into_iter().find(|size| value.abs() >= *size).unwrap_or(1.0);
-    volume(value, Some(decimals_of(value / size).min(4)))
+    volume(value, Some(volume_decimals(value)))
+}
+
+/// The labels of a volume axis: those of one unit have as many decimals as the longest of them.
+#[must_use]
+pub(super) fn volume_ticks(values: &[f64]) -> Vec<String> {
+    let peers = |value: f64| values.iter().copied().filter(move |other| volume_unit(*other) == volume_unit(value));
+    let text = |value: &f64| volume(*value, Some(peers(*value).map(volume_decimals).max().unwrap_or(0)));
+    values.iter().map(text).collect()
+}
+
+fn volume_unit(value: f64) -> f64 {
+    [1e12, 1e9, 1e6, 1e3].into_iter().find(|size| value.abs() >= *size).unwrap_or(1.0)
+}
+
+fn volume_decimals(value: f64) -> usize {
+    decimals_of(value / volume_unit(value)).min(4)
 }
 
 /// `Feb`.
@@ -107,5 +122,7 @@ mod tests {
         check(volume_tick(5e6), "5M");
         check(volume_tick(2.5e9), "2.5B");
         check(volume_tick(200.0), "200");
+        assert_eq!(volume_ticks(&[1.1e9, 1.15e9, 1.2e9]), ["1.10B", "1.15B", "1.20B"]);
+        assert_eq!(volume_ticks(&[0.0, 5e5, 1e6, 1.5e6]), ["0", "500K", "1.0M", "1.5M"]);
     }
 }

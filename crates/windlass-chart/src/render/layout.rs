@@ -314,7 +314,11 @@ fn study_box(view: &View<'_>, study: &Study, top: i32, height: i32) -> PanelBox 
     let legend = view.args.legend && height >= LEGEND_PANEL_PX * s;
     let above = if legend { LEGEND_PX * s } else { 4 * s };
     let on_base = study.plots.iter().any(|plot| matches!(plot, Plot::Columns { .. }));
-    let (mut low, mut high) = study.range.unwrap_or_else(|| span(study.drawn()));
+    let stripes = study.plots.iter().filter_map(|plot| match plot {
+        Plot::Stripe { low, high, .. } => Some([*low, *high]),
+        _ => None,
+    });
+    let (mut low, mut high) = study.range.unwrap_or_else(|| span(study.drawn().chain(stripes.flatten())));
     if on_base {
         (low, high) = (low.min(0.0), high.max(0.0));
     }
@@ -327,14 +331,16 @@ fn study_box(view: &View<'_>, study: &Study, top: i32, height: i32) -> PanelBox 
         let pad = if middle == 0.0 { 1.0 } else { middle.abs() * 0.01 };
         (low, high) = (middle - pad, middle + pad);
     }
-    let below = if on_base && low >= 0.0 { 0 } else { 4 * s };
+    // Room for half a label below the lowest value.
+    let below = if on_base && low >= 0.0 { 0 } else { 8 * s };
     let scale = Scale::new((top, height), (low, high), (below, above), Spacing::Linear);
     let wanted = (height / (STUDY_LABEL_EVERY_PX * s)).max(3) as usize;
     let figures = view.figures(study.figures);
-    let mut labels = scale::even((low, high), wanted, None, |value, decimals| match figures {
-        Figures::Volume => format::volume_tick(value),
-        _ => format::number(value, decimals),
-    });
+    let mut labels = scale::even((low, high), wanted, None, format::number);
+    if figures == Figures::Volume {
+        let values: Vec<f64> = labels.ticks.iter().map(|(value, _)| *value).collect();
+        labels.ticks = values.iter().copied().zip(format::volume_ticks(&values)).collect();
+    }
     if study.range.is_some() {
         // The two lines that matter, rather than round numbers.
         labels.ticks.clear();

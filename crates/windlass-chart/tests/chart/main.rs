@@ -7,6 +7,7 @@ mod pictures;
 mod publishing;
 mod refusals;
 mod runs;
+mod schemas;
 mod studies;
 
 use serde_json::{Value, json};

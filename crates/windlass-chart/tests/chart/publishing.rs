@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use windlass_chart::args::{Return, Store};
 use windlass_chart::{ChartArgs, ChartRender, Defaults, Format};
 use windlass_jobs::Outcome;
-use windlass_store::images::{FileImages, ImageId, ImageOptions, Images};
+use windlass_redis::{Link, Options};
+use windlass_store::images::{FileImages, ImageId, ImageOptions, Images, RedisImages};
 use windlass_store::{Limits, Services, file_services};
 use windlass_worker::{IsolatedKind, StoredArtifact, StoredResult};
 
@@ -16,8 +17,12 @@ use crate::goog;
 use crate::runs::Watcher;
 
 fn services(dir: &Path) -> Services {
+    services_with(None, dir)
+}
+
+fn services_with(redis: Option<RedisImages>, dir: &Path) -> Services {
     let options = ImageOptions::default();
-    let images = Images::new(None, FileImages::new(&dir.join("images"), options.clone()), options);
+    let images = Images::new(redis, FileImages::new(&dir.join("images"), options.clone()), options);
     Services { images: Some(Arc::new(images)), ..file_services(dir, Limits::default()) }
 }
 
@@ -52,6 +57,20 @@ async fn an_image_is_kept_and_told() {
     assert_eq!((&result.value["stored_in"], &result.value["reused"]), (&json!("files"), &json!(false)));
     assert_eq!(stored.meta.facts.symbol, "GOOG");
     assert_eq!((stored.meta.facts.width_px, stored.meta.thumb.is_some()), (1200, true));
+}
+
+/// Files are told as a makeshift only where there is a Redis that ought to have the image.
+#[tokio::test]
+async fn an_image_on_files_is_noted_where_redis_is_away_and_nowhere_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let embedded = result(goog(60), &services(dir.path())).await;
+    assert_eq!((&embedded.value["stored_in"], &embedded.value["notes"]), (&json!("files"), &json!([])));
+    // Port 1 of this machine: nobody listens.
+    let link = Link::new(Options::from_url("redis://127.0.0.1:1").expect("an address")).expect("a link");
+    let away = RedisImages::new(link, "wl", ImageOptions::default());
+    let makeshift = result(goog(61), &services_with(Some(away), dir.path())).await;
+    assert_eq!(makeshift.value["stored_in"], "files");
+    assert!(makeshift.value["notes"].to_string().contains("Redis is away"), "{}", makeshift.value["notes"]);
 }
 
 /// §9.17: an equal job answers the kept image; when that is gone, its bytes are kept again.

@@ -5,6 +5,7 @@ use windlass_chart::ChartArgs;
 use windlass_chart::args::Column;
 use windlass_worker::decode_args;
 
+use crate::schemas::published;
 use crate::three_bars;
 
 /// Sets one field (a JSON pointer; its parent exists) of good args, and compares the
@@ -29,6 +30,9 @@ fn check_args(args: &Value, expected: &[&str]) {
     };
     let lines: Vec<_> = found.iter().map(|v| format!("{} {}", v.path, v.code)).collect();
     assert_eq!(lines, expected, "{found:?}");
+    if expected.is_empty() {
+        assert_eq!(published("chart.render", args), [""; 0], "the schema refuses good args");
+    }
 }
 
 /// As [`check`], for what serde refuses: the message holds `expected`.
@@ -40,6 +44,7 @@ fn check_form(field: &str, value: Value, expected: &str) {
     let found = decode_args::<ChartArgs>(&args).expect_err("the form is wrong");
     assert_eq!(found[0].code, "args_invalid");
     assert!(found[0].message.contains(expected), "{}", found[0].message);
+    assert!(!published("chart.render", &args).is_empty(), "the schema takes what no worker does: {args}");
 }
 
 #[test]

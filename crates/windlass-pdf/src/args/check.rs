@@ -17,7 +17,7 @@ pub const MIN_PPI: i64 = 72;
 /// Finest page.
 pub const MAX_PPI: i64 = 600;
 /// Largest `max_source_ppi`.
-const MAX_SOURCE_PPI: i64 = 2_400;
+pub(crate) const MAX_SOURCE_PPI: i64 = 2_400;
 /// Largest `extend_corners`, in px300.
 pub const MAX_EXTEND: i64 = 50;
 /// Largest offset, in px300.

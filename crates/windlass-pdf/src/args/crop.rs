@@ -1,11 +1,12 @@
 //! What is cut off a picture: `"3mm"`, `"0.125in"`, or a bare number of percent.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::PX_PER_MM;
 
 /// What is cut off the pictures.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CropArgs {
     /// Off fronts and own backs. Default nothing.
@@ -15,7 +16,7 @@ pub struct CropArgs {
 }
 
 /// A crop as a job writes it: `"3mm"`, `"0.125in"`, `"6.5"`, `"6.5%"` or `6.5`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum CropText {
     /// With its unit.

@@ -6,11 +6,13 @@ mod crop;
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::{self, Layout};
 
 pub(crate) use canonical::RENDERER_VERSION;
+pub(crate) use check::MAX_SOURCE_PPI;
 pub use check::{MAX_ANGLE, MAX_CARDS, MAX_EXTEND, MAX_OFFSET_PX, MAX_PAGES, MAX_PPI, MAX_TEXT_CHARS, MIN_PPI};
 pub(crate) use check::{check_blob, check_offset, check_text, in_range};
 pub use crop::{Crop, CropArgs, CropText};
@@ -27,12 +29,13 @@ pub use crop::{Crop, CropArgs, CropText};
 /// })).unwrap();
 /// assert!(args.violations().is_empty());
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CardSheetArgs {
     /// Which sheet the cards are laid on.
     pub layout: LayoutArgs,
     /// The cards in printing order, 1–[`MAX_CARDS`] with copies.
+    #[schemars(length(min = 1, max = MAX_CARDS))]
     pub cards: Vec<CardArgs>,
     /// The back of every card that has none of its own. Default: none, which leaves those
     /// places empty but for the marks.
@@ -55,11 +58,14 @@ pub struct CardSheetArgs {
     /// Default `"embed"`.
     pub mode: Mode,
     /// Resolution of a page in mode raster, [`MIN_PPI`]–[`MAX_PPI`]. Default 300.
+    #[schemars(range(min = MIN_PPI, max = MAX_PPI))]
     pub ppi: i64,
     /// JPEG quality of a page in mode raster, 1–100. Default 75.
+    #[schemars(range(min = 1, max = 100))]
     pub quality: i64,
     /// In mode embed a picture finer than this on paper is scaled down to it,
     /// [`MIN_PPI`]–2,400. Default 600.
+    #[schemars(range(min = MIN_PPI, max = MAX_SOURCE_PPI))]
     pub max_source_ppi: i64,
     /// How pictures that are not JPEGs are stored in mode embed. Default `"auto"`.
     pub png: PngStorage,
@@ -109,7 +115,7 @@ impl Default for CardSheetArgs {
 }
 
 /// Names a [`Layout`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LayoutArgs {
     /// `"v1"` (Silhouette Card Maker 1.0), `"api"` (its API), `"spec"` (its 2.x) or `"exact"`
@@ -122,6 +128,7 @@ pub struct LayoutArgs {
     /// `"default"`, or `"borderless"` in set spec. Default `"default"`.
     pub variant: String,
     /// How many corners carry a registration mark: 3, or 4 in set spec. Default 3.
+    #[schemars(range(min = 3, max = 4))]
     pub registration: i64,
 }
 
@@ -138,16 +145,18 @@ impl Default for LayoutArgs {
 }
 
 /// One card of a deck.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CardArgs {
     /// The picture of its front.
+    #[schemars(regex(pattern = BLOB_PATTERN))]
     pub front: String,
     /// The picture of its own back. Default: the common back.
     #[serde(default)]
     pub back: Option<String>,
     /// How often it is printed, 1–[`MAX_CARDS`]. Default 1.
     #[serde(default = "one_copy")]
+    #[schemars(range(min = 1, max = MAX_CARDS))]
     pub copies: i64,
     /// What it is called, such as its file name: used by order `"peer"` alone. Default none.
     #[serde(default)]
@@ -161,7 +170,7 @@ fn one_copy() -> i64 {
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $(#[$first_doc:meta])* $first:ident, $($(#[$more_doc:meta])* $more:ident),* $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
         pub enum $name {
             $(#[$first_doc])*
@@ -273,17 +282,19 @@ words! {
 }
 
 /// A number for pictures of the card's own and one for the common back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PerSide {
     /// Of fronts and own backs.
+    #[schemars(range(min = 0, max = MAX_EXTEND))]
     pub fronts: i64,
     /// Of the common back.
+    #[schemars(range(min = 0, max = MAX_EXTEND))]
     pub backs: i64,
 }
 
 /// Where back pages are moved.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OffsetArgs {
     /// To the right; at most [`MAX_OFFSET_PX`] px300 either way. Default 0.
@@ -292,16 +303,18 @@ pub struct OffsetArgs {
     pub y: f64,
     /// Clockwise around the middle of the page, in degrees, at most [`MAX_ANGLE`] either way.
     /// Default 0.
+    #[schemars(range(min = -MAX_ANGLE, max = MAX_ANGLE))]
     pub angle: f64,
     /// Of `x` and `y`. Default `"px300"`.
     pub unit: Unit,
 }
 
 /// The line at the bottom of a front: `[name: X, ]sheet: N, template: T`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LabelArgs {
     /// Its first part; at most [`MAX_TEXT_CHARS`] characters that the embedded font has. Default none.
+    #[schemars(length(max = MAX_TEXT_CHARS))]
     pub name: Option<String>,
     /// Default true.
     pub show: bool,
@@ -314,14 +327,16 @@ impl Default for LabelArgs {
 }
 
 /// Format of the result, and what a PDF says about itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutputArgs {
     /// Default `"pdf"`.
     pub format: Format,
     /// Its title, at most [`MAX_TEXT_CHARS`] characters, no control ones. Default none.
+    #[schemars(length(max = MAX_TEXT_CHARS))]
     pub title: Option<String>,
     /// Its author, likewise. Default none.
+    #[schemars(length(max = MAX_TEXT_CHARS))]
     pub author: Option<String>,
 }
 
@@ -381,6 +396,9 @@ impl CardSheetArgs {
         copies.fold(0, usize::saturating_add)
     }
 }
+
+/// What [`blob_digest`] takes, as a regular expression.
+pub(crate) const BLOB_PATTERN: &str = "^sha256:[0-9a-f]{64}$";
 
 /// The hex digest in a blob's name, if the name is well formed.
 pub(crate) fn blob_digest(name: &str) -> Option<&str> {

@@ -5,14 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use lopdf::{Dictionary, Document, Object, ObjectId, dictionary};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use windlass_jobs::{Done, Outcome, Violation};
-use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext};
+use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext, schema_of};
 
 use super::load::{inherited, load};
 use super::{BASE_MEMORY_BYTES, MAX_DOCUMENT_PAGES, MAX_PDF_BYTES, MEMORY_FACTOR, artifact, save};
-use crate::args::{blob_digest, check_blob, check_text};
+use crate::args::{BLOB_PATTERN, blob_digest, check_blob, check_text};
 use crate::writer::PRODUCER;
 
 const FILE_NAME: &str = "merged.pdf";
@@ -22,10 +23,11 @@ const MAX_PARTS: usize = 200;
 const INHERITED: [&[u8]; 4] = [b"Resources", b"MediaBox", b"CropBox", b"Rotate"];
 
 /// What to join.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MergeArgs {
     /// The PDFs in order, 1–200; one may be named more than once.
+    #[schemars(length(min = 1, max = MAX_PARTS), inner(regex(pattern = BLOB_PATTERN)))]
     pub pdfs: Vec<String>,
     /// Title of the result, at most 100 characters. Default none.
     #[serde(default)]
@@ -60,6 +62,10 @@ impl IsolatedKind for Merge {
             cache_ttl: Some(KindSpec::CACHE_TTL),
             ..KindSpec::new("pdf.merge", "joins PDFs, page after page")
         }
+    }
+
+    fn schema(&self) -> Option<serde_json::Value> {
+        schema_of::<MergeArgs>()
     }
 
     fn check(&self, args: &MergeArgs) -> Vec<Violation> {

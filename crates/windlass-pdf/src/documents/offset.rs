@@ -4,24 +4,26 @@ use std::path::Path;
 use std::time::Duration;
 
 use lopdf::{Dictionary, Document, Object, ObjectId, Stream};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use windlass_jobs::{Done, Outcome, Violation};
-use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext};
+use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext, schema_of};
 
 use super::load::{inherited, load, number, rectangle};
 use super::{BASE_MEMORY_BYTES, MAX_PDF_BYTES, MEMORY_FACTOR, artifact, save};
-use crate::args::{OffsetArgs, Unit, blob_digest, check_blob, check_offset};
+use crate::args::{BLOB_PATTERN, OffsetArgs, Unit, blob_digest, check_blob, check_offset};
 use crate::layout::PT_PER_PX;
 use crate::writer::{Matrix, then};
 
 const FILE_NAME: &str = "cards_offset.pdf";
 
 /// What to move, and where.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OffsetJobArgs {
     /// The PDF, `"sha256:"` and 64 lower-case hex digits.
+    #[schemars(regex(pattern = BLOB_PATTERN))]
     pub pdf: String,
     /// To the right, at most 1,000 px300 either way. Default 0.
     #[serde(default)]
@@ -41,7 +43,7 @@ pub struct OffsetJobArgs {
 }
 
 /// Which pages are moved.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WhichPages {
     /// Every second one, from the second on; none of a file that says it is printed on one side.
@@ -83,6 +85,10 @@ impl IsolatedKind for Offset {
             cache_ttl: Some(KindSpec::CACHE_TTL),
             ..KindSpec::new("pdf.offset", "moves the back pages of a PDF, without rendering it")
         }
+    }
+
+    fn schema(&self) -> Option<serde_json::Value> {
+        schema_of::<OffsetJobArgs>()
     }
 
     fn check(&self, args: &OffsetJobArgs) -> Vec<Violation> {

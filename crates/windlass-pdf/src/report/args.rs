@@ -1,12 +1,13 @@
 //! The args of a report, and everything that can be wrong with them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_chart::ChartArgs;
 use windlass_jobs::Violation;
 
 use super::template;
-use crate::args::{blob_digest, check_blob};
+use crate::args::{BLOB_PATTERN, blob_digest, check_blob};
 use crate::font;
 
 /// Most blocks of a report.
@@ -46,7 +47,7 @@ const MIN_BODY_MM: f64 = 30.0;
 /// })).unwrap();
 /// assert!(args.violations().is_empty());
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReportArgs {
     /// Paper and margins.
@@ -62,13 +63,14 @@ pub struct ReportArgs {
     /// What stands below every page. Default nothing.
     pub footer: Line,
     /// The report, 1–[`MAX_BLOCKS`] blocks.
+    #[schemars(length(min = 1, max = MAX_BLOCKS))]
     pub blocks: Vec<Block>,
     /// What `{{…}}` in texts is replaced by. Default nothing.
     pub data: Value,
 }
 
 /// Paper and margins.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PageArgs {
     /// `"a4"`, `"letter"`, `"legal"`, `"a3"`, `"a5"`, or width and height in millimetres.
@@ -81,7 +83,7 @@ pub struct PageArgs {
 }
 
 /// A paper.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum PageSize {
     /// By name.
@@ -97,7 +99,7 @@ impl Default for PageSize {
 }
 
 /// Papers that have a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "they are papers")]
 pub enum PaperName {
@@ -109,7 +111,7 @@ pub enum PaperName {
 }
 
 /// Which way a named paper lies.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Orientation {
     /// Higher than wide.
@@ -120,7 +122,7 @@ pub enum Orientation {
 }
 
 /// Space around what is set, in millimetres.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[expect(missing_docs, reason = "they are sides")]
 pub struct Margins {
@@ -137,7 +139,7 @@ impl Default for Margins {
 }
 
 /// A line above or below every page. `{page}`, `{pages}` and `{title}` are filled in.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Line {
     /// At the left margin. Default nothing.
@@ -159,7 +161,7 @@ impl Line {
 }
 
 /// How a line lies between its margins.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "they are sides")]
 pub enum Align {
@@ -172,13 +174,14 @@ pub enum Align {
 }
 
 /// A part of a report.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Block {
     /// A heading; it never stands alone at the foot of a page.
     Heading {
         /// 1 (largest) to 3. Default 1.
         #[serde(default = "first_level")]
+        #[schemars(range(min = 1, max = 3))]
         level: i64,
         /// What it says.
         text: String,
@@ -201,6 +204,7 @@ pub enum Block {
     /// Rows of cells. The header stands again on every page; no row is split.
     Table {
         /// 1–[`MAX_COLUMNS`].
+        #[schemars(length(min = 1, max = MAX_COLUMNS))]
         columns: Vec<Column>,
         /// Each with a cell for every column.
         rows: Vec<Vec<Cell>>,
@@ -214,6 +218,7 @@ pub enum Block {
     /// A picture: JPEG, PNG, WebP, GIF, BMP or TIFF.
     Image {
         /// `"sha256:"` and 64 lower-case hex digits.
+        #[schemars(regex(pattern = BLOB_PATTERN))]
         blob: String,
         /// Default: as wide as the text, or as 150 ppi makes it where that is less.
         #[serde(default)]
@@ -256,7 +261,7 @@ fn yes() -> bool {
 }
 
 /// Text in one style.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
     /// What it says.
@@ -276,7 +281,7 @@ pub struct Run {
 }
 
 /// A column of a table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Column {
     /// Its first line.
@@ -290,7 +295,7 @@ pub struct Column {
 }
 
 /// A cell: a text, a number, a truth, nothing, or a text with a style.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 #[expect(missing_docs, reason = "they are JSON's")]
 pub enum Cell {

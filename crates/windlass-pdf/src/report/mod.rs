@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use windlass_jobs::{ArtifactFile, Done, Outcome, Violation};
-use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext};
+use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext, schema_of};
 
 pub use args::{
     Align, Block, Cell, Column, Line, MAX_BLOCKS, MAX_CELLS, MAX_CHARTS, MAX_COLUMNS, MAX_IMAGES, Margins, Orientation,
@@ -96,6 +96,10 @@ impl IsolatedKind for Report {
             cache_ttl: Some(KindSpec::CACHE_TTL),
             ..KindSpec::new("pdf.report", "sets headings, texts, tables, pictures and charts as a PDF")
         }
+    }
+
+    fn schema(&self) -> Option<serde_json::Value> {
+        schema_of::<ReportArgs>()
     }
 
     fn check(&self, args: &ReportArgs) -> Vec<Violation> {

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use windlass_jobs::{Outcome, Violation};
-use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext};
+use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext, schema_of};
 
 use crate::args::{CacheUse, CardSheetArgs, Mode};
 use crate::picture::MAX_FILE_BYTES;
@@ -56,6 +56,10 @@ impl IsolatedKind for CardSheet {
             version: crate::args::RENDERER_VERSION,
             ..KindSpec::new("pdf.card_sheet", "lays card pictures on printable sheets, as PDF or page pictures")
         }
+    }
+
+    fn schema(&self) -> Option<serde_json::Value> {
+        schema_of::<CardSheetArgs>()
     }
 
     fn check(&self, args: &CardSheetArgs) -> Vec<Violation> {

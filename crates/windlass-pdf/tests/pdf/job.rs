@@ -12,6 +12,8 @@ use windlass_jobs::{Done, Outcome, RunError};
 use windlass_pdf::{CardSheet, CardSheetArgs};
 use windlass_worker::{IsolatedKind, RunContext};
 
+use crate::schemas::published;
+
 /// A private directory with blobs in it.
 pub(crate) struct Job {
     dir: TempDir,
@@ -43,6 +45,7 @@ impl Job {
     }
 
     pub(crate) fn run_as_it_is(&self, args: Value) -> Outcome {
+        assert_eq!(published(&CardSheet, &args), [""; 0]);
         let args: CardSheetArgs = serde_json::from_value(args).unwrap();
         let violations = CardSheet.check(&args);
         assert!(violations.is_empty(), "{violations:?}");
@@ -96,6 +99,7 @@ impl Job {
     /// Runs a job of another kind that must pass its check.
     #[track_caller]
     pub(crate) fn outcome_of<K: IsolatedKind>(&self, kind: &K, args: Value) -> Outcome {
+        assert_eq!(published(kind, &args), [""; 0]);
         let args: K::Args = windlass_worker::decode_args(&args).unwrap();
         let violations = kind.check(&args);
         assert!(violations.is_empty(), "{violations:?}");

@@ -26,6 +26,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 use windlass_jobs::Timestamp;
 
@@ -165,6 +166,23 @@ impl Store {
             }
         }
         Ok(found)
+    }
+
+    fn verify(&self, digest: &Digest) -> Result<bool> {
+        let mut whole = false;
+        for path in [self.blob(digest), self.artifact(digest)] {
+            match digest_of_file(&path)? {
+                Some(found) if found == *digest => whole |= touch(&path)?,
+                Some(_) => {
+                    tracing::warn!(%digest, "a kept file is damaged: it is taken away");
+                    let _ = fs::remove_file(&path);
+                    // Counted anew when it is asked for.
+                    *self.used.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                }
+                None => {}
+            }
+        }
+        Ok(whole)
     }
 
     fn put(&self, bytes: &[u8]) -> Result<Digest> {
@@ -517,6 +535,11 @@ impl Artifacts for FileArtifacts {
         self.ask(move |store| store.touch(&digest).map(|path| path.is_some())).await
     }
 
+    async fn verify(&self, digest: &Digest) -> Result<bool> {
+        let digest = *digest;
+        self.ask(move |store| store.verify(&digest)).await
+    }
+
     async fn pin(&self, job: &str, digests: &[Digest]) -> Result<Vec<Digest>> {
         let (job, digests) = (job.to_owned(), digests.to_vec());
         self.ask(move |store| store.pin(&job, &digests)).await
@@ -655,6 +678,19 @@ fn touch(path: &Path) -> Result<bool> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
         Err(source) => Err(Error::File { path: path.to_owned(), source }),
     }
+}
+
+/// What a file's bytes are called; `None` when it is not there.
+fn digest_of_file(path: &Path) -> Result<Option<Digest>> {
+    let fail = |source| Error::File { path: path.to_owned(), source };
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(fail(source)),
+    };
+    let mut hasher = Sha256::new();
+    io::copy(&mut file, &mut hasher).map_err(fail)?;
+    Ok(Some(Digest::from_hash(hasher.finalize().into())))
 }
 
 pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {

@@ -138,6 +138,13 @@ pub trait Artifacts: Send + Sync {
     /// [`Error`].
     async fn touch(&self, digest: &Digest) -> Result<bool>;
 
+    /// Whether the bytes are there and whole: all of them are read and held against their name.
+    /// They are kept longer for it; damaged ones are taken away, so that they can be put again.
+    ///
+    /// # Errors
+    /// [`Error`].
+    async fn verify(&self, digest: &Digest) -> Result<bool>;
+
     /// Holds blobs for a job: until [`Artifacts::release`] none of them goes, whatever its age
     /// and however full the store. Repeating it changes nothing. Answers those that are not
     /// there; the others are held.

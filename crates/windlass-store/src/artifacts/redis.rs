@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use sha2::{Digest as _, Sha256};
 use windlass_jobs::{Timestamp, millis};
 use windlass_redis::{Cmd, Link, Script, Value, cmd};
 
@@ -150,17 +151,24 @@ impl Store {
     }
 
     async fn read(&self, digest: &Digest, size: usize) -> Result<Bytes> {
-        let key = format!("{}:d:{}", self.base, digest.hex());
         let mut bytes = BytesMut::with_capacity(size);
         while bytes.len() < size {
-            let mut call = cmd("GETRANGE");
-            call.arg(&key).arg(bytes.len()).arg(bytes.len() + PART_BYTES - 1);
-            match self.call("read blob", &call).await? {
-                Value::BulkString(part) if !part.is_empty() => bytes.extend_from_slice(&part),
-                _ => break,
+            match self.part(digest, bytes.len()).await? {
+                Some(part) => bytes.extend_from_slice(&part),
+                None => break,
             }
         }
         Ok(bytes.freeze())
+    }
+
+    /// What follows the first `from` bytes, at most [`PART_BYTES`] of it; `None` after the last.
+    async fn part(&self, digest: &Digest, from: usize) -> Result<Option<Vec<u8>>> {
+        let mut call = cmd("GETRANGE");
+        call.arg(format!("{}:d:{}", self.base, digest.hex())).arg(from).arg(from + PART_BYTES - 1);
+        Ok(match self.call("read blob", &call).await? {
+            Value::BulkString(part) if !part.is_empty() => Some(part),
+            _ => None,
+        })
     }
 }
 
@@ -214,6 +222,22 @@ impl Artifacts for RedisArtifacts {
 
     async fn touch(&self, digest: &Digest) -> Result<bool> {
         Ok(self.store.size(digest).await?.is_some())
+    }
+
+    async fn verify(&self, digest: &Digest) -> Result<bool> {
+        let Some(size) = self.store.size(digest).await? else { return Ok(false) };
+        let (mut hasher, mut read) = (Sha256::new(), 0);
+        while let Some(part) = self.store.part(digest, read).await? {
+            hasher.update(&part);
+            read += part.len();
+        }
+        if read as u64 == size && Digest::from_hash(hasher.finalize().into()) == *digest {
+            return Ok(true);
+        }
+        tracing::warn!(%digest, "kept bytes are damaged: they are taken away");
+        let mut call = cmd("UNLINK");
+        call.arg(format!("{}:d:{}", self.store.base, digest.hex()));
+        self.store.call("remove blob", &call).await.map(|_| false)
     }
 
     async fn pin(&self, job: &str, digests: &[Digest]) -> Result<Vec<Digest>> {

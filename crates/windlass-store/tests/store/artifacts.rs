@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use windlass_store::{
     Artifacts, Digest, Error, FileArtifacts, Lead, Limits, PIN_CHECK, Services, file_services, redis_services,
 };
@@ -326,6 +327,32 @@ async fn a_damaged_artifact_is_as_good_as_gone() {
     let digest = store.put(b"right".as_slice().into()).await.unwrap();
     std::fs::write(artifact(dir.path(), &digest), b"wrong").unwrap();
     assert_eq!(store.get(&digest).await.unwrap(), None);
+}
+
+/// A cached result is answered when its files are whole; what is not goes, so that it can be put again.
+#[tokio::test]
+async fn damaged_bytes_are_taken_away_and_can_be_put_again() {
+    let (dir, prefix, link) = (tempfile::tempdir().unwrap(), prefix(), redis_link());
+    let on_files = file_services(dir.path(), Limits::default()).artifacts;
+    let on_redis = redis_services(&link, &prefix, Limits::default()).artifacts;
+    for (store, is_file) in [(on_files, true), (on_redis, false)] {
+        let right = Bytes::from_static(b"right");
+        let digest = store.put(right.clone()).await.unwrap();
+        assert!(store.verify(&digest).await.unwrap());
+        if is_file {
+            std::fs::write(artifact(dir.path(), &digest), b"wr").unwrap();
+        } else {
+            let mut call = windlass_redis::cmd("SETRANGE");
+            call.arg(format!("{prefix}:{{art}}:d:{}", digest.hex())).arg(0).arg("w");
+            link.call(&call).await.unwrap();
+        }
+        assert!(!store.verify(&digest).await.unwrap());
+        assert!(!store.verify(&digest).await.unwrap(), "and not by asking again");
+        store.put(right.clone()).await.unwrap();
+        assert!(store.verify(&digest).await.unwrap());
+        assert_eq!(store.get(&digest).await.unwrap().as_deref(), Some(b"right".as_slice()));
+        assert_eq!(store.stats().await.unwrap().cache_bytes, 5);
+    }
 }
 
 /// A job's pins are answered once per five minutes, to one process.

@@ -5,6 +5,7 @@
 mod artifacts;
 mod caching;
 mod images;
+mod killed;
 mod outages;
 
 use windlass_redis::{Link, Options};
