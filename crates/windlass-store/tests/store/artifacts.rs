@@ -351,7 +351,7 @@ async fn damaged_bytes_are_taken_away_and_can_be_put_again() {
         store.put(right.clone()).await.unwrap();
         assert!(store.verify(&digest).await.unwrap());
         assert_eq!(store.get(&digest).await.unwrap().as_deref(), Some(b"right".as_slice()));
-        assert_eq!(store.stats().await.unwrap().cache_bytes, 5);
+        assert_eq!(store.stats().await.unwrap().artifacts.bytes, 5);
     }
 }
 
