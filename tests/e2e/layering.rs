@@ -46,6 +46,7 @@ const KEPT_BY: &[(&str, &[&str])] = &[
     ("libwebp-sys", &["windlass-chart"]),
     ("miniz_oxide", &["windlass-chart"]),
     ("axum", &["windlass-api"]),
+    ("maud", &["windlass-api"]),
     ("jsonschema", &["windlass-producer"]),
     ("schemars", &["windlass-worker", "windlass-chart", "windlass-pdf"]),
     ("sd-notify", &["windlass"]),

@@ -7,11 +7,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use subtle::ConstantTimeEq;
 
-use crate::keys::{Key, KeyHash, Rate, hash_key};
+use crate::keys::{Key, KeyHash, Rate, hash_key, id_of};
 use crate::problem::{Code, Problem};
 use crate::ring::Ring;
 use crate::routes::{Route, Sees};
 use crate::scope::{Grant, Scope};
+use crate::session::SessionKey;
 
 /// What is answered without a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -149,22 +150,39 @@ impl Auth {
         Ok(())
     }
 
+    /// Whose session it is; `None` when its key is no longer valid.
+    pub(crate) fn of_session(&self, ring: &Ring, session: &SessionKey) -> Option<Caller> {
+        if self.fixed.iter().any(|key| bool::from(key.0.ct_eq(&session.hash.0))) {
+            return Some(Caller::new(Inner::Fixed));
+        }
+        ring.find(Some(&session.id), session.hash).map(|key| Caller::new(Inner::Key(key)))
+    }
+
     /// Finds out who asks. A key that is not valid is never taken for none. Whatever is wrong with
     /// it, the answer and the work done are the same: one hash, compared with every fixed one and
     /// two others in constant time.
-    pub(crate) fn identify(&self, ring: &Ring, headers: &HeaderMap, route: &Route) -> Result<Caller, Problem> {
+    pub(crate) fn identify(
+        &self,
+        ring: &Ring,
+        headers: &HeaderMap,
+        session: Option<&SessionKey>,
+        route: &Route,
+    ) -> Result<Caller, Problem> {
         if route.scope == Scope::Public {
             return Ok(Caller::new(Inner::Nobody));
         }
         let given = single(headers, header::AUTHORIZATION).and_then(bearer);
         let hash = hash_key(&String::from_utf8_lossy(given.unwrap_or_default()));
         let fixed = self.fixed.iter().fold(subtle::Choice::from(0), |known, key| known | key.0.ct_eq(&hash.0));
-        let kept = ring.find(given.unwrap_or_default(), hash);
+        let kept = ring.find(given.and_then(id_of), hash);
         if given.is_some() && bool::from(fixed) {
             return Ok(Caller::new(Inner::Fixed));
         }
         if let Some(key) = kept {
             return Ok(Caller::new(Inner::Key(key)));
+        }
+        if let Some(caller) = session.and_then(|session| self.of_session(ring, session)) {
+            return Ok(caller);
         }
         let open = match self.anonymous {
             Anonymous::Nothing => false,

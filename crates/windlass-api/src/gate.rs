@@ -19,6 +19,7 @@ use crate::auth::{self, Caller};
 use crate::keys::Rate;
 use crate::problem::{Code, Problem};
 use crate::routes::{self, Route};
+use crate::session::{self, SessionKey};
 
 /// The header that carries a request's id, both ways.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -42,10 +43,12 @@ pub(crate) async fn gate(
     let request_id = request_id(request.headers());
     let route = path.as_ref().map_or("", MatchedPath::as_str);
     let span = tracing::info_span!("request", method = method_name(request.method()), route, %request_id);
+    let page = crate::dashboard::is_page(route).then(|| request.uri().clone());
     let started = Instant::now();
     let (mut request, mut audit) = (request, None);
     let answer = async {
-        match admit(&shared, route, &request) {
+        let session = session::of(&shared, request.method(), request.headers()).await;
+        match admit(&shared, route, &request, session.as_ref()) {
             Ok(Admitted::Nowhere) => guarded(next.run(request)).await,
             Ok(Admitted::At(route, caller)) => {
                 let allowed = allow(&shared, &caller, route).await;
@@ -71,7 +74,10 @@ pub(crate) async fn gate(
         shared.auditor.take(Entry { status: response.status().as_u16(), ..entry });
     }
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        response = problem.render(&request_id);
+        response = match page {
+            Some(page) => crate::dashboard::problem(&shared, &page, problem, &request_id),
+            None => problem.render(&request_id),
+        };
     }
     finish(response.headers_mut(), &request_id);
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -91,7 +97,12 @@ enum Admitted {
     At(&'static Route, Caller),
 }
 
-fn admit(shared: &Shared, route: &str, request: &Request) -> Result<Admitted, Problem> {
+fn admit(
+    shared: &Shared,
+    route: &str,
+    request: &Request,
+    session: Option<&SessionKey>,
+) -> Result<Admitted, Problem> {
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     let max = shared.options.url_bytes;
     if uri.path_and_query().is_some_and(|text| text.as_str().len() > max) {
@@ -109,7 +120,7 @@ fn admit(shared: &Shared, route: &str, request: &Request) -> Result<Admitted, Pr
             Err(_) => problem,
         });
     };
-    Ok(Admitted::At(route, shared.options.auth.identify(&shared.ring, headers, route)?))
+    Ok(Admitted::At(route, shared.options.auth.identify(&shared.ring, headers, session, route)?))
 }
 
 /// Whether the caller may do it now; what the answer is to say of the caller's rate.

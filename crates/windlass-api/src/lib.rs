@@ -14,6 +14,7 @@ mod body;
 mod cache;
 mod caching;
 mod control;
+mod dashboard;
 mod door;
 mod enqueue;
 mod events;
@@ -32,6 +33,7 @@ mod schedules;
 pub mod scope;
 mod search;
 mod serve;
+mod session;
 mod sheets;
 mod task;
 
@@ -104,6 +106,11 @@ pub struct ApiOptions {
     pub rate: Option<keys::Rate>,
     /// Image files of a former system, served and cleaned with the others. Default none.
     pub old_images: Option<windlass_store::images::OldFolder>,
+    /// What stands before every path where a proxy serves this under one, as in `/jobs`; default
+    /// nothing. Requests are answered with it and without.
+    pub base_path: String,
+    /// The settings in force, by name, with secrets hidden, for the page that shows them.
+    pub settings: Vec<(String, String)>,
     /// The largest JSON body, in bytes; default [`ApiOptions::JSON_BYTES`].
     pub json_bytes: usize,
     /// The largest blob, in bytes; default [`ApiOptions::BLOB_BYTES`].
@@ -187,6 +194,8 @@ impl Default for ApiOptions {
             auth: Auth::default(),
             rate: None,
             old_images: None,
+            base_path: String::new(),
+            settings: Vec::new(),
             json_bytes: Self::JSON_BYTES,
             blob_bytes: Self::BLOB_BYTES,
             multipart_bytes: Self::MULTIPART_BYTES,
@@ -216,6 +225,7 @@ struct Inner {
     keys: keys::Book,
     ring: Arc<Ring>,
     auditor: audit::Auditor,
+    dashboard: dashboard::Dashboard,
     options: ApiOptions,
     /// Room for bodies, in KiB.
     room: Arc<Semaphore>,
@@ -239,6 +249,7 @@ impl Inner {
             ring: api.ring,
             auditor,
             scheduler: api.scheduler,
+            dashboard: dashboard::Dashboard::default(),
             producer: Producer::new(Arc::<dyn windlass_broker::Broker>::clone(&api.broker)),
             door: Door::new(api.registry, Arc::<dyn windlass_broker::Broker>::clone(&api.broker)),
             broker: api.broker,
@@ -286,6 +297,7 @@ fn build(shared: Shared) -> Router {
         .route("/api/offset", post(sheets::legacy::offset).layer(DefaultBodyLimit::disable()))
         .route("/api/config", get(sheets::legacy::config))
         .merge(caching::router())
+        .merge(dashboard::router())
         .route("/api/queues", get(health::queues))
         .route("/api/queues/{queue}/pause", post(control::pause))
         .route("/api/queues/{queue}/resume", post(control::resume))

@@ -188,6 +188,16 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The answer as a page of the dashboard.
+    pub(crate) fn render_page(self, base_path: &str, request_id: &str) -> Response {
+        let mut response = crate::dashboard::problem_page(base_path, self.code.title(), &self.detail, request_id);
+        *response.status_mut() = self.status.unwrap_or(self.code.status());
+        response.headers_mut().extend(self.headers);
+        response
+    }
+}
+
 impl IntoResponse for Problem {
     /// Only carries the problem to the gate, which renders it.
     fn into_response(self) -> Response {

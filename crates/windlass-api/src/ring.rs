@@ -66,11 +66,11 @@ impl Ring {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The key with this hash, if it is live. The same work is done whatever is wrong.
-    pub(crate) fn find(&self, given: &[u8], hash: KeyHash) -> Option<Key> {
+    /// The key with this id and hash, if it is live. The same work is done whatever is wrong.
+    pub(crate) fn find(&self, id: Option<&str>, hash: KeyHash) -> Option<Key> {
         let state = self.state();
         let now = Timestamp(Timestamp::now().0 + state.ahead_ms);
-        let key = keys::id_of(given).and_then(|id| state.keys.get(id));
+        let key = id.and_then(|id| state.keys.get(id));
         let nothing = KeyHash([0; 32]);
         let mut hashes: Vec<KeyHash> = key.iter().flat_map(|key| key.live_secrets(now)).map(|s| s.hash).collect();
         // There are never more than two; an unknown key is compared as often.

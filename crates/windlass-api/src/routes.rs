@@ -26,7 +26,7 @@ pub struct Route {
     pub sees: Sees,
 }
 
-const fn route(method: &'static str, path: &'static str, scope: Scope, sees: Sees) -> Route {
+pub(crate) const fn route(method: &'static str, path: &'static str, scope: Scope, sees: Sees) -> Route {
     Route { method, path, scope, sees }
 }
 
@@ -115,12 +115,17 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/docs/errors/{code}", Scope::Public, Sees::Shared),
 ];
 
+/// Those of the API and those of the pages.
+fn all() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().chain(crate::dashboard::ROUTES)
+}
+
 /// The entry of a method on a path.
 pub(crate) fn find(method: &str, path: &str) -> Option<&'static Route> {
-    ROUTES.iter().find(|route| route.path == path && route.method == method)
+    all().find(|route| route.path == path && route.method == method)
 }
 
 /// The methods of a path, as an `Allow` header names them.
 pub(crate) fn allowed(path: &str) -> String {
-    ROUTES.iter().filter(|route| route.path == path).map(|route| route.method).collect::<Vec<_>>().join(", ")
+    all().filter(|route| route.path == path).map(|route| route.method).collect::<Vec<_>>().join(", ")
 }

@@ -60,6 +60,7 @@ scopes! {
     AdminCache "admin:cache" "See and clear the result cache, see what Redis says of itself"
     AdminKeys "admin:keys" "Make, list, rotate and revoke API keys"
     AdminAudit "admin:audit" "Read the audit log"
+    AdminSettings "admin:settings" "See the settings in force, with secrets hidden"
 }
 
 impl Scope {

@@ -67,9 +67,10 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: impl Future<Output
     let (ring, kept) = (Arc::clone(&api.ring), CancellationToken::new());
     ring.begin().await;
     let ring = tokio::spawn(ring.run(kept.clone()));
+    let base_path = api.options.base_path.clone();
     let (shared, auditing) = Inner::new(api, streams.clone());
     let auditing = tokio::spawn(auditing);
-    let router = build(shared);
+    let router = under(&base_path, build(shared));
     let shutdown = async {
         shutdown.await;
         streams.cancel();
@@ -81,6 +82,27 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: impl Future<Output
         tracing::warn!("last uses of keys or audit entries could not be written");
     }
     Ok(())
+}
+
+/// A router that answers below `base_path` as well as without it: some proxies take it off, some
+/// pass it on.
+fn under(base_path: &str, router: Router) -> Router {
+    if base_path.is_empty() {
+        return router;
+    }
+    let prefix = base_path.to_owned();
+    let strip = move |mut request: axum::extract::Request| {
+        let path = request.uri().path_and_query().and_then(|path| path.as_str().strip_prefix(&prefix));
+        // `/jobs` is the page `/jobs/`; `/jobsite` is not below `/jobs`.
+        let path = path
+            .filter(|path| path.is_empty() || path.starts_with(['/', '?']))
+            .map(|path| if path.starts_with('/') { path.to_owned() } else { format!("/{path}") });
+        if let Some(uri) = path.and_then(|path| path.parse().ok()) {
+            *request.uri_mut() = uri;
+        }
+        request
+    };
+    Router::new().fallback_service(tower::util::MapRequest::new(router, strip))
 }
 
 /// What a listener allows.

@@ -231,18 +231,29 @@ impl Scheduling {
     }
 }
 
+/// How many names one log line holds.
+const NAMES_SAID: usize = 20;
+
+/// The first names, and how many more there are.
+fn some_of(names: &[String]) -> String {
+    let said = names.iter().take(NAMES_SAID).map(String::as_str).collect::<Vec<_>>().join(" ");
+    match names.len().saturating_sub(NAMES_SAID) {
+        0 => said,
+        more => format!("{said} and {more} more"),
+    }
+}
+
 async fn bring_in_line(book: &Book, origin: Origin, wanted: &[Definition]) {
     let mut said = false;
     loop {
         match book.sync(origin, wanted).await {
             Ok(synced) => {
                 if !synced.is_empty() {
-                    let names = |names: &[String]| names.join(" ");
                     tracing::info!(
                         ?origin,
-                        added = names(&synced.added),
-                        changed = names(&synced.changed),
-                        removed = names(&synced.removed),
+                        added = some_of(&synced.added),
+                        changed = some_of(&synced.changed),
+                        removed = some_of(&synced.removed),
                         "schedules_synchronised"
                     );
                 }

@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// Who is let in over HTTP.
     pub(crate) api: crate::api_settings::ApiSettings,
+    /// Whatever is set, by name, with secrets hidden.
+    pub(crate) in_force: Vec<(String, String)>,
     /// Queues a worker serves. `WINDLASS_QUEUES`; empty: those of all kinds.
     pub(crate) queues: Vec<Queue>,
     /// Jobs a worker runs at once. `WINDLASS_SLOTS`.
@@ -138,6 +140,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_QUEUE_PREFIX", "queue_prefix"),
     ("WINDLASS_LISTEN", "listen"),
     ("PORT", "port"),
+    ("WINDLASS_BASE_PATH", "base_path"),
     ("WINDLASS_API_KEYS", "api_keys"),
     ("WINDLASS_LOOPBACK_ACCESS", "loopback_access"),
     ("WINDLASS_RATE_LIMIT", "rate_limit"),
@@ -232,6 +235,14 @@ impl Found {
         // Set to nothing means not set, as deployment tools do it.
         all.retain(|_, value| !value.trim().is_empty());
         Ok(Self(all, schedules))
+    }
+
+    /// Whatever is set, by name, with secrets hidden.
+    fn in_force(&self) -> Vec<(String, String)> {
+        let shown = |name: &str, value: &str| if SECRET.contains(&name) { "***".to_owned() } else { value.to_owned() };
+        let mut all: Vec<_> = self.0.iter().map(|(name, value)| ((*name).to_owned(), shown(name, value))).collect();
+        all.sort();
+        all
     }
 
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
@@ -360,6 +371,7 @@ impl Settings {
                 .unwrap_or_else(|| windlass_broker::redis::DEFAULT_PREFIX.to_owned()),
             listen: listen(&found)?,
             api: crate::api_settings::ApiSettings::read(&found)?,
+            in_force: found.in_force(),
             queues: queues(&found)?,
             slots: found.parse("WINDLASS_SLOTS", "1 to 10000", |n| (1..=10_000).contains(n))?,
             shares: shares(&found)?,
