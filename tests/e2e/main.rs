@@ -5,6 +5,7 @@
 mod cache;
 mod catalogue;
 mod cli;
+mod dashboard;
 mod demo;
 mod faults;
 mod harness;

@@ -4,7 +4,7 @@ const main = document.getElementById("content");
 const sign = document.getElementById("live");
 const from = main.dataset.live;
 if (from) {
-  const say = (word, title) => { sign.textContent = word; sign.className = "live " + word; sign.title = title; };
+  const say = (word, title) => { sign.textContent = word; sign.className = "sign " + word; sign.title = title; };
   const lay = (event) => Idiomorph.morph(main, event.data, {
     morphStyle: "innerHTML",
     ignoreActiveValue: true,

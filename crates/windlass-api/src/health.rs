@@ -59,11 +59,11 @@ pub(crate) async fn livez(State(shared): State<Shared>) -> Result<Response, Prob
 
 /// `GET /metrics`: what is measured, in the Prometheus text format.
 pub(crate) async fn metrics(State(shared): State<Shared>) -> Response {
-    let images = match shared.services.images.as_deref() {
-        Some(images) => crate::images::metrics(images).await,
-        None => String::new(),
-    };
-    probes::metrics(shared.worker.as_ref(), shared.scheduler.as_deref(), &images)
+    let mut more = crate::queue_metrics::render(&*shared.dashboard.latest(&shared).await);
+    if let Some(images) = shared.services.images.as_deref() {
+        more.push_str(&crate::images::metrics(images).await);
+    }
+    probes::metrics(shared.worker.as_ref(), shared.scheduler.as_deref(), &more)
 }
 
 /// `GET /readyz`: this process reaches its queue, and its worker, if it has one, takes jobs.

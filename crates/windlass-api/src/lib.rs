@@ -25,6 +25,7 @@ mod json;
 pub mod keys;
 mod probes;
 mod problem;
+mod queue_metrics;
 mod request;
 mod result;
 mod ring;

@@ -119,6 +119,11 @@ async fn send_artifact(shared: &Shared, headers: &HeaderMap, artifact: &StoredAr
     let media_type =
         HeaderValue::from_str(&artifact.media_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    if artifact.media_type == "application/pdf" {
+        // The page of its task shows it in a frame.
+        let policy = HeaderValue::from_static("default-src 'none'; frame-ancestors 'self'");
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
     if let Ok(disposition) = HeaderValue::from_str(&disposition(&artifact.name, &artifact.media_type)) {
         response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);
     }

@@ -3,6 +3,7 @@
 //! It never skips a test in silence: a server whose program is missing panics and names the
 //! package to install. It never touches a server it did not start.
 
+mod browser;
 pub mod conformance;
 mod model_broker;
 mod postgres_server;
@@ -12,6 +13,7 @@ mod redis_server;
 mod sqlite_lock;
 mod wait;
 
+pub use browser::Browser;
 pub use model_broker::ModelBroker;
 pub use postgres_server::{PostgresServer, shared_postgres};
 pub use process::spawn;

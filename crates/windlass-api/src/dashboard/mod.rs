@@ -36,7 +36,8 @@ use crate::Scope;
 use crate::auth::{self, Caller};
 use crate::routes::{self, Route, Sees, route};
 use crate::{Inner, Shared};
-use sample::{Sample, Sampler};
+use sample::Sampler;
+pub(crate) use sample::{QueueSample, Sample};
 
 /// The routes of pages, forms and assets; they are not part of the API's document.
 pub(crate) const ROUTES: &[Route] = &[
@@ -72,6 +73,11 @@ pub(crate) struct Dashboard {
 }
 
 impl Dashboard {
+    /// The last look at the queues.
+    pub(crate) async fn latest(&self, shared: &Inner) -> Arc<Sample> {
+        self.sampler(shared).await.latest().await
+    }
+
     /// The looks at the queues; they begin with the first page anybody asks for.
     async fn sampler(&self, shared: &Inner) -> &Arc<Sampler> {
         let begin = async || Sampler::start(shared.broker.clone(), shared.shutdown.clone());
@@ -191,7 +197,7 @@ impl Page {
 /// Any page, whole.
 async fn show(State(shared): State<Shared>, uri: Uri) -> Result<Response, Problem> {
     let page = Page::read(uri.path(), uri.query().unwrap_or_default())?;
-    let sample = shared.dashboard.sampler(&shared).await.latest().await;
+    let sample = shared.dashboard.latest(&shared).await;
     let body = page.render(&shared, &sample).await?;
     Ok(view::whole(&shared, &uri, &body))
 }

@@ -64,7 +64,7 @@ fn tiles(base: &str, sample: &Sample, history: &[Point]) -> Markup {
             (tile("Done", rate(mean(|r| r.ended)), "/tasks", ""))
             (tile("Failing", rate(mean(|r| r.failed)), "/tasks?state=failure", if mean(|r| r.failed) > 0.0 { "bad" } else { "" }))
             (tile("Waiting", number(sample.total(|c| c.pending)), "/queues", ""))
-            (tile("Longest wait", span(latency), "/queues", if latency > 60_000 { "warn" } else { "" }))
+            (tile("Longest wait", if latency == 0 { "–".to_owned() } else { span(latency) }, "/queues", if latency > 60_000 { "warn" } else { "" }))
             (tile("Running", number(sample.total(|c| c.running)), "/tasks?state=running", ""))
             (tile("Scheduled", number(sample.total(|c| c.scheduled + c.retrying)), "/tasks?state=scheduled", ""))
             (tile("Dead", number(dead), "/tasks?state=failure", if dead > 0 { "warn" } else { "" }))

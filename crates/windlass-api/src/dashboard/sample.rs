@@ -20,22 +20,22 @@ const KEPT: usize = 300;
 
 /// One look.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sample {
-    pub(super) at: Timestamp,
+pub(crate) struct Sample {
+    pub(crate) at: Timestamp,
     /// By name.
-    pub(super) queues: Vec<QueueSample>,
-    pub(super) workers: Vec<WorkerInfo>,
+    pub(crate) queues: Vec<QueueSample>,
+    pub(crate) workers: Vec<WorkerInfo>,
     /// The queue did not answer; the rest is of the last time it did.
-    pub(super) away: bool,
+    pub(crate) away: bool,
 }
 
 /// One queue in a look.
 #[derive(Debug, Clone)]
-pub(super) struct QueueSample {
-    pub(super) name: Queue,
-    pub(super) counts: Counts,
+pub(crate) struct QueueSample {
+    pub(crate) name: Queue,
+    pub(crate) counts: Counts,
     /// When the job that is next to run was enqueued.
-    pub(super) oldest: Option<Timestamp>,
+    pub(crate) oldest: Option<Timestamp>,
 }
 
 /// What is remembered of a look.

@@ -46,7 +46,7 @@ pub(super) async fn images(shared: &Shared, wish: &ImagesWish) -> Result<Body, P
     let symbol = wish.symbol.as_deref().unwrap_or_default();
     let content = html! {
         h1 { "Images" }
-        p class="quiet" { (number(files.count + redis.count)) " images, " (bytes(files.bytes + redis.bytes)) }
+        p class="quiet" { (number(files.count + redis.count)) @if files.count + redis.count == 1 { " image, " } @else { " images, " } (bytes(files.bytes + redis.bytes)) }
         form class="filter" action={ (base) "/images" } {
             label { "Symbol " input name="symbol" value=(symbol) placeholder="any"; }
             button { "Filter" }
