@@ -207,3 +207,52 @@ fn every_metric_is_documented_and_no_other() {
         assert_eq!(unknown, Vec::<String>::new());
     }
 }
+
+/// Where keys are asked for: signing in by key, doing what the key allows and nothing more, and
+/// out again; a session ends with its key.
+#[test]
+fn a_key_signs_in_and_its_scopes_hold_in_the_browser() {
+    let home = Home::embedded().with("WINDLASS_LOOPBACK_ACCESS", "none");
+    let (_up, base) = home.serve(&["up"]);
+    let made = home.json(&["keys", "create", "--name", "operator", "--scope", "jobs:*,schedules:read"]);
+    let key = made["key"].as_str().unwrap().to_owned();
+    let browser = Browser::start();
+    browser.open(&format!("{base}/queues"));
+    browser.wait_for_text("Sign in");
+    picture(&browser, "login");
+    browser.type_into("input[name=key]", "wl_nobody_000000000000");
+    browser.click("//button[.='Sign in']");
+    browser.wait_for_text("This key is not valid.");
+    browser.type_into("input[name=key]", &key);
+    browser.click("//button[.='Sign in']");
+    browser.wait("the page that was asked for", || browser.url() == format!("{base}/queues"));
+    browser.wait("it is live", || browser.run("return document.getElementById('live').textContent") == json!("live"));
+    // No script sees the session, and the browser never keeps the key.
+    assert_eq!(browser.run("return document.cookie"), json!(""));
+
+    // jobs:* cancels a job; pausing a queue is administration.
+    let long = home.enqueue("probe.sleep", r#"{"ms": 600000}"#, &[]);
+    browser.open(&format!("{base}/tasks/{long}"));
+    browser.click("//button[.='Cancel']");
+    home.wait_for(&long, "cancelled");
+    browser.open(&format!("{base}/queues"));
+    browser.click("//tr[@id='queue-probe']//button[.='Pause']");
+    browser.wait_for_text("admin:queues");
+    // Nor does its stream get what the page would refuse.
+    let status = "const r = await fetch(arguments[0] ?? '/ui/live/settings'); return r.status";
+    assert_eq!(browser.run(status), json!(403));
+
+    browser.open(&base);
+    browser.click("//button[.='Sign out']");
+    browser.wait_for_text("Sign in");
+    browser.open(&format!("{base}/tasks"));
+    browser.wait_for_text("Sign in");
+    browser.type_into("input[name=key]", &key);
+    browser.click("//button[.='Sign in']");
+    browser.wait("in again", || browser.url() == format!("{base}/tasks"));
+    home.json(&["keys", "revoke", made["id"].as_str().unwrap()]);
+    browser.wait("the session ends with its key", || {
+        browser.open(&format!("{base}/tasks"));
+        browser.text().contains("Sign in")
+    });
+}

@@ -97,12 +97,7 @@ enum Admitted {
     At(&'static Route, Caller),
 }
 
-fn admit(
-    shared: &Shared,
-    route: &str,
-    request: &Request,
-    session: Option<&SessionKey>,
-) -> Result<Admitted, Problem> {
+fn admit(shared: &Shared, route: &str, request: &Request, session: Option<&SessionKey>) -> Result<Admitted, Problem> {
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     let max = shared.options.url_bytes;
     if uri.path_and_query().is_some_and(|text| text.as_str().len() > max) {

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use serde::{Deserialize, Serialize};
-use windlass_store::Json;
 
 use crate::Shared;
 use crate::keys::{self, KeyHash, hash_key};
@@ -31,7 +30,7 @@ pub(crate) struct SessionKey {
 pub(crate) async fn begin(shared: &Shared, key: &str, headers: &HeaderMap) -> Option<HeaderValue> {
     let session = SessionKey { id: keys::id_of(key.as_bytes()).unwrap_or_default().to_owned(), hash: hash_key(key) };
     shared.options.auth.of_session(&shared.ring, &session)?;
-    let data: Json = serde_json::to_string(&session).ok()?.parse().ok()?;
+    let data = serde_json::to_value(&session).ok()?;
     let token = shared.caching.sessions.create(&data, LASTS).await.ok()?.value;
     let https = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
     HeaderValue::from_str(&cookie(shared, &token, LASTS.as_secs(), https)).ok()
@@ -59,7 +58,12 @@ pub(crate) async fn of(shared: &Shared, method: &Method, headers: &HeaderMap) ->
         return None;
     }
     let session = shared.caching.sessions.get(&token(headers)?).await.ok()?.value?;
-    serde_json::from_str(session.data.as_str()).ok()
+    serde_json::from_value(session.data).ok()
+}
+
+/// True for a request with a session, valid or not.
+pub(crate) fn is_brought(headers: &HeaderMap) -> bool {
+    token(headers).is_some()
 }
 
 fn token(headers: &HeaderMap) -> Option<String> {

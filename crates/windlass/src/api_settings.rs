@@ -18,6 +18,9 @@ pub(crate) struct ApiSettings {
     /// How often a key may ask that does not say itself. `WINDLASS_RATE_LIMIT`, such as `100/s`;
     /// default any number.
     pub(crate) rate: Option<Rate>,
+    /// What stands before every path behind a proxy, as in `/jobs`. `WINDLASS_BASE_PATH`; default
+    /// nothing.
+    pub(crate) base_path: String,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +44,7 @@ impl ApiSettings {
             keys: keys(found)?,
             loopback: found.parse("WINDLASS_LOOPBACK_ACCESS", "none, read or all", |_| true)?,
             rate: found.parse("WINDLASS_RATE_LIMIT", "1 to 1000000 per s, m, h or d, as in 100/s,", |_| true)?,
+            base_path: found.parse("WINDLASS_BASE_PATH", "a path such as /jobs", is_base_path)?.unwrap_or_default(),
         })
     }
 
@@ -51,6 +55,13 @@ impl ApiSettings {
         let anonymous = if at.ip().is_loopback() { loopback } else { Anonymous::Nothing };
         Auth { anonymous, fixed: self.keys.clone() }
     }
+}
+
+/// True for `/jobs` and `/ops/jobs`: no slash at the end, and nothing that would need escaping.
+#[expect(clippy::ptr_arg, reason = "a filter of parsed values")]
+fn is_base_path(path: &String) -> bool {
+    let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+    path.strip_prefix('/').is_some_and(|path| path.split('/').all(|part| word(part) && part != ".." && part != "."))
 }
 
 fn keys(found: &Found) -> anyhow::Result<Vec<KeyHash>> {

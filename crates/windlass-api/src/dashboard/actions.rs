@@ -104,8 +104,13 @@ pub(super) fn to(shared: &Shared, path: &str) -> Response {
     let path = path.strip_prefix(base).unwrap_or(path);
     let ours = path.starts_with('/') && !path.starts_with("//") && !path.contains(['\\', '\r', '\n']);
     let place = format!("{base}{}", if ours { path } else { "/" });
+    lead(&place)
+}
+
+/// Leads the browser elsewhere, by a plain GET.
+pub(super) fn lead(place: &str) -> Response {
     let mut response = StatusCode::SEE_OTHER.into_response();
-    if let Ok(place) = HeaderValue::from_str(&place) {
+    if let Ok(place) = HeaderValue::from_str(place) {
         response.headers_mut().insert(header::LOCATION, place);
     }
     response

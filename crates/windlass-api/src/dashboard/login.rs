@@ -21,17 +21,21 @@ pub(super) async fn form(State(shared): State<Shared>, RawQuery(query): RawQuery
 
 fn page(shared: &Shared, back: &str, wrong: bool) -> Response {
     let base = shared.options.base_path.as_str();
-    view::bare(base, "Sign in", &html! {
-        form class="login" method="post" action={ (base) "/login" } {
-            img src={ (base) "/ui/assets/icon.svg" } alt="" width="48" height="48";
-            h1 { "Windlass" }
-            @if wrong { p class="alarm" role="alert" { "This key is not valid." } }
-            input type="hidden" name="back" value=(back);
-            label { "API key " input type="password" name="key" autocomplete="current-password" required autofocus; }
-            button { "Sign in" }
-            p class="quiet" { "A key is made by " code { "windlass keys create" } "." }
-        }
-    })
+    view::bare(
+        base,
+        "Sign in",
+        &html! {
+            form class="login" method="post" action={ (base) "/login" } {
+                img src={ (base) "/ui/assets/icon.svg" } alt="" width="48" height="48";
+                h1 { "Windlass" }
+                @if wrong { p class="alarm" role="alert" { "This key is not valid." } }
+                input type="hidden" name="back" value=(back);
+                label { "API key " input type="password" name="key" autocomplete="current-password" required autofocus; }
+                button { "Sign in" }
+                p class="quiet" { "A key is made by " code { "windlass keys create" } "." }
+            }
+        },
+    )
 }
 
 /// `POST /login`: begins a session when the key is valid.

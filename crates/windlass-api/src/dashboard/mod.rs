@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -31,9 +31,9 @@ use maud::Markup;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 use windlass_jobs::JobId;
 
-use crate::problem::{Code, Problem};
 use crate::Scope;
 use crate::auth::{self, Caller};
+use crate::problem::{Code, Problem};
 use crate::routes::{self, Route, Sees, route};
 use crate::{Inner, Shared};
 use sample::Sampler;
@@ -110,6 +110,19 @@ pub(crate) fn router() -> Router<Shared> {
 /// True for a path that is answered with pages: its errors are pages too.
 pub(crate) fn is_page(path: &str) -> bool {
     ROUTES.iter().any(|route| route.path == path)
+}
+
+/// What went wrong with a page, as a page: whoever is not let in is asked to sign in.
+pub(crate) fn problem(shared: &Inner, uri: &Uri, problem: Problem, request_id: &str) -> Response {
+    let base = shared.options.base_path.as_str();
+    if problem.code() != Code::Unauthorized {
+        return problem.render_page(base, request_id);
+    }
+    // A form is not sent again by itself: its page is where it goes on.
+    let path =
+        if uri.path().starts_with("/ui/") { "/" } else { uri.path_and_query().map_or("/", |path| path.as_str()) };
+    let query = form_urlencoded::Serializer::new(String::new()).append_pair("back", path).finish();
+    actions::lead(&format!("{base}/login?{query}"))
 }
 
 /// A page, read from its path and query.
@@ -195,11 +208,11 @@ impl Page {
 }
 
 /// Any page, whole.
-async fn show(State(shared): State<Shared>, uri: Uri) -> Result<Response, Problem> {
+async fn show(State(shared): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     let page = Page::read(uri.path(), uri.query().unwrap_or_default())?;
     let sample = shared.dashboard.latest(&shared).await;
     let body = page.render(&shared, &sample).await?;
-    Ok(view::whole(&shared, &uri, &body))
+    Ok(view::whole(&shared, &uri, &headers, &body))
 }
 
 /// `GET /ui/live/{page}`: the page's body as it is now, and again each time it changes.

@@ -1,7 +1,7 @@
 //! What all pages have in common: the frame, assets, and how values are written.
 
 use axum::extract::Path;
-use axum::http::{HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use windlass_jobs::{State as JobState, Timestamp};
@@ -23,7 +23,7 @@ const MENU: [(&str, &str); 8] = [
 ];
 
 /// A whole page.
-pub(super) fn whole(shared: &Shared, uri: &Uri, body: &Body) -> Response {
+pub(super) fn whole(shared: &Shared, uri: &Uri, headers: &HeaderMap, body: &Body) -> Response {
     let base = shared.options.base_path.as_str();
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let live = match uri.path() {
@@ -31,10 +31,11 @@ pub(super) fn whole(shared: &Shared, uri: &Uri, body: &Body) -> Response {
         path => format!("{base}/ui/live{path}{query}"),
     };
     let live = (!body.done).then_some(live);
-    answer(frame(base, uri.path(), &body.title, live.as_deref(), &body.content))
+    let signed_in = crate::session::is_brought(headers);
+    answer(frame(base, uri.path(), &body.title, signed_in, live.as_deref(), &body.content))
 }
 
-fn frame(base: &str, path: &str, title: &str, live: Option<&str>, content: &Markup) -> Markup {
+fn frame(base: &str, path: &str, title: &str, signed_in: bool, live: Option<&str>, content: &Markup) -> Markup {
     let is_at = |at: &str| if at == "/" { path == "/" } else { path.starts_with(at) };
     html! {
         (DOCTYPE)
@@ -55,8 +56,8 @@ fn frame(base: &str, path: &str, title: &str, live: Option<&str>, content: &Mark
                     form class="search" action={ (base) "/tasks" } role="search" {
                         input type="search" name="id" placeholder="Task id" aria-label="Find a task by its id";
                     }
-                    (button(&format!("{base}/logout"), "Sign out", &[], false))
-                    span id="live" class="live" title="How live this page is" aria-live="polite" {}
+                    @if signed_in { (button(&format!("{base}/logout"), "Sign out", &[], false)) }
+                    span id="live" class="sign" title="How live this page is" aria-live="polite" {}
                 }
                 main id="content" data-live=[live] tabindex="-1" { (content) }
             }
@@ -74,7 +75,7 @@ pub(crate) fn problem_page(base: &str, title: &str, detail: &str, request_id: &s
             p { a href={ (base) "/" } { "To the overview" } }
         }
     };
-    answer(frame(base, "", title, None, &content))
+    answer(frame(base, "", title, false, None, &content))
 }
 
 /// A page without the menu, for those who are not let in yet.
@@ -114,7 +115,7 @@ const ASSETS: [(&str, &str, &str); 4] = [
 ];
 
 /// `GET /ui/assets/{file}`: asked for again with each version, by its ETag.
-pub(super) async fn asset(Path(name): Path<String>, headers: axum::http::HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     let Some((_, media_type, text)) = ASSETS.iter().find(|(known, ..)| *known == name) else {
         return Err(Problem::new(Code::NotFound, "there is no such asset"));
     };

@@ -59,7 +59,7 @@ impl Server {
                 auth,
                 rate: settings.api.rate,
                 old_images: settings.images.old_folder(),
-                base_path: settings.base_path.clone(),
+                base_path: settings.api.base_path.clone(),
                 settings: settings.in_force.clone(),
                 ..ApiOptions::default()
             },
