@@ -35,8 +35,11 @@ const FIGURES: [Figure; 7] = [
     ("windlass_queue_dead", "gauge", "Failed jobs that are kept.", |q, _| value(q.counts.dead)),
 ];
 
+/// A part of a count: its word, and how many there are.
+type Part = (&'static str, fn(&Counts) -> u64);
+
 /// Where jobs stand now.
-const STATES: [(&str, fn(&Counts) -> u64); 5] = [
+const STATES: [Part; 5] = [
     ("pending", |c| c.pending),
     ("scheduled", |c| c.scheduled),
     ("retrying", |c| c.retrying),
@@ -45,7 +48,7 @@ const STATES: [(&str, fn(&Counts) -> u64); 5] = [
 ];
 
 /// How jobs ended.
-const ENDS: [(&str, fn(&Counts) -> u64); 3] =
+const ENDS: [Part; 3] =
     [("success", |c| c.success_total), ("failure", |c| c.failure_total), ("cancelled", |c| c.cancelled_total)];
 
 /// The figures of a look. A queue's name is `[a-z0-9_-]`: it needs no escaping.

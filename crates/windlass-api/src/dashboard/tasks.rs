@@ -108,7 +108,7 @@ pub(super) async fn body(shared: &Shared, sample: &Sample, wish: &Wish) -> Resul
         // One that left in between is no longer there to show.
         records.extend(shared.broker.get(&JobId::new(ulid, queue.clone())).await?);
     }
-    let counts = sample.queues.iter().find(|q| &q.name == queue).map(|q| q.counts.clone()).unwrap_or_default();
+    let counts = sample.queues.iter().find(|q| &q.name == queue).map(|q| q.counts).unwrap_or_default();
     let here = wish.link(base, queue, wish.list(), wish.cursor);
     let content = html! {
         (away(sample.away))

@@ -168,7 +168,7 @@ pub(super) fn number(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push('\u{202f}');
         }
         out.push(digit);
@@ -190,7 +190,7 @@ pub(super) fn bytes(n: u64) -> String {
 /// A rate with as many digits as help.
 pub(super) fn rate(per_second: f64) -> String {
     match per_second {
-        r if r == 0.0 => "0/s".to_owned(),
+        0.0 => "0/s".to_owned(),
         r if r < 10.0 => format!("{r:.1}/s"),
         r => format!("{r:.0}/s"),
     }
