@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
+mod bad_input;
 mod cache;
 mod catalogue;
 mod cli;
@@ -17,6 +18,7 @@ mod layering;
 mod liveness;
 mod market;
 mod network;
+mod records;
 mod schedules;
 mod sharing;
 mod sheet_faults;

@@ -10,16 +10,14 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use windlass_jobs::Timestamp;
+use windlass_worker::schemars::JsonSchema;
 
 use crate::auth::Caller;
-use crate::keys::{Error, Key, MAX_OVERLAP, NewKey, OVERLAP, Rate};
+use crate::keys::{Error, Key, MAX_OVERLAP, NewKey, OVERLAP, Rate, rate_of_object};
+use crate::paging::{Listing, MAX_PAGE, PAGE, PageQuery, asked, page};
 use crate::problem::{Code, Problem, chain};
 use crate::scope::Grant;
 use crate::{Shared, audit as log, caching};
-
-/// Entries of the audit log in one answer unless its reader says otherwise, and at most.
-const PAGE: usize = 50;
-const MAX_PAGE: usize = 500;
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
@@ -37,23 +35,37 @@ impl From<Error> for Problem {
 }
 
 /// `GET /api/keys`: `{"keys": [{"id", "name", "status": "live" | "expired" | "revoked", "scopes",
-/// "tenant", "rate", "created_at", "expires_at", "revoked_at", "last_used_at", "secrets"}]}`, the
-/// oldest first.
-pub(crate) async fn keys(State(shared): State<Shared>) -> Result<Response, Problem> {
-    let all = shared.keys.all().await?;
+/// "tenant", "rate", "created_at", "expires_at", "revoked_at", "last_used_at", "secrets"}], "next"}`,
+/// the oldest first.
+pub(crate) async fn keys(
+    State(shared): State<Shared>,
+    caller: Caller,
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let listing = Listing { path: "/api/keys", filter: "", caller: &caller };
+    let signer = shared.ring.signer();
+    let (after, limit) = asked(query)?.read(signer, &listing, MAX_PAGE)?;
+    let (all, end) = page(shared.keys.all().await?, |(key, _)| &key.id, after.as_deref(), limit);
     let now = Timestamp::now();
     let view = |(key, used_at): &(Key, Option<Timestamp>)| key.to_json(now, shared.ring.used_at(&key.id).max(*used_at));
     let keys: Vec<Value> = all.iter().map(view).collect();
-    Ok(axum::Json(json!({ "keys": keys })).into_response())
+    let next = end.map(|end| listing.seal(signer, &end));
+    Ok(axum::Json(json!({ "keys": keys, "next": next })).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Create {
+#[schemars(crate = "windlass_worker::schemars")]
+pub(crate) struct Create {
+    #[schemars(length(min = 1, max = 100))]
     name: String,
+    #[schemars(with = "Vec<String>", length(min = 1, max = 100))]
     scopes: Vec<Grant>,
+    #[schemars(regex(pattern = "^[A-Za-z0-9_-]{1,64}$"))]
     tenant: Option<String>,
+    #[serde(default, deserialize_with = "rate_of_object")]
     rate: Option<Rate>,
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     expires_at: Option<Timestamp>,
 }
 
@@ -75,9 +87,11 @@ pub(crate) async fn create_key(
     Ok(said(&shared, &text, &key).await)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Rotate {
+#[schemars(crate = "windlass_worker::schemars")]
+pub(crate) struct Rotate {
+    #[schemars(range(max = 2_592_000))]
     overlap_seconds: Option<u64>,
 }
 
@@ -144,26 +158,18 @@ fn id_of(id: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     id.map(|Path(id)| id).map_err(|_| Error::NotFound.into())
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct AuditQuery {
-    #[serde(default)]
-    from: usize,
-    limit: Option<usize>,
-}
-
-/// `GET /api/audit?from=0&limit=50`: `{"entries": [{"at", "who", "name", "action", "target", "status",
-/// "request_id"}], "next"}`, newest first, of the newest 2,000.
+/// `GET /api/audit`: `{"entries": [{"at", "who", "name", "action", "target", "status", "request_id"}],
+/// "next"}`, newest first, of the newest 2,000.
 pub(crate) async fn audit(
     State(shared): State<Shared>,
-    query: Result<Query<AuditQuery>, QueryRejection>,
+    caller: Caller,
+    query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|e| Problem::new(Code::QueryInvalid, e.body_text()))?;
-    let limit = query.limit.unwrap_or(PAGE);
-    if !(1..=MAX_PAGE).contains(&limit) || query.from > log::KEEP as usize {
-        return Err(Problem::new(Code::QueryInvalid, format!("from is 0 to {}, limit 1 to {MAX_PAGE}", log::KEEP)));
-    }
-    let entries = log::read(shared.records.as_ref(), query.from, limit).await?;
-    let next = (entries.len() == limit).then_some(query.from + limit);
+    let listing = Listing { path: "/api/audit", filter: "", caller: &caller };
+    let signer = shared.ring.signer();
+    let (from, limit) = asked(query)?.read(signer, &listing, PAGE)?;
+    let from = from.and_then(|from| from.parse().ok()).unwrap_or(0);
+    let entries = log::read(shared.records.as_ref(), from, limit).await?;
+    let next = (entries.len() == limit).then(|| listing.seal(signer, &(from + limit).to_string()));
     Ok(axum::Json(json!({ "entries": entries, "next": next })).into_response())
 }

@@ -140,7 +140,7 @@ impl Auth {
         };
         let own = |origin: &HeaderValue| {
             origin.to_str().ok().is_some_and(|origin| {
-                friends.iter().any(|friend| friend == origin)
+                friends.iter().any(|friend| friend == origin || friend == "*")
                     || origin.split_once("://").is_some_and(|(_, at)| at == host)
             })
         };

@@ -7,10 +7,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use windlass_jobs::command::{Cancel, MAX_PAGE};
+use windlass_jobs::command::Cancel;
 use windlass_jobs::{JobId, Limits, Queue, State as JobState};
 
 use crate::auth::Caller;
+use crate::paging::{Listing, PAGE, PageQuery, asked};
 use crate::problem::{Code, Problem};
 use crate::task::{self, Task};
 use crate::{Shared, body, json as strict, sheets};
@@ -109,6 +110,9 @@ pub(crate) async fn limits(
 }
 
 async fn set_limits(shared: &Shared, queue: &Queue, limits: &Value) -> Result<Response, Problem> {
+    if !limits.is_object() {
+        return Err(Problem::new(Code::JobInvalid, "/limits: an object is allowed"));
+    }
     let limits = Limits::deserialize(limits).map_err(|e| Problem::new(Code::JobInvalid, format!("/limits: {e}")))?;
     if let Some(wrong) = limits.check().first() {
         return Err(Problem::new(Code::JobInvalid, format!("/limits{}: {}", wrong.path, wrong.message)));
@@ -117,31 +121,19 @@ async fn set_limits(shared: &Shared, queue: &Queue, limits: &Value) -> Result<Re
     Ok(axum::Json(json!({ "queue": queue, "limits": limits })).into_response())
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct DeadQuery {
-    /// Where the page starts: 0, or `next` of the page before.
-    #[serde(default)]
-    cursor: u64,
-    /// 1 to 500, default 50.
-    limit: Option<usize>,
-}
-
 /// `GET /api/queues/{queue}/dead`: failed jobs, newest first, by page.
 pub(crate) async fn dead(
     State(shared): State<Shared>,
     caller: Caller,
     queue: Result<Path<String>, PathRejection>,
-    query: Result<Query<DeadQuery>, QueryRejection>,
+    query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let queue = queue_of(queue)?;
-    let wrong = || Problem::new(Code::QueryInvalid, format!("cursor is a number, limit 1 to {MAX_PAGE}"));
-    let Query(query) = query.map_err(|_| wrong())?;
-    let limit = query.limit.unwrap_or(50);
-    if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(wrong());
-    }
-    let page = shared.broker.list(&queue, JobState::Failure, query.cursor, limit).await?;
+    let listing = Listing { path: "/api/queues/{queue}/dead", filter: queue.as_str(), caller: &caller };
+    let signer = shared.ring.signer();
+    let (cursor, limit) = asked(query)?.read(signer, &listing, PAGE)?;
+    let cursor = cursor.and_then(|at| at.parse().ok()).unwrap_or(0);
+    let page = shared.broker.list(&queue, JobState::Failure, cursor, limit).await?;
     let mut tasks = Vec::with_capacity(page.ids.len());
     for ulid in page.ids {
         if let Some(record) = shared.broker.get(&JobId::new(ulid, queue.clone())).await?
@@ -150,7 +142,8 @@ pub(crate) async fn dead(
             tasks.push(serde_json::to_value(Task::of(&record, shared.door.registry())).unwrap_or_default());
         }
     }
-    Ok(axum::Json(json!({ "tasks": tasks, "next": page.next })).into_response())
+    let next = page.next.map(|next| listing.seal(signer, &next.to_string()));
+    Ok(axum::Json(json!({ "tasks": tasks, "next": next })).into_response())
 }
 
 fn queue_of(queue: Result<Path<String>, PathRejection>) -> Result<Queue, Problem> {

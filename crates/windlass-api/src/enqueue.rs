@@ -13,6 +13,7 @@ use windlass_jobs::{JobId, NewJob, Queue, State as JobState, Timestamp, Violatio
 use windlass_store::Digest;
 
 use crate::auth::Caller;
+use crate::once::{Claimed, Once};
 use crate::problem::{Code, Problem};
 use crate::request::{self, Fault, Jobs, Ready};
 use crate::{Shared, body};
@@ -29,8 +30,8 @@ const LOOKS: usize = 16;
 /// is named, with its status (null when it is no longer known), and there is `"unique": "kept" |
 /// "replaced"`.
 #[derive(Serialize)]
-struct Accepted {
-    task_id: JobId,
+pub(crate) struct Accepted {
+    pub(crate) task_id: JobId,
     status: Option<JobState>,
     status_url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,20 +44,40 @@ pub(crate) async fn enqueue(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    if headers.contains_key("idempotency-key") {
-        let detail = "this version does not know Idempotency-Key; nothing was queued";
-        return Err(Problem::new(Code::IdempotencyUnsupported, detail));
-    }
+    let once = Once::of(&headers, &caller)?;
     body::check_json(&headers)?;
     let body = body::read(&shared, &headers, body, shared.options.json_bytes).await?;
+    let once = once.map(|once| once.about(&body.bytes));
     let mut jobs = read_by_all_kinds(&shared, body).await?;
     bind(&mut jobs, &caller)?;
+    let mut status = StatusCode::ACCEPTED;
+    if let Some(once) = &once {
+        match once.claim(&shared, &mut jobs).await? {
+            Claimed::Mine => {}
+            Claimed::Again => status = StatusCode::OK,
+            Claimed::Done(ids) => return Ok(answer(again(&shared, ids).await, jobs.is_batch, StatusCode::OK)),
+        }
+    }
     check_blobs(&shared, &jobs).await?;
     pin_blobs(&shared, &jobs).await?;
     let is_batch = jobs.is_batch;
     let mut accepted: Vec<Accepted> = jobs.ready.iter().map(accepted).collect();
     queue(&shared, jobs, &mut accepted).await?;
-    Ok(answer(accepted, is_batch))
+    if let Some(once) = &once {
+        once.settle(&shared, &accepted).await;
+    }
+    Ok(answer(accepted, is_batch, status))
+}
+
+/// The answer to a request that was done before: its jobs, as they are now.
+async fn again(shared: &Shared, ids: Vec<JobId>) -> Vec<Accepted> {
+    let looks = ids.into_iter().map(|task_id| async move {
+        // One past retention is not there any more; its id is answered all the same.
+        let record = shared.broker.get(&task_id).await.ok().flatten();
+        let (status, status_url) = (record.map(|record| record.state), format!("/api/tasks/{task_id}"));
+        Accepted { task_id, status, status_url, unique: None }
+    });
+    stream::iter(looks).buffered(LOOKS).collect().await
 }
 
 /// Jobs of a tenant's key are the tenant's.
@@ -221,13 +242,13 @@ async fn name_holder(shared: &Shared, accepted: &mut Accepted, id: JobId, replac
     accepted.unique = Some(if replaced { "replaced" } else { "kept" });
 }
 
-fn answer(mut accepted: Vec<Accepted>, is_batch: bool) -> Response {
+fn answer(mut accepted: Vec<Accepted>, is_batch: bool, status: StatusCode) -> Response {
     if is_batch {
-        return (StatusCode::ACCEPTED, axum::Json(serde_json::json!({ "tasks": accepted }))).into_response();
+        return (status, axum::Json(serde_json::json!({ "tasks": accepted }))).into_response();
     }
-    let Some(task) = accepted.pop() else { return StatusCode::ACCEPTED.into_response() };
+    let Some(task) = accepted.pop() else { return status.into_response() };
     let location = HeaderValue::from_str(&task.status_url);
-    let mut response = (StatusCode::ACCEPTED, axum::Json(task)).into_response();
+    let mut response = (status, axum::Json(task)).into_response();
     if let Ok(location) = location {
         response.headers_mut().insert(header::LOCATION, location);
     }

@@ -103,7 +103,7 @@ fn admit(shared: &Shared, route: &str, request: &Request, session: Option<&Sessi
     if uri.path_and_query().is_some_and(|text| text.as_str().len() > max) {
         return Err(Problem::new(Code::UrlTooLong, format!("path and query may have at most {max} bytes")));
     }
-    shared.options.auth.check_site(&[], method, uri, headers)?;
+    shared.options.auth.check_site(&shared.options.cors_origins, method, uri, headers)?;
     if route.is_empty() {
         return Ok(Admitted::Nowhere);
     }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
@@ -13,6 +14,8 @@ use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::Counts;
 
 use crate::Shared;
+use crate::auth::Caller;
+use crate::paging::{Listing, MAX_PAGE, PageQuery, asked, page};
 use crate::probes;
 use crate::problem::{Code, Problem};
 
@@ -88,38 +91,62 @@ struct QueueView {
     counts: Counts,
 }
 
-/// `GET /api/queues`: `{"queues": [{"name", "pending", "scheduled", …}]}`, by name.
-pub(crate) async fn queues(State(shared): State<Shared>) -> Result<Response, Problem> {
-    let names = shared.broker.queues().await?;
+type PageOf = Result<Query<PageQuery>, QueryRejection>;
+
+/// One page of a list that is small enough to be had at once: `{name: […], "next"}`.
+fn paged<T: Serialize>(
+    shared: &Shared,
+    caller: &Caller,
+    path: &str,
+    query: PageOf,
+    all: Vec<T>,
+    name: impl Fn(&T) -> &str,
+) -> Result<Response, Problem> {
+    let listing = Listing { path, filter: "", caller };
+    let signer = shared.ring.signer();
+    let (after, limit) = asked(query)?.read(signer, &listing, MAX_PAGE)?;
+    let (items, end) = page(all, name, after.as_deref(), limit);
+    let next = end.map(|end| listing.seal(signer, &end));
+    let what = path.trim_start_matches("/api/");
+    Ok(axum::Json(json!({ what: items, "next": next })).into_response())
+}
+
+/// `GET /api/queues`: `{"queues": [{"name", "pending", "scheduled", …}], "next"}`, by name.
+pub(crate) async fn queues(State(shared): State<Shared>, caller: Caller, query: PageOf) -> Result<Response, Problem> {
+    let listing = Listing { path: "/api/queues", filter: "", caller: &caller };
+    let signer = shared.ring.signer();
+    let (after, limit) = asked(query)?.read(signer, &listing, MAX_PAGE)?;
+    let (names, end) = page(shared.broker.queues().await?, Queue::as_str, after.as_deref(), limit);
     let broker = &shared.broker;
     let counted = names.into_iter().map(|name| async move {
         let counts = broker.counts(&name).await?;
         Ok::<_, Error>(QueueView { name, counts })
     });
     let queues: Vec<QueueView> = stream::iter(counted).buffered(COUNTED).try_collect().await?;
-    Ok(axum::Json(json!({ "queues": queues })).into_response())
+    let next = end.map(|end| listing.seal(signer, &end));
+    Ok(axum::Json(json!({ "queues": queues, "next": next })).into_response())
 }
 
 /// `GET /api/workers`: `{"workers": [{"name", "host", "pid", "queues", "kinds", "slots",
 /// "running", "jobs": [{"id", "kind", "running_ms"}], "canary_age_ms", "draining",
-/// "started_at", "seen_at", "version"}]}`, by name. What varies is as of `seen_at`, at most some
-/// seconds ago; a worker not heard of for 15 s is not listed.
-pub(crate) async fn workers(State(shared): State<Shared>) -> Result<Response, Problem> {
+/// "started_at", "seen_at", "version"}], "next"}`, by name. What varies is as of `seen_at`, at most
+/// some seconds ago; a worker not heard of for 15 s is not listed.
+pub(crate) async fn workers(State(shared): State<Shared>, caller: Caller, query: PageOf) -> Result<Response, Problem> {
     let workers = shared.broker.workers().await?;
-    Ok(axum::Json(json!({ "workers": workers })).into_response())
+    paged(&shared, &caller, "/api/workers", query, workers, |worker| &worker.name)
 }
 
 /// `GET /api/kinds`: `{"kinds": [{"name", "version", "aliases", "queue", "schema", "max_attempts",
-/// "timeout_ms", "isolated", "about", "seen_at", "workers": 2}]}`, by name: what workers have
+/// "timeout_ms", "isolated", "about", "seen_at", "workers": 2}], "next"}`, by name: what workers have
 /// published, also those that are gone; `workers` counts those that are there.
-pub(crate) async fn kinds(State(shared): State<Shared>) -> Result<Response, Problem> {
+pub(crate) async fn kinds(State(shared): State<Shared>, caller: Caller, query: PageOf) -> Result<Response, Problem> {
     let (kinds, workers) = tokio::try_join!(shared.broker.kinds(), shared.broker.workers())?;
     let view = |kind: KindInfo| {
         let knows = workers.iter().filter(|worker| worker.kinds.contains(&kind.name)).count();
         KindView { kind, workers: knows }
     };
     let kinds: Vec<KindView> = kinds.into_iter().map(view).collect();
-    Ok(axum::Json(json!({ "kinds": kinds })).into_response())
+    paged(&shared, &caller, "/api/kinds", query, kinds, |view| &view.kind.name)
 }
 
 #[derive(Serialize)]

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use windlass_jobs::{Timestamp, new_ulid};
 use windlass_store::Quota;
 use windlass_store::records::{Batch, Expect, Records, Write, Written};
+use windlass_worker::schemars::JsonSchema;
 
 use crate::scope::Grant;
 
@@ -103,12 +104,15 @@ pub(crate) fn id_of(key: &[u8]) -> Option<&str> {
 }
 
 /// How often a key may ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(crate = "windlass_worker::schemars")]
 pub struct Rate {
     /// Requests, 1 to 1,000,000.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub limit: u32,
     /// In so many ms, 1 to 86,400,000.
+    #[schemars(range(min = 1, max = 86_400_000))]
     pub period_ms: u64,
 }
 
@@ -124,6 +128,13 @@ impl Rate {
     pub fn is_in_range(self) -> bool {
         (1..=1_000_000).contains(&self.limit) && (1..=86_400_000).contains(&self.period_ms)
     }
+}
+
+/// Reads a rate that is an object: serde would also take its members as a list.
+pub(crate) fn rate_of_object<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Option<Rate>, D::Error> {
+    let members = Option::<serde_json::Map<String, serde_json::Value>>::deserialize(reader)?;
+    let read = |members| serde_json::from_value(serde_json::Value::Object(members)).map_err(serde::de::Error::custom);
+    members.map(read).transpose()
 }
 
 /// `100/s`, `1000/m`, `5000/h`, `100000/d`.

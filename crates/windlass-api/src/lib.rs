@@ -14,6 +14,7 @@ mod body;
 mod cache;
 mod caching;
 mod control;
+mod cross;
 mod dashboard;
 mod door;
 mod enqueue;
@@ -23,6 +24,9 @@ mod health;
 mod images;
 mod json;
 pub mod keys;
+mod once;
+mod openapi;
+mod paging;
 mod probes;
 mod problem;
 mod queue_metrics;
@@ -52,7 +56,7 @@ use windlass_broker::SharedBroker;
 use windlass_producer::Producer;
 use windlass_scheduler::{Book, Counters};
 use windlass_store::records::Records;
-use windlass_store::{Caching, Services};
+use windlass_store::{Caching, Claims, Services};
 use windlass_worker::{Health, Registry};
 
 pub use auth::{Anonymous, Auth};
@@ -84,6 +88,8 @@ pub struct Api {
     pub worker: Option<Health>,
     /// Where schedules, API keys and the audit log are kept.
     pub records: Arc<dyn Records>,
+    /// Which idempotency keys were used.
+    pub claims: Arc<dyn Claims>,
     /// The API keys of these records.
     pub ring: Arc<Ring>,
     /// The counters of the scheduler of this process, if there is one.
@@ -105,6 +111,9 @@ pub struct ApiOptions {
     pub auth: Auth,
     /// How often a key may ask that does not say itself. Default: as often as it likes.
     pub rate: Option<keys::Rate>,
+    /// Sites whose pages may ask, as `https://app.example`; `*` for all. Default none: no page of another
+    /// site is handed an answer.
+    pub cors_origins: Vec<String>,
     /// Image files of a former system, served and cleaned with the others. Default none.
     pub old_images: Option<windlass_store::images::OldFolder>,
     /// What stands before every path where a proxy serves this under one, as in `/jobs`; default
@@ -194,6 +203,7 @@ impl Default for ApiOptions {
         Self {
             auth: Auth::default(),
             rate: None,
+            cors_origins: Vec::new(),
             old_images: None,
             base_path: String::new(),
             settings: Vec::new(),
@@ -222,6 +232,9 @@ struct Inner {
     worker: Option<Health>,
     schedules: Book,
     scheduler: Option<Arc<Counters>>,
+    claims: Arc<dyn Claims>,
+    /// The OpenAPI document.
+    document: Arc<serde_json::Value>,
     records: Arc<dyn Records>,
     keys: keys::Book,
     ring: Arc<Ring>,
@@ -248,6 +261,8 @@ impl Inner {
             keys: keys::Book::new(Arc::clone(&api.records)),
             records: api.records,
             ring: api.ring,
+            claims: api.claims,
+            document: Arc::new(openapi::document()),
             auditor,
             scheduler: api.scheduler,
             dashboard: dashboard::Dashboard::default(),
@@ -311,6 +326,7 @@ fn build(shared: Shared) -> Router {
         .route("/api/schedules/{name}/run", post(schedules::run))
         .route("/api/schedules/{name}/next", get(schedules::next))
         .route("/api/schedules/{name}/history", get(schedules::history))
+        .route("/api/openapi.json", get(openapi::get))
         .route("/api/keys", get(administer::keys).post(administer::create_key))
         .route("/api/keys/{id}", axum::routing::delete(administer::revoke_key))
         .route("/api/keys/{id}/rotate", post(administer::rotate_key))
@@ -336,6 +352,8 @@ fn build(shared: Shared) -> Router {
         .route("/docs/errors/{code}", get(error_page))
         .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path"))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), gate::gate))
+        .layer(cross::compression())
+        .layer(tower::util::option_layer(cross::cors(&shared.options.cors_origins)))
         .with_state(shared)
 }
 

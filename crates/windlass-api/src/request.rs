@@ -181,7 +181,9 @@ fn read_job(item: &Value, raw: &RawValue, kinds: &Kinds, needs_others: &mut bool
         return Err(vec![Violation::new("", "wrong_type", "a job is an object")]);
     };
     let mut fields = Fields { object, wrong: unknown_fields(object) };
-    let kind = fields.required("kind", "a string", |v| v.as_str().map(str::to_owned)).unwrap_or_default();
+    let named = fields.required("kind", "a string", |v| v.as_str().map(str::to_owned));
+    let is_named = named.is_some();
+    let kind = named.unwrap_or_default();
     let args = fields.object.get("args");
     if args.is_none() {
         fields.refuse("args", "required", "args are needed; {} if there are none");
@@ -192,7 +194,7 @@ fn read_job(item: &Value, raw: &RawValue, kinds: &Kinds, needs_others: &mut bool
     let job = NewJob { ulid: new_ulid(), kind, args: raw.to_owned(), when, options };
     *needs_others |= !job.kind.is_empty() && !kinds.is_own(&job.kind);
     let default_queue = kinds.queue(&job.kind);
-    if default_queue.is_none() && !job.kind.is_empty() {
+    if default_queue.is_none() && is_named {
         fields.refuse("kind", "unknown_kind", "this kind is not known here");
     }
     // An ill-formed kind is an unknown one; said once.
@@ -264,7 +266,7 @@ impl Fields<'_> {
         Options {
             priority: self.optional("priority", "\"high\", \"normal\" or \"low\"", priority).unwrap_or_default(),
             max_attempts: self.optional("max_attempts", "1 to 1000", attempts),
-            backoff: self.optional("backoff", backoff, |v| Backoff::deserialize(v).ok()),
+            backoff: self.optional("backoff", backoff, |v| object(v).and_then(|v| Backoff::deserialize(v).ok())),
             timeout: self.optional("timeout_ms", "1 to 86400000", millis),
             expires: self.when("expires_at", "expires_in_ms"),
             labels: self.optional("labels", "an object of strings", labels).unwrap_or_default(),
@@ -272,7 +274,7 @@ impl Fields<'_> {
             ordering_key: self.key("ordering_key"),
             concurrency_key: self.key("concurrency_key"),
             rate_key: self.key("rate_key"),
-            unique: self.optional("unique", unique, |v| Unique::deserialize(v).ok()),
+            unique: self.optional("unique", unique, |v| object(v).and_then(|v| Unique::deserialize(v).ok())),
         }
     }
 
@@ -303,6 +305,11 @@ impl Fields<'_> {
     fn queue(&mut self) -> Option<Queue> {
         self.optional("queue", "1 to 64 of a-z 0-9 _ -", |v| v.as_str().and_then(|name| Queue::new(name).ok()))
     }
+}
+
+/// serde also reads a list as a type's members, one after the other.
+fn object(value: &Value) -> Option<&Value> {
+    value.is_object().then_some(value)
 }
 
 fn millis(value: &Value) -> Option<Duration> {

@@ -15,6 +15,7 @@ use windlass_jobs::Timestamp;
 use windlass_store::records::{Batch, Expect, Meta, Records, Snapshot, Write};
 
 use crate::keys::{self, KEYS, Key, KeyHash, SETTINGS, SPACE, USES};
+use crate::paging::Signer;
 use crate::problem::chain;
 
 /// The sets of a copy of the API's records.
@@ -23,6 +24,8 @@ pub(crate) const SETS: &[&str] = &[KEYS, USES, SETTINGS];
 pub(crate) const LOGS: &[&str] = &[crate::audit::LOG];
 /// How often the records are asked whether they changed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The name of the secret of cursors.
+const CURSORS: &str = "cursor-secret";
 /// How often last uses are written.
 const WRITE_USES_EVERY: Duration = Duration::from_secs(30);
 
@@ -35,12 +38,20 @@ pub struct Ring {
     used: Mutex<HashMap<String, Timestamp>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    /// Signs cursors: this process' own until the installation's is read.
+    signer: Signer,
     keys: HashMap<String, Key>,
     seen: Option<(Option<String>, u64)>,
     /// The store's clock less this process', in ms.
     ahead_ms: i64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { signer: Signer::new(), keys: HashMap::new(), seen: None, ahead_ms: 0 }
+    }
 }
 
 impl std::fmt::Debug for Ring {
@@ -97,8 +108,10 @@ impl Ring {
         }
         let records = self.records.all(SPACE, KEYS).await?;
         let keys = records.iter().filter_map(|r| keys::read(&r.json)).map(|key| (key.id.clone(), key)).collect();
+        let kept = self.records.get(SPACE, SETTINGS, CURSORS).await?;
+        let signer = kept.and_then(|record| Signer::from_json(&record.json)).unwrap_or_else(|| self.signer());
         let ahead_ms = meta.now.0 - Timestamp::now().0;
-        self.replace(State { keys, seen: Some(seen), ahead_ms });
+        self.replace(State { signer, keys, seen: Some(seen), ahead_ms });
         Ok(())
     }
 
@@ -113,7 +126,9 @@ impl Ring {
             let keys = documents.iter().filter_map(|json| keys::read(json)).map(|key| (key.id.clone(), key)).collect();
             self.replace(State { keys, ..State::default() });
         }
-        let _ = self.tend(&mut None).await;
+        if let Err(error) = self.tend(&mut None).await {
+            tracing::warn!(error = %chain(&error), "the store of API keys does not answer yet");
+        }
     }
 
     /// Keeps the ring and its snapshot up to date until it is stopped.
@@ -147,7 +162,18 @@ impl Ring {
         if let Some(snapshot) = &self.snapshot {
             meta = snapshot.look_after(self.records.as_ref(), meta, copied_at).await?;
         }
+        if self.records.get(SPACE, SETTINGS, CURSORS).await?.is_none() {
+            let (name, json) = (CURSORS.to_owned(), self.signer().to_json());
+            let writes = vec![Write::Put { set: SETTINGS, name, json, expect: Expect::Absent }];
+            self.records.write(SPACE, &Batch { notify: true, writes, ..Batch::default() }).await?;
+            meta = self.records.meta(SPACE).await?;
+        }
         self.read(&meta).await
+    }
+
+    /// What signs cursors.
+    pub(crate) fn signer(&self) -> Signer {
+        self.state().signer
     }
 
     /// Writes when keys were last used. What cannot be written is written later.

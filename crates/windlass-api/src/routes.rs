@@ -91,6 +91,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/api/audit", Scope::AdminAudit, Sees::All),
     route("GET", "/api/workers", Scope::JobsRead, Sees::All),
     route("GET", "/api/kinds", Scope::JobsRead, Sees::Own),
+    route("GET", "/api/openapi.json", Scope::Public, Sees::Shared),
     route("GET", "/api/health", Scope::Public, Sees::Shared),
     route("GET", "/api/charts", Scope::ImagesRead, Sees::All),
     route("GET", "/api/charts/latest", Scope::ImagesRead, Sees::All),

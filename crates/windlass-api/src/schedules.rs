@@ -12,12 +12,14 @@ use windlass_jobs::{Queue, Timestamp, Violation};
 use windlass_scheduler::{Definition, Error, Kinds};
 use windlass_worker::Registry;
 
+use crate::auth::Caller;
+use crate::paging::{Listing, MAX_PAGE, PAGE, PageQuery, asked, page};
 use crate::problem::{Code, Problem, chain};
 use crate::{Shared, body, json as strict};
 
 /// The largest definition, in bytes: args of 64 KiB, written generously.
 const BODY_BYTES: usize = 256 * 1024;
-/// Most firings and entries of one answer.
+/// Most firings of one answer.
 const MAX_LISTED: usize = 100;
 /// Firings answered when no number is asked for.
 const FIRINGS: usize = 10;
@@ -40,11 +42,20 @@ impl Kinds for RegistryKinds {
     }
 }
 
-/// `GET /api/schedules`: all of them, by name.
-pub(crate) async fn list(State(shared): State<Shared>) -> Result<Response, Problem> {
+/// `GET /api/schedules`: `{"schedules", "next"}`, by name.
+pub(crate) async fn list(
+    State(shared): State<Shared>,
+    caller: Caller,
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let listing = Listing { path: "/api/schedules", filter: "", caller: &caller };
+    let signer = shared.ring.signer();
+    let (after, limit) = asked(query)?.read(signer, &listing, MAX_PAGE)?;
     let all = shared.schedules.all().await?;
+    let (all, end) = page(all, |view| &view.kept.definition.name, after.as_deref(), limit);
     let schedules: Vec<Value> = all.iter().map(windlass_scheduler::View::to_json).collect();
-    Ok(axum::Json(json!({ "schedules": schedules })).into_response())
+    let next = end.map(|end| listing.seal(signer, &end));
+    Ok(axum::Json(json!({ "schedules": schedules, "next": next })).into_response())
 }
 
 #[derive(Deserialize)]
@@ -154,25 +165,22 @@ pub(crate) async fn next(
     Ok(axum::Json(json!({ "name": name, "next": shown(&firings) })).into_response())
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct HistoryQuery {
-    #[serde(default)]
-    from: usize,
-    limit: Option<usize>,
-}
-
-/// `GET /api/schedules/{name}/history?from=0&limit=50`: its ledger, newest first.
+/// `GET /api/schedules/{name}/history`: `{"name", "history", "next"}`, its ledger, newest first.
 pub(crate) async fn history(
     State(shared): State<Shared>,
+    caller: Caller,
     name: Result<Path<String>, PathRejection>,
-    query: Result<Query<HistoryQuery>, QueryRejection>,
+    query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|e| Problem::new(Code::QueryInvalid, e.body_text()))?;
-    let (name, limit) = (name_of(name)?, listed(query.limit, 50)?);
-    let entries = shared.schedules.history(&name, query.from, limit).await?;
+    let name = name_of(name)?;
+    let listing = Listing { path: "/api/schedules/{name}/history", filter: &name, caller: &caller };
+    let signer = shared.ring.signer();
+    let (from, limit) = asked(query)?.read(signer, &listing, PAGE)?;
+    let from = from.and_then(|from| from.parse().ok()).unwrap_or(0);
+    let entries = shared.schedules.history(&name, from, limit).await?;
+    let next = (entries.len() == limit).then(|| listing.seal(signer, &(from + limit).to_string()));
     let history: Vec<Value> = entries.iter().map(windlass_scheduler::Entry::to_json).collect();
-    Ok(axum::Json(json!({ "name": name, "history": history })).into_response())
+    Ok(axum::Json(json!({ "name": name, "history": history, "next": next })).into_response())
 }
 
 fn listed(asked: Option<usize>, default: usize) -> Result<usize, Problem> {
@@ -207,6 +215,12 @@ async fn read(shared: &Shared, headers: &HeaderMap, body: Body, name: Option<Str
         if repeated.is_some_and(|repeated| repeated != Value::String(name)) {
             return Err(refuse(vec![Violation::new("/name", "conflict", "the path names another schedule")]));
         }
+    }
+    // serde also reads a list as a type's members, one after the other.
+    let listed =
+        ["backoff", "missed", "labels"].into_iter().find(|name| document.get(name).is_some_and(Value::is_array));
+    if let Some(name) = listed {
+        return Err(refuse(vec![Violation::new(format!("/{name}"), "wrong_type", "an object is allowed")]));
     }
     Definition::deserialize(&document)
         .map_err(|e| refuse(vec![Violation::new("", "schedule_invalid", cut(e.to_string()))]))

@@ -11,6 +11,7 @@ use windlass_jobs::{JobId, Queue, State as JobState};
 
 use crate::Shared;
 use crate::auth::Caller;
+use crate::paging::Listing;
 use crate::problem::{Code, Problem};
 use crate::task::Task;
 
@@ -22,7 +23,7 @@ const LIMIT: usize = 50;
 struct Wish {
     queue: Queue,
     filter: Filter,
-    cursor: u64,
+    cursor: Option<String>,
     limit: usize,
 }
 
@@ -32,14 +33,14 @@ impl Wish {
         let queue = pairs.iter().find(|(name, _)| name == "queue");
         let (name, value) = queue.ok_or("queue is needed, as in ?queue=pdf&state=failure")?;
         let queue = word(name, value, "1 to 64 of a-z 0-9 _ -")?;
-        let mut wish = Self { queue, filter: Filter::of(JobState::Pending), cursor: 0, limit: LIMIT };
+        let mut wish = Self { queue, filter: Filter::of(JobState::Pending), cursor: None, limit: LIMIT };
         for (name, value) in pairs {
             match name.as_str() {
                 "queue" => {}
                 "state" => wish.filter.state = word(name, value, "a state, as in failure")?,
                 "parked" => wish.filter.parked = word(name, value, "true or false")?,
                 "kind" => wish.filter.kind = Some(value.clone()),
-                "cursor" => wish.cursor = word(name, value, "what the page before answered as next")?,
+                "cursor" => wish.cursor = Some(value.clone()),
                 "limit" => wish.limit = word(name, value, "a number from 1 to 500")?,
                 other => {
                     let Some(label) = other.strip_prefix("label.") else {
@@ -53,9 +54,6 @@ impl Wish {
         }
         if !(1..=MAX_PAGE).contains(&wish.limit) {
             return Err(format!("limit is {}; 1 to {MAX_PAGE} is allowed", wish.limit));
-        }
-        if wish.cursor > SEARCH_WINDOW {
-            return Err(format!("cursor is {}; what the page before answered as next is allowed", wish.cursor));
         }
         Ok(wish)
     }
@@ -77,6 +75,11 @@ pub(crate) async fn search(
     let wrong = |detail: String| Problem::new(Code::QueryInvalid, detail);
     let Query(pairs) = query.map_err(|_| wrong("the query cannot be read".to_owned()))?;
     let Wish { queue, filter, cursor, limit } = Wish::read(&pairs).map_err(wrong)?;
+    let narrowed = format!("{queue} {} {} {:?} {:?}", filter.state, filter.parked, filter.kind, filter.labels);
+    let listing = Listing { path: "/api/tasks", filter: &narrowed, caller: &caller };
+    let signer = shared.ring.signer();
+    let cursor = cursor.map(|cursor| listing.open(signer, &cursor)).transpose()?;
+    let cursor = cursor.and_then(|at| at.parse().ok()).unwrap_or(0);
     let Found { ids, next, beyond } = shared.broker.search(&queue, &filter, cursor, limit).await?;
     let mut tasks = Vec::with_capacity(ids.len());
     for ulid in ids {
@@ -88,5 +91,6 @@ pub(crate) async fn search(
         }
     }
     let window = json!({ "entries": SEARCH_WINDOW, "beyond": beyond });
+    let next = next.map(|next| listing.seal(signer, &next.to_string()));
     Ok(axum::Json(json!({ "tasks": tasks, "next": next, "window": window })).into_response())
 }

@@ -40,6 +40,15 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// PostgreSQL did not do it.
+    #[error("{operation} on postgres")]
+    Sql {
+        /// What was tried.
+        operation: &'static str,
+        /// What it said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The store, or the caller, said something that cannot be right.
     #[error("{operation}: {detail}")]
     Unexpected {

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod artifacts;
+mod claims;
 mod digest;
 mod error;
 pub mod images;
@@ -16,6 +17,7 @@ pub mod records;
 pub use artifacts::file::{FileArtifacts, FileResults, file_services};
 pub use artifacts::redis::{RedisArtifacts, RedisResults, redis_services};
 pub use artifacts::{Artifacts, Lead, Limits, MAX_ARTIFACT_BYTES, PIN_CHECK, Results, Room, Services, Stats, Upload};
+pub use claims::{Claims, FileClaims, RedisClaims};
 pub use digest::{BadDigest, Digest};
 pub use error::Error;
 pub use kv::{

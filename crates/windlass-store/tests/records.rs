@@ -1,6 +1,6 @@
-//! Records: one suite on both engines, and a snapshot that brings back what Redis lost (F18).
+//! Records: one suite on all engines, and a snapshot that brings back what Redis lost (F18).
 
-#![cfg(feature = "sqlite")]
+#![cfg(all(feature = "sqlite", feature = "postgres"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use windlass_jobs::{Clock as _, SetClock, SystemClock, Timestamp, new_ulid};
 use windlass_redis::{Link, Options, cmd};
 use windlass_store::records::{
-    Batch, Expect, Fence, MAX_WRITES, Records, RedisRecords, Snapshot, SqliteRecords, Write, Written,
+    Batch, Expect, Fence, MAX_WRITES, PostgresRecords, Records, RedisRecords, Snapshot, SqliteRecords, Write, Written,
 };
 use windlass_testkit::{RedisServer, shared_redis};
 
@@ -121,6 +121,20 @@ async fn one_leads_and_an_old_one_is_fenced(records: &dyn Records) {
     assert_eq!(records.lead(SPACE, "one", TTL).await.unwrap().fence.unwrap().epoch, 3, "free at once");
 }
 
+/// A copy's entries go behind what is there, once: the generation tells.
+async fn a_log_is_extended_once(records: &dyn Records) {
+    records.write(SPACE, &batch(vec![append("l", "\"new\"", 9)])).await.unwrap();
+    let entries = vec!["\"b\"".to_owned(), "\"a\"".to_owned()];
+    let extend = vec![Write::Extend { log: "l".into(), entries }];
+    let restore = Batch { generation: Some("g".into()), ..batch(extend) };
+    assert!(matches!(records.write(SPACE, &restore).await.unwrap(), Written::Done(_)));
+    assert_eq!(records.write(SPACE, &restore).await.unwrap(), Written::Conflict(0));
+    assert_eq!(records.log(SPACE, "l", 0, 9).await.unwrap(), ["\"new\"", "\"b\"", "\"a\""]);
+    records.write(SPACE, &batch(vec![append("l", "\"newer\"", 3)])).await.unwrap();
+    assert_eq!(records.log(SPACE, "l", 0, 9).await.unwrap(), ["\"newer\"", "\"new\"", "\"b\""]);
+    assert_eq!(records.meta(SPACE).await.unwrap().generation.as_deref(), Some("g"));
+}
+
 async fn odd_names_and_large_batches_are_refused(records: &dyn Records) {
     for name in ["", "a b", "a:b", "ä", &"x".repeat(129)] {
         assert!(records.write(SPACE, &batch(vec![put(name, "1", Expect::Any)])).await.is_err(), "{name:?}");
@@ -130,17 +144,24 @@ async fn odd_names_and_large_batches_are_refused(records: &dyn Records) {
     assert!(names(records).await.is_empty());
 }
 
-macro_rules! on_both {
+macro_rules! on_all {
     ($($name:ident),* $(,)?) => {
         mod on_redis { $(#[tokio::test] async fn $name() { super::$name(&super::redis()).await; })* }
+        mod on_postgres {
+            $(#[tokio::test] async fn $name() {
+                let server = windlass_testkit::shared_postgres();
+                super::$name(&super::PostgresRecords::new(&server.database()).unwrap()).await;
+            })*
+        }
         mod on_sqlite { $(#[tokio::test] async fn $name() { super::$name(&super::sqlite()).await; })* }
     };
 }
 
-on_both!(
+on_all!(
     documents_are_written_all_or_nothing,
     logs_keep_their_newest,
     one_leads_and_an_old_one_is_fenced,
+    a_log_is_extended_once,
     odd_names_and_large_batches_are_refused,
 );
 

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use market::{Market, MarketCandles, MarketDemo, MarketOpen, MarketReplay, MarketVerb, ReplayMode};
 use windlass_jobs::{JobId, Priority, Queue, Reason, State, Until};
 
-pub(crate) use self::keys::{Audit, Keys, KeysCreate, KeysVerb};
+pub(crate) use self::keys::{Audit, Keys, KeysCreate, KeysVerb, RecordsArgs, RecordsVerb};
 pub(crate) use self::schedule::{MissedArg, Schedule, ScheduleAdd, ScheduleVerb};
 
 /// Windlass: background jobs done reliably – PDFs, charts, checks – with one binary.
@@ -90,6 +90,8 @@ pub(crate) enum Command {
     Keys(Keys),
     /// Who administered what, and who was refused for want of a scope.
     Audit(Audit),
+    /// API keys, schedules and the audit log as a file: backup and restore.
+    Records(RecordsArgs),
     /// Card sheets from folders, reports, and jobs on PDF files.
     Pdf(Box<crate::cli_pdf::PdfCommand>),
     /// The image store: how much it holds, which images, and whether its counters are right.
@@ -395,6 +397,32 @@ pub(crate) struct Bench {
 pub(crate) enum BenchWhat {
     /// Enqueue, drain, latency and memory of the queue, with jobs that do nothing.
     Queue(BenchQueue),
+    /// Jobs accepted over HTTP, one each, on connections that stay open.
+    Api(BenchApi),
+    /// Values read from the cache service.
+    Cache(BenchCache),
+}
+
+/// `windlass bench api`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchApi {
+    /// How long it is measured.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: u64,
+    /// Connections at once.
+    #[arg(long, default_value_t = 64, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=800))]
+    pub(crate) connections: usize,
+}
+
+/// `windlass bench cache`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchCache {
+    /// How long each is measured.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: u64,
+    /// Clients at once.
+    #[arg(long, default_value_t = 64, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=10_000))]
+    pub(crate) clients: usize,
 }
 
 /// `windlass bench queue`.

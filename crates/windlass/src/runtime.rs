@@ -9,8 +9,8 @@ use windlass_broker::redis::RedisBroker;
 use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
 use windlass_jobs::Queue;
 use windlass_redis::Link;
-use windlass_store::records::{Records, RedisRecords, SqliteRecords};
-use windlass_store::{Services, file_services, redis_services};
+use windlass_store::records::{PostgresRecords, Records, RedisRecords, SqliteRecords};
+use windlass_store::{Claims, FileClaims, RedisClaims, Services, file_services, redis_services};
 use windlass_worker::{Isolation, Registry, Worker, WorkerOptions};
 
 use crate::settings::Settings;
@@ -24,6 +24,8 @@ pub(crate) struct Stores {
     /// blocks the main runtime must not keep the pump's thread from renewing leases.
     pub(crate) pump: MakeBroker,
     pub(crate) services: Services,
+    /// Which idempotency keys were used.
+    pub(crate) claims: Arc<dyn Claims>,
     /// Schedules and whatever else must not be lost.
     pub(crate) records: Arc<dyn Records>,
     /// Where a copy of the records is kept, if they lie in a store that may lose them.
@@ -50,15 +52,20 @@ impl Stores {
         let (link, prefix) = (Link::new(options.clone())?, settings.queue_prefix.as_str());
         let images = Some(settings.images.open(settings)?);
         let services = Services { images, ..redis_services(&link, prefix, settings.limits.clone()) };
-        let records = Arc::new(RedisRecords::new(link.clone(), prefix));
+        let claims = Arc::new(RedisClaims::new(link.clone(), prefix));
+        let records: Arc<dyn Records> = match &settings.records_database_url {
+            Some(url) => Arc::new(PostgresRecords::new(&url.0)?),
+            None => Arc::new(RedisRecords::new(link.clone(), prefix)),
+        };
+        let may_be_lost = settings.records_database_url.is_none();
         let broker = Arc::new(RedisBroker::new(link, prefix));
         // One for each server and prefix: a copy of one never seeds another.
         let which = windlass_store::Digest::of(format!("{}\0{prefix}", options.shown()).as_bytes());
-        let snapshot = Some(settings.data_dir.join(format!("records-{}.json", &which.hex()[..16])));
+        let snapshot = may_be_lost.then(|| settings.data_dir.join(format!("records-{}.json", &which.hex()[..16])));
         let (options, prefix) = (options.clone(), prefix.to_owned());
         let place = options.shown().to_owned();
         let pump: MakeBroker = Arc::new(move || Ok(Arc::new(RedisBroker::new(Link::new(options.clone())?, &prefix))));
-        Ok(Self { broker, pump, services, records, snapshot, place, embedded: false })
+        Ok(Self { broker, pump, services, claims, records, snapshot, place, embedded: false })
     }
 
     /// A SQLite file and folders below the data directory.
@@ -76,7 +83,11 @@ impl Stores {
             pump: Arc::new(move || Ok(Arc::clone(&shared))),
             broker,
             services,
-            records: Arc::new(SqliteRecords::new(&dir.join("records.db"))),
+            claims: Arc::new(FileClaims::new(dir)),
+            records: match &settings.records_database_url {
+                Some(url) => Arc::new(PostgresRecords::new(&url.0)?),
+                None => Arc::new(SqliteRecords::new(&dir.join("records.db"))),
+            },
             snapshot: None,
             place: file.display().to_string(),
             embedded: true,

@@ -29,6 +29,9 @@ impl fmt::Debug for Secret {
 pub(crate) struct Settings {
     /// Where the embedded stores lie. `WINDLASS_DATA_DIR`, default `windlass-data`.
     pub(crate) data_dir: PathBuf,
+    /// Where records lie – API keys, schedules, the audit log – `postgres://…`.
+    /// `WINDLASS_RECORDS_DATABASE_URL`; none: a file in the data directory, or Redis with a copy in a file.
+    pub(crate) records_database_url: Option<Secret>,
     /// Where positions lie, `postgres://…`. `WINDLASS_MARKET_DATABASE_URL`; none: a file in the data directory.
     pub(crate) market_database_url: Option<Secret>,
     /// How Redis is reached; none: embedded. `REDIS_URL`, or `REDIS_HOST` and its parts.
@@ -144,6 +147,19 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_API_KEYS", "api_keys"),
     ("WINDLASS_LOOPBACK_ACCESS", "loopback_access"),
     ("WINDLASS_RATE_LIMIT", "rate_limit"),
+    ("WINDLASS_CORS_ORIGINS", "cors_origins"),
+    ("WINDLASS_MAX_JSON_KB", "max_json_kb"),
+    ("WINDLASS_MAX_BLOB_MB", "max_blob_mb"),
+    ("WINDLASS_MAX_MULTIPART_MB", "max_multipart_mb"),
+    ("WINDLASS_MAX_BODIES_MB", "max_bodies_mb"),
+    ("WINDLASS_MAX_URL_BYTES", "max_url_bytes"),
+    ("WINDLASS_MAX_BATCH_JOBS", "max_batch_jobs"),
+    ("WINDLASS_MAX_EVENT_STREAMS", "max_event_streams"),
+    ("WINDLASS_MAX_CONNECTIONS", "max_connections"),
+    ("WINDLASS_BODY_TIMEOUT_MS", "body_timeout_ms"),
+    ("WINDLASS_HEAD_TIMEOUT_MS", "head_timeout_ms"),
+    ("WINDLASS_DRAIN_TIMEOUT_MS", "drain_timeout_ms"),
+    ("WINDLASS_RECORDS_DATABASE_URL", "records_database_url"),
     ("WINDLASS_QUEUES", "queues"),
     ("WINDLASS_SLOTS", "slots"),
     ("WINDLASS_QUEUE_WEIGHTS", "queue_weights"),
@@ -202,6 +218,7 @@ const SECRET: &[&str] = &[
     "REDIS_URL",
     "REDIS_PASSWORD",
     "WINDLASS_MARKET_DATABASE_URL",
+    "WINDLASS_RECORDS_DATABASE_URL",
     "WINDLASS_CACHE_REDIS_URL",
     "WINDLASS_IMAGE_REDIS_URL",
 ];
@@ -363,7 +380,8 @@ impl Settings {
         let grace_s = found.parse::<u64>("WINDLASS_GRACE_SECONDS", "0 to 3600", |s| *s <= 3600)?;
         Ok(Self {
             data_dir: found.text("WINDLASS_DATA_DIR").unwrap_or("windlass-data").into(),
-            market_database_url: market_database_url(&found)?,
+            records_database_url: database_url(&found, "WINDLASS_RECORDS_DATABASE_URL")?,
+            market_database_url: database_url(&found, "WINDLASS_MARKET_DATABASE_URL")?,
             redis: redis(&found)?,
             allow_eviction: found.parse("WINDLASS_ALLOW_EVICTION", "true or false", |_| true)?.unwrap_or(false),
             queue_prefix: found
@@ -530,10 +548,9 @@ fn cache_redis(found: &Found) -> anyhow::Result<Option<windlass_redis::Options>>
     }
 }
 
-fn market_database_url(found: &Found) -> anyhow::Result<Option<Secret>> {
-    let name = "WINDLASS_MARKET_DATABASE_URL";
+fn database_url(found: &Found, name: &str) -> anyhow::Result<Option<Secret>> {
     let Some(url) = found.text(name) else { return Ok(None) };
-    // The connection is made when positions are first needed, and never at a start without them.
+    // The connection is made when it is first needed.
     if windlass_market::positions::is_postgres_url(url) {
         return Ok(Some(Secret(url.to_owned())));
     }
@@ -669,6 +686,10 @@ pub(crate) mod tests {
         check("WINDLASS_BLOB_TTL_HOURS", "-1", "1 to 8760");
         check("REDIS_URL", "https://u:geheim@x", "***");
         check("WINDLASS_API_KEYS", "short", "***");
+        check("WINDLASS_CORS_ORIGINS", "https://a/b", "https://host");
+        check("WINDLASS_MAX_JSON_KB", "0", "1 to 1048576");
+        check("WINDLASS_BODY_TIMEOUT_MS", "5", "100 to 3600000");
+        check("WINDLASS_RECORDS_DATABASE_URL", "mysql://u:geheim@x", "***");
         check("WINDLASS_RATE_LIMIT", "100", "as in 100/s");
         check("WINDLASS_LOOPBACK_ACCESS", "some", "none, read or all");
         let text = format!("{:#}", read(&[], &[("windlass.toml", "slotz = 1")]).unwrap_err());

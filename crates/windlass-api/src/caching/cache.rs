@@ -9,6 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use windlass_store::{Answer, Cache, Found, Key, Namespace};
+use windlass_worker::schemars::JsonSchema;
 
 use super::{Seconds, millis, of_json, path, query, read};
 use crate::Shared;
@@ -85,10 +86,12 @@ pub(crate) async fn head(
     Err(not_there())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Put {
+#[schemars(crate = "windlass_worker::schemars")]
+pub(crate) struct Put {
     value: Value,
+    #[schemars(with = "Option<f64>", range(min = 0.001, max = 2_592_000))]
     ttl_seconds: Option<Seconds>,
 }
 
@@ -117,11 +120,13 @@ pub(crate) async fn delete(
     Ok(axum::Json(json!({ "deleted": gone.value, "degraded": gone.degraded })).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Increment {
+#[schemars(crate = "windlass_worker::schemars")]
+pub(crate) struct Increment {
     #[serde(default = "one")]
     amount: i64,
+    #[schemars(with = "Option<f64>", range(min = 0.001, max = 2_592_000))]
     ttl_seconds: Option<Seconds>,
 }
 
@@ -176,26 +181,31 @@ fn removed(cleared: Answer<u64>) -> Response {
     axum::Json(json!({ "removed": cleared.value, "degraded": cleared.degraded })).into_response()
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Batch {
+#[schemars(crate = "windlass_worker::schemars")]
+pub(crate) struct Batch {
+    #[schemars(with = "Vec<Operation>", length(max = 1_000))]
     operations: Vec<Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(crate = "windlass_worker::schemars")]
 struct Operation {
     op: Verb,
     namespace: String,
     key: String,
     user: Option<String>,
     value: Option<Value>,
+    #[schemars(with = "Option<f64>", range(min = 0.001, max = 2_592_000))]
     ttl_seconds: Option<Seconds>,
     amount: Option<i64>,
 }
 
-#[derive(Deserialize, Clone, Copy)]
+#[derive(Deserialize, Clone, Copy, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(crate = "windlass_worker::schemars")]
 enum Verb {
     Get,
     Set,

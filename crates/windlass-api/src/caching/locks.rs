@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::json;
 use windlass_store::{Grant, LockError, Locks, WhenAway};
+use windlass_worker::schemars::JsonSchema;
 
 use super::{Millis, path, query, read};
 use crate::Shared;
@@ -30,19 +31,23 @@ impl From<LockError> for Problem {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Acquire {
+#[schemars(crate = "windlass_worker::schemars")]
+pub(crate) struct Acquire {
+    #[schemars(with = "Option<u64>", range(min = 1, max = 2_592_000_000_u64))]
     ttl_ms: Option<Millis>,
     #[serde(default)]
+    #[schemars(range(max = 30_000))]
     wait_ms: u64,
     /// What it is worth while Redis is away: `refuse` (503, the default) or `local`.
     #[serde(default)]
     when_away: Away,
 }
 
-#[derive(Deserialize, Default, Clone, Copy)]
+#[derive(Deserialize, Default, Clone, Copy, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(crate = "windlass_worker::schemars")]
 enum Away {
     #[default]
     Refuse,
@@ -77,10 +82,12 @@ pub(crate) async fn acquire(
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Renew {
+#[schemars(crate = "windlass_worker::schemars")]
+pub(crate) struct Renew {
     token: String,
+    #[schemars(with = "Option<u64>", range(min = 1, max = 2_592_000_000_u64))]
     ttl_ms: Option<Millis>,
 }
 

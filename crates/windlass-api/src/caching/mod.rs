@@ -85,6 +85,10 @@ pub(crate) async fn read<T: DeserializeOwned>(shared: &Shared, headers: &HeaderM
 }
 
 fn of_json<T: DeserializeOwned>(document: Value) -> Result<T, Problem> {
+    // serde also reads a list as a type's members, one after the other.
+    if !document.is_object() {
+        return Err(Problem::new(Code::BodyInvalid, "an object is allowed"));
+    }
     serde_json::from_value(document).map_err(|error| {
         let text: String = error.to_string().chars().take(300).collect();
         let code = if text.starts_with("unknown field") { Code::UnknownField } else { Code::BodyInvalid };

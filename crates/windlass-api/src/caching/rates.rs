@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::json;
 use windlass_store::{Quota, RateLimits};
+use windlass_worker::schemars::JsonSchema;
 
 use super::{Millis, path, read};
 use crate::Shared;
@@ -17,13 +18,18 @@ use crate::problem::{Code, Problem};
 /// The largest limit, burst and cost.
 const MAX: u32 = 1_000_000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Use {
+#[schemars(crate = "windlass_worker::schemars")]
+pub(crate) struct Use {
+    #[schemars(range(min = 1, max = 1_000_000))]
     limit: u32,
+    #[schemars(with = "Option<u64>", range(min = 1, max = 2_592_000_000_u64))]
     period_ms: Option<Millis>,
+    #[schemars(range(min = 1, max = 1_000_000))]
     burst: Option<u32>,
     #[serde(default = "one")]
+    #[schemars(range(max = 1_000_000))]
     cost: u32,
     #[serde(default)]
     algorithm: Algorithm,
@@ -33,8 +39,9 @@ const fn one() -> u32 {
     1
 }
 
-#[derive(Deserialize, Default, Clone, Copy, PartialEq)]
+#[derive(Deserialize, Default, Clone, Copy, PartialEq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(crate = "windlass_worker::schemars")]
 enum Algorithm {
     #[default]
     Gcra,

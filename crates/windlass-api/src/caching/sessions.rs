@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use windlass_store::{SessionError, Sessions};
+use windlass_worker::schemars::JsonSchema;
 
 use super::{Seconds, millis, path, read};
 use crate::Shared;
@@ -25,10 +26,12 @@ impl From<SessionError> for Problem {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Put {
+#[schemars(crate = "windlass_worker::schemars")]
+pub(crate) struct Put {
     data: Value,
+    #[schemars(with = "Option<f64>", range(min = 0.001, max = 2_592_000))]
     ttl_seconds: Option<Seconds>,
 }
 
@@ -78,9 +81,11 @@ pub(crate) async fn put(
     Ok(axum::Json(json!({ "success": true, "degraded": kept.degraded })).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Touch {
+#[schemars(crate = "windlass_worker::schemars")]
+pub(crate) struct Touch {
+    #[schemars(with = "Option<f64>", range(min = 0.001, max = 2_592_000))]
     ttl_seconds: Option<Seconds>,
 }
 

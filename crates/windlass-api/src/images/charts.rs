@@ -14,12 +14,10 @@ use windlass_store::images::{Cursor, Health, ImageId, ImageMeta, Images};
 
 use super::media_type;
 use crate::Shared;
+use crate::auth::Caller;
+use crate::paging::{self, Listing, PAGE};
 use crate::problem::{Code, Problem};
 use crate::result::matches;
-
-/// Images of a list unless its reader says otherwise, and at most.
-const PAGE: usize = 50;
-const MAX_PAGE: usize = 500;
 
 fn gone() -> Problem {
     Problem::new(Code::ImageNotFound, "there is no such image, or it is no longer kept")
@@ -137,27 +135,28 @@ pub(crate) struct ListQuery {
     /// Only of this symbol.
     symbol: Option<String>,
     /// `next` of the page before.
-    after: Option<String>,
+    cursor: Option<String>,
     /// 1–500; default 50.
     limit: Option<usize>,
 }
 
-/// `GET /api/charts?symbol=&after=&limit=`: newest first.
+/// `GET /api/charts?symbol=&cursor=&limit=`: newest first.
 pub(crate) async fn list(
     State(shared): State<Shared>,
+    caller: Caller,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let wrong = |detail: &str| Problem::new(Code::QueryInvalid, detail);
-    let Query(query) = query.map_err(|_| wrong("?symbol=, ?after= and ?limit= are known here"))?;
-    let limit = query.limit.unwrap_or(PAGE);
-    if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(wrong("limit is 1 to 500"));
-    }
-    let after = query.after.map(|text| text.parse::<Cursor>()).transpose();
-    let after = after.map_err(|_| wrong("after is what next of the page before said"))?;
+    let Query(query) = query.map_err(|_| wrong("?symbol=, ?cursor= and ?limit= are known here"))?;
+    let limit = paging::limit(query.limit, PAGE)?;
+    let filter = query.symbol.clone().unwrap_or_default();
+    let listing = Listing { path: "/api/charts", filter: &filter, caller: &caller };
+    let signer = shared.ring.signer();
+    let after = query.cursor.map(|cursor| listing.open(signer, &cursor)).transpose()?;
+    let after = after.and_then(|text| text.parse::<Cursor>().ok());
     let page = store(&shared)?.list(query.symbol.as_deref(), after.as_ref(), limit).await?;
     let images: Vec<Value> = page.images.iter().map(shown).collect();
-    Ok(Json(json!({ "images": images, "next": page.next.map(|cursor| cursor.to_string()) })))
+    Ok(Json(json!({ "images": images, "next": page.next.map(|next| listing.seal(signer, &next.to_string())) })))
 }
 
 /// An image in a list.

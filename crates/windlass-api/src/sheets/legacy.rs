@@ -22,8 +22,8 @@ use crate::problem::{Code, Problem};
 
 /// The set of layouts of the old service.
 const SET: &str = "api";
-const FILES: [&str; 3] = ["front_files", "back_files", "double_sided_files"];
-const FIELDS: [&str; 16] = [
+pub(crate) const FILES: [&str; 3] = ["front_files", "back_files", "double_sided_files"];
+pub(crate) const FIELDS: [&str; 16] = [
     "card_size",
     "paper_size",
     "only_fronts",

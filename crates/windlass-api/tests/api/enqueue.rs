@@ -289,14 +289,162 @@ async fn ambiguous_json_is_refused() {
     assert_eq!(bench.enqueued().await, 0);
 }
 
-/// B12 is not offered yet: refused, for ignoring the header would break its promise.
+/// B34: other wire formats in JSON's name are not JSON; none has a type tag that selects code.
 #[tokio::test]
-async fn an_idempotency_key_is_not_ignored() {
+async fn b34_pickle_and_its_kin_are_not_json() {
     let bench = Bench::new();
-    let headers = [("content-type", "application/json"), ("idempotency-key", "k1")];
-    let answer = bench.send("POST", "/api/tasks", &headers, echo(json!({})).to_string()).await;
-    assert_eq!((answer.status, answer.code().as_str()), (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_unsupported"));
+    let pickle =
+        b"\x80\x04\x95\x1d\0\0\0\0\0\0\0\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94."
+            .to_vec();
+    let old_pickle = b"cos\nsystem\n(S'id'\ntR.".to_vec();
+    let message_pack = b"\x82\xa4kind\xa9test.echo\xa4args\x81\xa4text\xa2hi".to_vec();
+    let bincode = b"\x09\0\0\0\0\0\0\0test.echo".to_vec();
+    let yaml = b"!!python/object/apply:os.system ['id']".to_vec();
+    for body in [pickle, old_pickle, message_pack, bincode, yaml] {
+        let answer = bench.send("POST", "/api/tasks", &[("content-type", "application/json")], body).await;
+        assert_eq!((answer.status, answer.code().as_str()), (StatusCode::BAD_REQUEST, "json_invalid"));
+    }
+    for tagged in ["py/object", "$type", "@class", "__reduce__"] {
+        let mut job = echo(json!({}));
+        job[tagged] = json!("os.system");
+        assert_eq!(bench.post(job).await.code(), "unknown_field", "{tagged}");
+    }
     assert_eq!(bench.enqueued().await, 0);
+}
+
+/// What is read as a type is an object, never a list of its members; and no kind is no kind.
+#[tokio::test]
+async fn lists_are_no_objects_and_no_name_is_no_kind() {
+    let bench = Bench::new();
+    for more in [json!({ "unique": ["k"] }), json!({ "backoff": ["fixed", 5] }), json!({ "backoff": [] })] {
+        assert_eq!(bench.post(echo(more.clone())).await.code(), "job_invalid", "{more}");
+    }
+    assert_eq!(bench.post(json!({ "kind": "", "args": {} })).await.code(), "unknown_kind");
+    let headers = [("content-type", "application/json")];
+    for (method, path, body) in [
+        ("PUT", "/api/cache/general/k", json!([1, 5])),
+        ("POST", "/api/sessions", json!([null, null])),
+        ("POST", "/api/locks/a", json!([])),
+        ("POST", "/api/ratelimits/a", json!([5])),
+        ("POST", "/api/keys", json!(["a", ["jobs:read"]])),
+        ("POST", "/api/keys", json!({ "name": "a", "scopes": ["jobs:read"], "rate": [5, 1000] })),
+    ] {
+        assert_eq!(bench.send(method, path, &headers, body.to_string()).await.code(), "body_invalid", "{path}");
+    }
+    let limits = json!({ "limits": [null, null] }).to_string();
+    assert_eq!(bench.send("PUT", "/api/queues/default/limits", &headers, limits).await.code(), "job_invalid");
+    assert_eq!(bench.enqueued().await, 0);
+}
+
+/// The document tells of the members that are read, and of no other.
+#[tokio::test]
+async fn the_document_has_the_members_of_a_job() {
+    let document = Bench::new().get("/api/openapi.json").await.json();
+    let schema = &document["paths"]["/api/tasks"]["post"]["requestBody"]["content"]["application/json"]["schema"];
+    let members = schema["oneOf"][0]["properties"].as_object().unwrap();
+    let bench = Bench::new();
+    let mut job = json!({ "kind": "test.echo", "args": { "text": "hi" } });
+    for name in members.keys().filter(|name| !["kind", "args"].contains(&name.as_str())) {
+        job[name] = Value::Null;
+    }
+    assert_eq!(bench.post(&job).await.status, StatusCode::ACCEPTED, "every one is known");
+    assert_eq!(members.len(), 17, "a member that is read stands in the document, too");
+}
+
+/// B31: what would be code elsewhere is text here, on the way in and out.
+#[tokio::test]
+async fn b31_templates_formats_and_sql_are_text() {
+    let bench = Bench::new();
+    let texts = [
+        "{{7*7}}",
+        "${7*7}",
+        "%s%n%x",
+        "'; DROP TABLE job; --",
+        "redis.call('FLUSHALL')",
+        "return KEYS[1]",
+        "$(id)",
+        "`id`",
+        "a\"b",
+    ];
+    for text in texts {
+        let more = json!({ "labels": { "l": text }, "unique": { "key": text }, "ordering_key": text });
+        let answer = bench.post(echo(more)).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{text}: {}", answer.json());
+        let task = bench.get(answer.json()["status_url"].as_str().unwrap()).await.json();
+        assert_eq!(task["labels"]["l"], text);
+        let body = json!({ "value": text });
+        let path =
+            format!("/api/cache/general/k?user={}", text.bytes().map(|b| format!("%{b:02X}")).collect::<String>());
+        let headers = [("content-type", "application/json")];
+        assert_eq!(bench.send("PUT", &path, &headers, body.to_string()).await.status, StatusCode::OK);
+        assert_eq!(bench.get(&path).await.json()["value"], text);
+    }
+}
+
+/// B26, B27: no job names an address that anybody would call.
+#[tokio::test]
+async fn b27_a_job_has_no_webhook() {
+    let bench = Bench::new();
+    for name in ["webhook", "callback_url", "on_success", "url"] {
+        let answer = bench.post(echo(json!({ name: "http://169.254.169.254/latest/meta-data/" }))).await;
+        assert_eq!(answer.code(), "unknown_field", "{name}");
+    }
+}
+
+/// B12: the same key and body is done once; another body is refused.
+#[tokio::test]
+async fn b12_a_request_that_is_sent_twice_is_done_once() {
+    let bench = Bench::new();
+    let send = async |key: &str, body: &str| {
+        let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+        bench.send("POST", "/api/tasks", &headers, body.to_owned()).await
+    };
+    let one = r#"{"kind":"test.echo","args":{"text":"hi"}}"#;
+    let first = send("k1", one).await;
+    assert_eq!(first.status, StatusCode::ACCEPTED);
+    let id = first.json()["task_id"].clone();
+    for same in [one, r#"{ "args": {"text": "hi"}, "kind": "test.echo" }"#] {
+        let again = send("k1", same).await;
+        assert_eq!((again.status, &again.json()["task_id"]), (StatusCode::OK, &id));
+    }
+    let other = send("k1", r#"{"kind":"test.echo","args":{"text":"ho"}}"#).await;
+    assert_eq!((other.status, other.code().as_str()), (StatusCode::CONFLICT, "idempotency_conflict"));
+    assert_eq!(bench.enqueued().await, 1);
+    assert_ne!(send("k2", one).await.json()["task_id"], id);
+    let batch = format!("[{one},{one}]");
+    let (all, again) = (send("k3", &batch).await.json(), send("k3", &batch).await);
+    let ids = |body: &Value| body["tasks"].as_array().unwrap().iter().map(|t| t["task_id"].clone()).collect::<Vec<_>>();
+    assert_eq!((again.status, ids(&again.json())), (StatusCode::OK, ids(&all)));
+    assert_eq!(bench.enqueued().await, 4);
+    for bad in ["", "a b", "é", &"k".repeat(256)] {
+        assert_eq!(send(bad, one).await.code(), "idempotency_key_invalid", "{bad:?}");
+    }
+    let wrong = send("k4", r#"{"kind":"test.echo","args":{}}"#).await;
+    assert_eq!(wrong.code(), "args_invalid", "what is refused does not use the key up");
+    assert_eq!(send("k4", one).await.status, StatusCode::ACCEPTED);
+}
+
+/// B12: a request that broke off is taken up with the ids it had; many at once are one.
+#[tokio::test]
+async fn b12_what_was_begun_is_taken_up_and_what_is_sent_at_once_is_one() {
+    let bench = Bench::new();
+    let headers = [("content-type", "application/json"), ("idempotency-key", "k")];
+    let body = r#"{"kind":"test.echo","args":{"text":"hi"}}"#;
+    bench.broker.full.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(bench.send("POST", "/api/tasks", &headers, body).await.code(), "store_full");
+    bench.broker.full.store(false, std::sync::atomic::Ordering::SeqCst);
+    let tries = (0..20).map(|_| bench.send("POST", "/api/tasks", &headers, body));
+    let answers = futures_util::future::join_all(tries).await;
+    let first = answers[0].json()["task_id"].clone();
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::OK && answer.json()["task_id"] == first));
+    assert_eq!(bench.enqueued().await, 1);
+    // Keys of different callers are different.
+    let (a, b) = (bench.key(&["jobs:*"], None).await, bench.key(&["jobs:*"], None).await);
+    for key in [&a, &b] {
+        let bearer = format!("Bearer {key}");
+        let headers = [headers[0], headers[1], ("authorization", bearer.as_str())];
+        assert_eq!(bench.send("POST", "/api/tasks", &headers, body).await.status, StatusCode::ACCEPTED);
+    }
 }
 
 fn published(name: &str, schema: Option<Value>) -> windlass_jobs::catalogue::KindInfo {

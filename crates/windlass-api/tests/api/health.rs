@@ -61,8 +61,8 @@ async fn health_has_the_old_shape() {
 #[tokio::test]
 async fn queues_and_workers_are_listed() {
     let bench = Bench::new();
-    assert_eq!(bench.get("/api/queues").await.json(), json!({ "queues": [] }));
-    assert_eq!(bench.get("/api/workers").await.json(), json!({ "workers": [] }));
+    assert_eq!(bench.get("/api/queues").await.json(), json!({ "queues": [], "next": null }));
+    assert_eq!(bench.get("/api/workers").await.json(), json!({ "workers": [], "next": null }));
     bench.echo().await;
     bench.echo().await;
     bench.claim("default").await;

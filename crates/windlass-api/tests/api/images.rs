@@ -130,10 +130,10 @@ async fn lists_go_on_where_they_ended() {
     let first = kept.json("GET", "/api/charts?symbol=A&limit=2").await;
     assert_eq!(first["images"].as_array().unwrap().len(), 2);
     let next = first["next"].as_str().unwrap();
-    let rest = kept.json("GET", &format!("/api/charts?symbol=A&limit=2&after={next}")).await;
+    let rest = kept.json("GET", &format!("/api/charts?symbol=A&limit=2&cursor={next}")).await;
     assert_eq!((rest["images"].as_array().unwrap().len(), &rest["next"]), (1, &Value::Null));
     assert_eq!(kept.json("GET", "/api/charts").await["images"].as_array().unwrap().len(), 5);
-    for bad in ["/api/charts?limit=0", "/api/charts?after=x", "/api/charts?page=2"] {
+    for bad in ["/api/charts?limit=0", "/api/charts?cursor=x", "/api/charts?page=2"] {
         assert_eq!(kept.ask("GET", bad, &[]).await.status(), StatusCode::UNPROCESSABLE_ENTITY, "{bad}");
     }
     let stats = kept.json("GET", "/api/charts/stats").await;

@@ -7,6 +7,8 @@ mod blobs;
 mod cache;
 mod caching;
 mod control;
+mod cross;
+mod document;
 mod enqueue;
 mod errors;
 mod events;

@@ -25,9 +25,11 @@ use windlass_jobs::command::{
     Ack, Cancel, Claim, Claimed, Counts, Enqueued, Exchange, Exchanged, Filter, Finish, Found, Page, Settle, WorkerInfo,
 };
 use windlass_jobs::{JobId, JobRecord, Lease, Limits, NewJob, Outcome, Progress, Queue, State, Ulid, Violation};
-use windlass_store::{Caching, CachingOptions, FileArtifacts, FileResults, Services};
+use windlass_store::{Caching, CachingOptions, FileArtifacts, FileClaims, FileResults, Services};
 use windlass_testkit::ModelBroker;
 use windlass_worker::{InlineKind, Inputs, IsolatedKind, KindSpec, Registry, RunContext, StoredArtifact, StoredResult};
+
+use crate::document;
 
 /// The model broker, called Redis, that can be unplugged or filled up.
 #[derive(Default)]
@@ -311,6 +313,7 @@ impl Bench {
         let records = records();
         let api = Api {
             ring: Arc::new(Ring::new(Arc::clone(&records), None)),
+            claims: Arc::new(FileClaims::new(dir.path())),
             broker: broker.clone(),
             services,
             registry: registry(),
@@ -362,7 +365,12 @@ impl Bench {
             request = request.header(*name, *value);
         }
         let response = self.raw(request.body(body.into()).unwrap()).await;
-        read(response).await
+        if response.headers().get("content-encoding").is_some() {
+            return read(response).await;
+        }
+        let answer = read(response).await;
+        document::check(method, path, &answer);
+        answer
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

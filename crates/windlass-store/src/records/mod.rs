@@ -4,6 +4,8 @@
 //! Everything lies in a *space*. A space holds *sets* of documents by name, bounded *logs*, and a
 //! lease. Writes are batches: all or nothing, and under a leader's fence when they are its own.
 
+#[cfg(feature = "postgres")]
+mod postgres;
 mod redis;
 mod snapshot;
 #[cfg(feature = "sqlite")]
@@ -16,6 +18,8 @@ use windlass_jobs::Timestamp;
 
 use crate::Result;
 
+#[cfg(feature = "postgres")]
+pub use self::postgres::PostgresRecords;
 pub use self::redis::RedisRecords;
 pub use self::snapshot::{COPY_ALL_EVERY, Snapshot, keep_copy};
 #[cfg(feature = "sqlite")]

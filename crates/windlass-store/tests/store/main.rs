@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod caching;
+mod claims;
 mod images;
 mod killed;
 mod outages;

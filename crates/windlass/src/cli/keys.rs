@@ -1,5 +1,6 @@
-//! `windlass keys` and `windlass audit`.
+//! `windlass keys`, `windlass audit` and `windlass records`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -66,4 +67,30 @@ pub(crate) struct Audit {
     /// At most so many, the newest first.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=2000))]
     pub(crate) limit: u16,
+}
+
+/// `windlass records`.
+#[derive(Debug, Args)]
+pub(crate) struct RecordsArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: RecordsVerb,
+}
+
+/// What can be done with the records.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RecordsVerb {
+    /// Write all records to a file, which only this user can read.
+    Export {
+        /// The file; one that is there is replaced.
+        file: PathBuf,
+    },
+    /// Take in an exported file; what is there already stays.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// What the file holds takes the place of what is there.
+        #[arg(long)]
+        replace: bool,
+    },
 }

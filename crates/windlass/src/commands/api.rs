@@ -42,8 +42,8 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         stores.look_after_images();
-        let auth = settings.api.auth(address, stores.embedded);
-        let is_open = auth.anonymous == Anonymous::Everything || !auth.fixed.is_empty();
+        let options = settings.api.options(address, stores.embedded);
+        let is_open = options.auth.anonymous == Anonymous::Everything || !options.auth.fixed.is_empty();
         let copy = stores.snapshot.as_ref().map(|file| file.with_extension("api.json"));
         let ring = Arc::new(Ring::new(Arc::clone(&stores.records), copy.as_deref()));
         let api = Api {
@@ -55,13 +55,11 @@ impl Server {
             worker,
             records: Arc::clone(&stores.records),
             scheduler,
+            claims: Arc::clone(&stores.claims),
             options: ApiOptions {
-                auth,
-                rate: settings.api.rate,
                 old_images: settings.images.old_folder(),
-                base_path: settings.api.base_path.clone(),
                 settings: settings.in_force.clone(),
-                ..ApiOptions::default()
+                ..options
             },
         };
         let (stop, stopped) = oneshot::channel();

@@ -2,6 +2,7 @@
 
 mod api;
 mod bench;
+mod bench_service;
 mod cache;
 mod control;
 mod dead;
@@ -14,6 +15,7 @@ mod kinds;
 pub(crate) mod market;
 mod pdf;
 mod queues;
+mod records;
 mod report;
 mod schedule;
 mod scheduler;
@@ -64,6 +66,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cache(args) => cache::run(&settings, args.verb, json).await,
         Command::Keys(args) => keys::run(&settings, args.verb, json).await,
         Command::Audit(args) => keys::audit(&settings, &args, json).await,
+        Command::Records(args) => records::run(&settings, args.verb, json).await,
         Command::Pdf(args) => pdf::run(&settings, *args, json).await,
         Command::Images(args) => images::run(&settings, args.verb, json).await,
         Command::Queues => queues::run(&settings, json).await,
@@ -74,6 +77,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Market(args) => market::run(&settings, args, json).await,
         Command::Bench(args) => match args.what {
             BenchWhat::Queue(args) => bench::run(&settings, &args, json).await,
+            BenchWhat::Api(args) => bench_service::api(&settings, &args, json).await,
+            BenchWhat::Cache(args) => bench_service::cache(&settings, &args, json).await,
         },
     }
 }
