@@ -17,8 +17,13 @@ fn get(url: &str) -> (u16, Value) {
     (answer.status().as_u16(), answer.body_mut().read_json().unwrap_or(Value::Null))
 }
 
-fn post(url: &str, body: &Value) -> (u16, Value) {
+pub(crate) fn post(url: &str, body: &Value) -> (u16, Value) {
     let mut answer = agent().post(url).send_json(body).unwrap();
+    (answer.status().as_u16(), answer.body_mut().read_json().unwrap_or(Value::Null))
+}
+
+pub(crate) fn delete(url: &str) -> (u16, Value) {
+    let mut answer = agent().delete(url).call().unwrap();
     (answer.status().as_u16(), answer.body_mut().read_json().unwrap_or(Value::Null))
 }
 

@@ -9,6 +9,7 @@ mod cli;
 mod dashboard;
 mod demo;
 mod faults;
+mod flows;
 mod harness;
 mod hostile;
 mod http;

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use windlass_jobs::command::Cancel;
-use windlass_jobs::{JobId, Limits, Queue, State as JobState};
+use windlass_jobs::{JobId, JobRecord, Limits, Queue, State as JobState};
 
 use crate::auth::Caller;
 use crate::paging::{Listing, PAGE, PageQuery, asked};
@@ -16,14 +16,30 @@ use crate::problem::{Code, Problem};
 use crate::task::{self, Task};
 use crate::{Shared, body, json as strict, sheets};
 
+/// The largest body that sets limits: 1,000 keys of each sort with the longest names.
+const LIMITS_BYTES: usize = 512 * 1024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CancelQuery {
+    /// Every job it is tied to, too.
+    #[serde(default)]
+    tree: bool,
+}
+
 /// `DELETE /api/tasks/{id}`: cancels a job. 200 when it was waiting, 202 when it is running and
-/// its worker is told to stop.
+/// its worker is told to stop. `?tree=true`: with every job it is tied to.
 pub(crate) async fn cancel(
     State(shared): State<Shared>,
     caller: Caller,
     id: Result<Path<String>, PathRejection>,
+    query: Result<Query<CancelQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|_| Problem::new(Code::QueryInvalid, "only ?tree=true is known here"))?;
     let record = task::find(&shared, &caller, id).await?;
+    if query.tree {
+        return cancel_tree(&shared, &caller, &record.id).await;
+    }
     let answer = |status, word: &str| {
         let body = json!({ "success": true, "message": word, "task_id": record.id });
         (status, axum::Json(body)).into_response()
@@ -39,6 +55,26 @@ pub(crate) async fn cancel(
             Err(Problem::new(Code::TaskNotFound, "there is no task of this id, or it is past retention"))
         }
     }
+}
+
+/// What became of each job of a tree, the named one first: 200, whatever that is.
+async fn cancel_tree(shared: &Shared, caller: &Caller, id: &JobId) -> Result<Response, Problem> {
+    let is_own = |record: &JobRecord| caller.sees(record.options.tenant.as_deref());
+    let jobs = windlass_broker::flow::cancel_tree(shared.broker.as_ref(), id, is_own).await?;
+    let told = jobs.iter().filter(|(_, cancel)| matches!(cancel, Cancel::Done | Cancel::Requested)).count();
+    let task = |(id, cancel): &(JobId, Cancel)| {
+        let outcome = match cancel {
+            Cancel::Done => "cancelled",
+            Cancel::Requested => "running",
+            Cancel::Ended(state) => state.as_str(),
+            Cancel::Unknown => "unknown",
+        };
+        json!({ "task_id": id, "outcome": outcome })
+    };
+    let tasks: Vec<Value> = jobs.iter().map(task).collect();
+    let message = format!("{told} of {} tasks are cancelled or told to stop", tasks.len());
+    let body = json!({ "success": true, "message": message, "task_id": id, "tasks": tasks });
+    Ok(axum::Json(body).into_response())
 }
 
 /// `POST /api/tasks/{id}/retry`: lets a failed job start anew, with all its attempts.
@@ -95,7 +131,7 @@ pub(crate) async fn limits(
 ) -> Result<Response, Problem> {
     let queue = queue_of(queue)?;
     body::check_json(&headers)?;
-    let body = body::read(&shared, &headers, body, 4096).await?;
+    let body = body::read(&shared, &headers, body, LIMITS_BYTES).await?;
     let document = strict::parse(&body.bytes).map_err(|detail| Problem::new(Code::JsonInvalid, detail))?;
     if let Some(limits) = document.get("limits") {
         return set_limits(&shared, &queue, limits).await;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use windlass_broker::SharedBroker;
+use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::{Queue, Violation};
 use windlass_producer::Catalogue;
 use windlass_worker::Registry;
@@ -25,6 +26,11 @@ pub(crate) struct Kinds {
 }
 
 impl Kinds {
+    /// Those of a registry, and those that were published.
+    pub(crate) fn new(registry: Registry, published: Vec<KindInfo>) -> Self {
+        Self { registry, published: Arc::new(Catalogue::new(published)) }
+    }
+
     /// True when this program knows the kind itself.
     pub(crate) fn is_own(&self, kind: &str) -> bool {
         self.registry.spec(kind).is_some()

@@ -1,4 +1,4 @@
-//! `POST /api/tasks`: one job, or a batch of which all are accepted or none.
+//! `POST /api/tasks`: one job, a flow, or a batch of which all are accepted or none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::auth::Caller;
 use crate::once::{Claimed, Once};
 use crate::problem::{Code, Problem};
 use crate::request::{self, Fault, Jobs, Ready};
-use crate::{Shared, body};
+use crate::{Shared, body, flow};
 
 /// Bodies over this are read off the async threads.
 const LARGE_BYTES: usize = 64 * 1024;
@@ -58,6 +58,7 @@ pub(crate) async fn enqueue(
             Claimed::Done(ids) => return Ok(answer(again(&shared, ids).await, jobs.is_batch, StatusCode::OK)),
         }
     }
+    flow::check_parents(&shared, &caller, &jobs).await?;
     check_blobs(&shared, &jobs).await?;
     pin_blobs(&shared, &jobs).await?;
     let is_batch = jobs.is_batch;
@@ -192,12 +193,15 @@ fn accepted(Ready { queue, job, .. }: &Ready) -> Accepted {
         When::At(at) => at > Timestamp::now(),
         When::After(_) => true,
     };
-    let status = if waits { JobState::Scheduled } else { JobState::Pending };
+    let status = if waits || job.options.depends_on.is_some() { JobState::Scheduled } else { JobState::Pending };
     Accepted { status_url: format!("/api/tasks/{task_id}"), task_id, status: Some(status), unique: None }
 }
 
 /// Queues all jobs. A failure names the ids, so that the caller can see which were taken.
 async fn queue(shared: &Shared, jobs: Jobs, accepted: &mut [Accepted]) -> Result<(), Problem> {
+    if jobs.is_flow {
+        return queue_flow(shared, jobs, accepted).await;
+    }
     let mut by_queue: BTreeMap<Queue, (Vec<usize>, Vec<NewJob>)> = BTreeMap::new();
     let mut blobs = Vec::with_capacity(jobs.ready.len());
     for (index, Ready { queue, job, blobs: needed }) in jobs.ready.into_iter().enumerate() {
@@ -210,26 +214,53 @@ async fn queue(shared: &Shared, jobs: Jobs, accepted: &mut [Accepted]) -> Result
     for (queue, (indexes, jobs)) in by_queue {
         let replies = shared.producer.enqueue_all(&queue, jobs).await;
         for (index, reply) in indexes.into_iter().zip(replies.as_deref().unwrap_or_default()) {
-            if let Some(clash) = reply.clash {
-                name_holder(shared, &mut accepted[index], reply.id.clone(), clash.replaced).await;
-                if clash.replaced && !blobs[index].is_empty() {
-                    // They have just been touched, which keeps them for a day if this fails.
-                    let digests: Vec<Digest> = blobs[index].iter().filter_map(|name| name.parse().ok()).collect();
-                    shared.services.artifacts.pin(&reply.id.to_string(), &digests).await?;
-                }
-            }
+            take_reply(shared, &mut accepted[index], reply, &blobs[index]).await?;
         }
-        if let Err(error) = replies {
-            return Err(match error {
-                windlass_producer::Error::Broker(error) => Problem::from(error).with("task_ids", ids),
-                // `request::read` has checked the same.
-                refused @ windlass_producer::Error::Refused(_) => {
-                    Problem::new(Code::JobInvalid, refused.to_string()).with("task_ids", ids)
-                }
-            });
-        }
+        replies.map_err(|error| not_queued(error, &ids))?;
     }
     Ok(())
+}
+
+/// Queues the jobs of a flow, from its end to its start.
+async fn queue_flow(shared: &Shared, jobs: Jobs, accepted: &mut [Accepted]) -> Result<(), Problem> {
+    let ids: Vec<String> = accepted.iter().map(|job| job.task_id.to_string()).collect();
+    let (mut tied, mut blobs) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
+    for Ready { queue, job, blobs: needed } in jobs.ready {
+        tied.push((queue, job));
+        blobs.push(needed);
+    }
+    let replies = shared.producer.enqueue_tied(tied).await.map_err(|error| not_queued(error, &ids))?;
+    for ((accepted, reply), blobs) in accepted.iter_mut().zip(&replies).zip(&blobs) {
+        take_reply(shared, accepted, reply, blobs).await?;
+    }
+    Ok(())
+}
+
+/// Where another job holds the unique key, that one is named.
+async fn take_reply(
+    shared: &Shared,
+    accepted: &mut Accepted,
+    reply: &windlass_producer::Accepted,
+    blobs: &[String],
+) -> Result<(), Problem> {
+    let Some(clash) = reply.clash else { return Ok(()) };
+    name_holder(shared, accepted, reply.id.clone(), clash.replaced).await;
+    if clash.replaced && !blobs.is_empty() {
+        // They have just been touched, which keeps them for a day if this fails.
+        let digests: Vec<Digest> = blobs.iter().filter_map(|name| name.parse().ok()).collect();
+        shared.services.artifacts.pin(&reply.id.to_string(), &digests).await?;
+    }
+    Ok(())
+}
+
+fn not_queued(error: windlass_producer::Error, ids: &[String]) -> Problem {
+    match error {
+        windlass_producer::Error::Broker(error) => Problem::from(error).with("task_ids", ids),
+        // `request::read` has checked the same.
+        refused @ windlass_producer::Error::Refused(_) => {
+            Problem::new(Code::JobInvalid, refused.to_string()).with("task_ids", ids)
+        }
+    }
 }
 
 /// Another job holds the unique key: it is the one to be asked about.

@@ -19,6 +19,7 @@ mod dashboard;
 mod door;
 mod enqueue;
 mod events;
+mod flow;
 mod gate;
 mod health;
 mod images;
@@ -61,6 +62,7 @@ use windlass_worker::{Health, Registry};
 
 pub use auth::{Anonymous, Auth};
 pub use cache::view as cache_stats_view;
+pub use flow::read_flow;
 pub use probes::{serve_probes, serve_scheduler_probes};
 pub use problem::Code;
 pub use ring::{Ring, keep_copy};

@@ -5,6 +5,7 @@
 //! that it was done; so a caller or an API that died in between leaves nothing half done. The same key
 //! with another body is refused.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -86,10 +87,10 @@ impl Once {
 impl About {
     /// Claims the key; jobs of a request that was begun before are given its ids.
     pub(crate) async fn claim(&self, shared: &Shared, jobs: &mut Jobs) -> Result<Claimed, Problem> {
-        let ulids: Vec<Ulid> = jobs.ready.iter().map(|ready| ready.job.ulid).collect();
-        let kept = self.kept(&ulids, None);
+        let fresh: Vec<Ulid> = jobs.ready.iter().map(|ready| ready.job.ulid).collect();
+        let kept = self.kept(&fresh, None);
         let Some(found) = shared.claims.claim(&self.name, &kept, TTL).await? else {
-            let _ = self.ulids.set(ulids);
+            let _ = self.ulids.set(fresh);
             return Ok(Claimed::Mine);
         };
         let odd = || Problem::new(Code::Internal, "what is kept of the idempotency key cannot be read");
@@ -103,8 +104,13 @@ impl About {
         }
         let ulids: Result<Vec<Ulid>, _> = found.ulids.iter().map(|ulid| ulid.parse()).collect();
         let ulids = ulids.map_err(|_| odd())?;
+        let renamed: HashMap<Ulid, Ulid> = fresh.into_iter().zip(ulids.iter().copied()).collect();
         for (ready, ulid) in jobs.ready.iter_mut().zip(&ulids) {
             ready.job.ulid = *ulid;
+            // Jobs of a flow name each other.
+            for parent in ready.job.options.depends_on.iter_mut().flat_map(|after| &mut after.parents) {
+                parent.ulid = renamed.get(&parent.ulid).copied().unwrap_or(parent.ulid);
+            }
         }
         let _ = self.ulids.set(ulids);
         Ok(Claimed::Again)

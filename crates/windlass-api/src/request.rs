@@ -6,14 +6,17 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use windlass_jobs::{Backoff, NewJob, Options, Priority, Queue, Timestamp, Unique, Violation, When, new_ulid};
+use windlass_jobs::{
+    Backoff, DependsOn, JobId, NewJob, OnFailure, Options, Priority, Queue, Timestamp, Unique, Violation, When,
+    new_ulid,
+};
 
 use crate::door::Kinds;
-use crate::json;
 use crate::problem::{Code, Problem};
+use crate::{flow, json};
 
 /// The members of a job. `kind` and `args` must be there; null means absent, but for `args`.
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 19] = [
     "kind",
     "args",
     "queue",
@@ -31,6 +34,8 @@ const FIELDS: [&str; 17] = [
     "ordering_key",
     "concurrency_key",
     "rate_key",
+    "depends_on",
+    "on_failure",
 ];
 /// Most violations an answer lists; the total is always told.
 const MAX_LISTED: usize = 1_000;
@@ -49,8 +54,10 @@ pub(crate) struct Ready {
 pub(crate) struct Jobs {
     /// In the caller's order.
     pub(crate) ready: Vec<Ready>,
-    /// True when the body was an array.
+    /// True when the body was an array or a flow.
     pub(crate) is_batch: bool,
+    /// True when the body was a flow: its jobs are queued from its end to its start.
+    pub(crate) is_flow: bool,
 }
 
 /// What became of a body.
@@ -73,7 +80,7 @@ struct ArgsOnly<'a> {
     args: Option<&'a RawValue>,
 }
 
-/// Reads one job or an array of jobs. Pure; may take some tens of ms for the largest bodies.
+/// Reads one job, an array of jobs or a flow. Pure; may take some tens of ms for the largest bodies.
 ///
 /// # Errors
 /// 400 when it is not acceptable JSON, 413 when there are too many jobs, 422 with everything
@@ -87,36 +94,53 @@ pub(crate) fn read(body: &[u8], kinds: &Kinds, max_jobs: usize) -> Read {
 fn read_all(body: &[u8], kinds: &Kinds, max_jobs: usize, needs_others: &mut bool) -> Result<Jobs, Problem> {
     let not_json = |detail: String| Problem::new(Code::JsonInvalid, cut(detail));
     let document = json::parse(body).map_err(not_json)?;
-    let (items, is_batch) = match &document {
-        Value::Array(items) => (items.as_slice(), true),
-        Value::Object(_) => (std::slice::from_ref(&document), false),
+    let mut shape = None;
+    let (items, is_batch): (Vec<&Value>, bool) = match &document {
+        Value::Array(items) => (items.iter().collect(), true),
+        Value::Object(_) if flow::is_flow(&document) => (Vec::new(), true),
+        Value::Object(_) => (vec![&document], false),
         _ => return Err(Problem::new(Code::JobInvalid, "the body is neither a job nor an array of jobs")),
     };
-    if items.is_empty() {
+    let jobs = if flow::is_flow(&document) {
+        let text = std::str::from_utf8(body).map_err(|e| not_json(e.to_string()))?;
+        let mut jobs = Vec::new();
+        let taken = flow::take_apart(&document, text, &mut jobs);
+        shape = Some(taken.map_err(|detail| Problem::new(Code::JobInvalid, cut(detail)))?);
+        jobs
+    } else {
+        let raw = raw_args(body, &items, is_batch).map_err(not_json)?;
+        items.into_iter().zip(raw).collect()
+    };
+    if jobs.is_empty() {
         return Err(Problem::new(Code::JobInvalid, "the batch is empty"));
     }
-    if items.len() > max_jobs {
-        let detail = format!("{} jobs; at most {max_jobs} are taken at once", items.len());
+    if jobs.len() > max_jobs {
+        let detail = format!("{} jobs; at most {max_jobs} are taken at once", jobs.len());
         return Err(Problem::new(Code::BatchTooLarge, detail));
     }
-    if !items.iter().filter_map(|item| item.get("args")).all(json::is_signed) {
+    if !jobs.iter().filter_map(|(item, _)| item.get("args")).all(json::is_signed) {
         return Err(not_json("an integer in args is above 2^63 − 1".to_owned()));
     }
     let mut faults = Vec::new();
-    let mut ready = Vec::with_capacity(items.len());
-    let raw = raw_args(body, items, is_batch).map_err(not_json)?;
-    for (index, (item, raw)) in items.iter().zip(raw).enumerate() {
-        match read_job(item, raw, kinds, needs_others) {
+    let mut ready = Vec::with_capacity(jobs.len());
+    for (index, (item, raw)) in jobs.into_iter().enumerate() {
+        match read_job(item, raw, shape.is_some(), kinds, needs_others) {
             Ok(job) => ready.push(job),
             Err(wrong) => faults.extend(wrong.into_iter().map(|violation| Fault { index, violation })),
         }
     }
-    if faults.is_empty() { Ok(Jobs { ready, is_batch }) } else { Err(refuse(faults, is_batch)) }
+    if let Some(shape) = shape.as_ref().filter(|_| faults.is_empty())
+        && let Err(wrong) = flow::tie(shape, &mut ready)
+    {
+        faults = wrong;
+    }
+    let is_flow = shape.is_some();
+    if faults.is_empty() { Ok(Jobs { ready, is_batch, is_flow }) } else { Err(refuse(faults, is_batch)) }
 }
 
 /// The args of each job; null where there are none.
-fn raw_args<'a>(body: &'a [u8], items: &[Value], is_batch: bool) -> Result<Vec<&'a RawValue>, String> {
-    if !items.iter().all(Value::is_object) {
+fn raw_args<'a>(body: &'a [u8], items: &[&Value], is_batch: bool) -> Result<Vec<&'a RawValue>, String> {
+    if !items.iter().all(|item| item.is_object()) {
         return Ok(vec![RawValue::NULL; items.len()]); // refused by `read_job`
     }
     let all: Vec<ArgsOnly<'a>> = if is_batch {
@@ -176,7 +200,13 @@ fn cut(mut text: String) -> String {
 }
 
 /// Reads one job, or says everything that is wrong with it.
-fn read_job(item: &Value, raw: &RawValue, kinds: &Kinds, needs_others: &mut bool) -> Result<Ready, Vec<Violation>> {
+fn read_job(
+    item: &Value,
+    raw: &RawValue,
+    in_flow: bool,
+    kinds: &Kinds,
+    needs_others: &mut bool,
+) -> Result<Ready, Vec<Violation>> {
     let Value::Object(object) = item else {
         return Err(vec![Violation::new("", "wrong_type", "a job is an object")]);
     };
@@ -198,7 +228,9 @@ fn read_job(item: &Value, raw: &RawValue, kinds: &Kinds, needs_others: &mut bool
         fields.refuse("kind", "unknown_kind", "this kind is not known here");
     }
     // An ill-formed kind is an unknown one; said once.
-    fields.wrong.extend(job.check().into_iter().filter(|violation| violation.path != "/kind"));
+    let follows = in_flow && job.options.depends_on.as_ref().is_some_and(|after| after.parents.is_empty());
+    let said = |violation: &Violation| violation.path != "/kind" && !(follows && violation.path == "/depends_on");
+    fields.wrong.extend(job.check().into_iter().filter(said));
     let args = args.unwrap_or(&Value::Null);
     if object.contains_key("args") {
         let inside = kinds.check(&job.kind, args).unwrap_or_default().into_iter();
@@ -275,7 +307,19 @@ impl Fields<'_> {
             concurrency_key: self.key("concurrency_key"),
             rate_key: self.key("rate_key"),
             unique: self.optional("unique", unique, |v| object(v).and_then(|v| Unique::deserialize(v).ok())),
+            depends_on: self.depends_on(),
         }
+    }
+
+    /// In a flow `on_failure` may stand alone: what a job follows is said by its place.
+    fn depends_on(&mut self) -> Option<DependsOn> {
+        let ids = |v: &Value| Vec::<JobId>::deserialize(v).ok();
+        let parents = self.optional("depends_on", "an array of ids of jobs", ids);
+        let on_failure = self.optional("on_failure", "\"cancel\" or \"run\"", |v| OnFailure::deserialize(v).ok());
+        if parents.is_none() && on_failure.is_none() {
+            return None;
+        }
+        Some(DependsOn { parents: parents.unwrap_or_default(), on_failure: on_failure.unwrap_or_default() })
     }
 
     fn key(&mut self, name: &str) -> Option<String> {

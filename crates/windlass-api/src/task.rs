@@ -50,6 +50,15 @@ pub(crate) struct Task<'a> {
     cached: bool,
     #[serde(skip_serializing_if = "is_false")]
     cancel_requested: bool,
+    /// The jobs it depends on.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    parents: &'a [JobId],
+    /// The jobs that are known to depend on it.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    children: &'a [JobId],
+    /// How many of its parents have not ended, while it waits for them.
+    #[serde(skip_serializing_if = "is_zero")]
+    waits_for: u32,
 }
 
 #[derive(Serialize)]
@@ -71,6 +80,11 @@ struct ArtifactView {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
 fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 impl<'a> Task<'a> {
@@ -106,6 +120,9 @@ impl<'a> Task<'a> {
             error: record.error.as_ref(),
             reason: record.reason,
             skipped: record.skipped,
+            parents: record.options.depends_on.as_ref().map(|after| after.parents.as_slice()).unwrap_or_default(),
+            children: &record.children,
+            waits_for: record.waits_for,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Where jobs wait: four traits, two engines as features (`redis` by default, `sqlite`),
+//! Where jobs wait: five traits, two engines as features (`redis` by default, `sqlite`),
 //! inspection and wake-ups.
 //!
 //! This crate never runs a job, never decides whether one is retried, and never reads a
@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod flow;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "sqlite")]
@@ -23,6 +24,7 @@ use windlass_jobs::command::{Ack, Cancel, Counts, Enqueued, Exchange, Exchanged,
 use windlass_jobs::{JobId, JobRecord, Lease, Limits, NewJob, Progress, Queue, State, Ulid};
 
 pub use error::Error;
+pub use flow::Outbox;
 
 /// The result of a broker call.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -34,7 +36,7 @@ pub trait Enqueue: Send + Sync {
     /// call whose reply was lost can be repeated.
     ///
     /// Any number of jobs is taken, in slices of
-    /// [`MAX_ENQUEUE`](windlass_jobs::command::MAX_ENQUEUE); each slice is accepted whole or
+    /// [`slices`](windlass_jobs::command::slices); each slice is accepted whole or
     /// not at all, in order. After an error the first slices may have been accepted.
     ///
     /// # Errors
@@ -236,7 +238,7 @@ pub trait Inspect: Send + Sync {
 }
 
 /// Everything a process needs of its queue.
-pub trait Broker: Enqueue + Leases + Inspect + Control {
+pub trait Broker: Enqueue + Leases + Inspect + Control + Outbox {
     /// Which engine this is: `"redis"`, `"sqlite"`.
     fn engine(&self) -> &'static str;
 }

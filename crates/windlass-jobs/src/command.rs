@@ -7,11 +7,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{JobId, Lease, Queue, Ulid};
-use crate::job::{MAX_DELIVERIES, Options, Reason, State};
+use crate::job::{MAX_DELIVERIES, NewJob, Options, Reason, State};
 use crate::time::Timestamp;
 
 /// Most jobs one enqueue call of an engine takes; producers cut larger batches.
 pub const MAX_ENQUEUE: usize = 250;
+/// Most jobs that the jobs of one such call wait for, together, unless it is a single one.
+pub const MAX_EDGES: usize = 1_000;
 /// Most finishes, and most claims, in one exchange.
 pub const MAX_EXCHANGE: usize = 128;
 /// Most jobs promoted, and most reaped, in one exchange.
@@ -33,6 +35,23 @@ pub const PARK_AFTER: Duration = Duration::from_secs(15 * 60);
 /// Most jobs taken off the waiting lists by one exchange, those included that turn out to be
 /// expired or cancelled.
 pub const MAX_LOOKED_AT: usize = 256;
+
+/// Cuts jobs into slices, in order, each of which one enqueue call of an engine takes:
+/// [`MAX_ENQUEUE`] jobs and [`MAX_EDGES`] dependencies at most.
+pub fn slices(mut jobs: &[NewJob]) -> impl Iterator<Item = &[NewJob]> {
+    let edges = |job: &NewJob| job.options.depends_on.as_ref().map_or(0, |after| after.parents.len());
+    std::iter::from_fn(move || {
+        let mut sum = 0;
+        let fits = |job: &&NewJob| {
+            sum += edges(job);
+            sum <= MAX_EDGES
+        };
+        let end = jobs.iter().take(MAX_ENQUEUE).take_while(fits).count().max(1).min(jobs.len());
+        let (slice, rest) = jobs.split_at(end);
+        jobs = rest;
+        (!slice.is_empty()).then_some(slice)
+    })
+}
 
 /// What became of one enqueued job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,9 +171,21 @@ pub struct Claim {
     /// that comes too late ([`Claim::is_heard`]) lay before a broker that stalled: nobody waits for
     /// its answer, and ending leases on its word would end those of workers that could not renew.
     pub sent_at: Option<Timestamp>,
+    /// Of each priority up to so many first, as long as there are as many; what is left of `max`
+    /// goes to the highest that waits, as all of it does for `None`. See
+    /// [`PriorityWeights`](crate::PriorityWeights).
+    pub quotas: Option<[usize; 3]>,
 }
 
 impl Claim {
+    /// In which order priorities are claimed: each with how many jobs may be claimed in all when it
+    /// is done with, of `most`.
+    pub fn rounds(&self, most: usize) -> impl Iterator<Item = (usize, usize)> {
+        let quotas = self.quotas.map(|quotas| [0, 1, 2].map(|p| (p, quotas[p])));
+        let strict = [0, 1, 2].map(|p| (p, most));
+        quotas.into_iter().flatten().chain(strict)
+    }
+
     /// How late a claim may come: an eighth of the lease, at least 250 ms. With renewals every
     /// third of a lease, a stall that lets leases run out makes every claim sent before it late.
     #[must_use]
@@ -240,6 +271,8 @@ pub struct Exchanged {
     /// Since when the queue has data: the first job it accepted. One that is gone, or later
     /// than before, means that the store lost its data.
     pub since: Option<Timestamp>,
+    /// When the first message of the queue's outbox is to be carried over.
+    pub next_message: Option<Timestamp>,
 }
 
 /// How many jobs of a queue stand where.
@@ -257,10 +290,13 @@ pub struct Counts {
     pub dead: u64,
     /// Held because no worker knows their kind, now.
     pub parked: u64,
+    /// Held until the jobs they depend on have ended, now; their state is scheduled.
+    #[serde(default)]
+    pub blocked: u64,
     /// Nothing is claimed while true.
     #[serde(default)]
     pub paused: bool,
-    /// Most jobs that may wait (pending, scheduled, retrying).
+    /// Most jobs that may wait (pending, scheduled, retrying, blocked).
     #[serde(default)]
     pub max_waiting: Option<u64>,
     /// Ever enqueued.
@@ -281,7 +317,7 @@ impl Counts {
     /// Jobs that are not terminal.
     #[must_use]
     pub const fn unfinished(&self) -> u64 {
-        self.pending + self.scheduled + self.retrying + self.running + self.parked
+        self.pending + self.scheduled + self.retrying + self.running + self.parked + self.blocked
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::backoff::Backoff;
+use crate::flow::{DependsOn, OnFailure};
 use crate::id::{JobId, Ulid, check_kind, new_ulid};
 use crate::outcome::{RunError, Violation};
 use crate::time::Timestamp;
@@ -233,6 +234,8 @@ pub struct Options {
     pub concurrency_key: Option<String>,
     /// Jobs of one key start as often as the queue's [`Limits`](crate::Limits) say.
     pub rate_key: Option<String>,
+    /// The jobs that have to end before it starts. Its `when` and `expires` count from its enqueue.
+    pub depends_on: Option<DependsOn>,
 }
 
 impl Options {
@@ -301,13 +304,17 @@ impl Options {
     }
 
     /// The rarely used options in the short form kept with a job, `""` when all are default:
-    /// `timeout=30000 backoff=exp:1000:600000 unique=f:86400000:k`. At most 160 bytes.
+    /// `after=c timeout=30000 backoff=exp:1000:600000 unique=f:86400000:k`. At most 160 bytes; `after`
+    /// comes first.
     ///
     /// A unique key itself is not in it, and [`Options::read_short`] leaves the word alone: see
-    /// [`Unique::from_short`].
+    /// [`Unique::from_short`]. Nor are the jobs it waits for.
     #[must_use]
     pub fn to_short(&self) -> String {
         let mut words = Vec::new();
+        if let Some(after) = &self.depends_on {
+            words.push(format!("after={}", after.on_failure.letter()));
+        }
         if let Some(timeout) = self.timeout {
             words.push(format!("timeout={}", timeout.as_millis()));
         }
@@ -326,7 +333,7 @@ impl Options {
         self.unique = word.zip(key).and_then(|(word, key)| Unique::from_short(word, key));
     }
 
-    /// Reads the short form back into `self`; a word it does not know is left alone, so that
+    /// Reads the short form back into `self`, of what it waits for only that it does; a word it does not know is left alone, so that
     /// an older worker can run a newer producer's job.
     ///
     /// # Errors
@@ -339,6 +346,10 @@ impl Options {
                     self.timeout = Some(Duration::from_millis(ms));
                 }
                 Some(("backoff", text)) => self.backoff = Some(text.parse()?),
+                Some(("after", letter)) => {
+                    let on_failure = if letter == "r" { OnFailure::Run } else { OnFailure::Cancel };
+                    self.depends_on = Some(DependsOn { parents: Vec::new(), on_failure });
+                }
                 _ => {}
             }
         }
@@ -380,6 +391,9 @@ impl NewJob {
     #[must_use]
     pub fn check(&self) -> Vec<Violation> {
         let mut wrong = self.options.check();
+        if let Some(after) = &self.options.depends_on {
+            after.check(self.ulid, &mut wrong);
+        }
         if let Err(e) = check_kind(&self.kind) {
             wrong.push(Violation::new("/kind", "kind_invalid", e.to_string()));
         }
@@ -476,6 +490,10 @@ pub struct JobRecord {
     pub skipped: bool,
     /// The error of the last failed run, or why it was cancelled.
     pub error: Option<RunError>,
+    /// How many of the jobs it depends on have not ended, while it is held for them.
+    pub waits_for: u32,
+    /// The jobs that are known to depend on it, by id.
+    pub children: Vec<JobId>,
 }
 
 impl JobRecord {

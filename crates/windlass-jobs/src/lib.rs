@@ -9,16 +9,19 @@
 mod backoff;
 pub mod catalogue;
 pub mod command;
+pub mod flow;
 mod id;
 mod job;
 pub mod lanes;
 mod limits;
 pub mod model;
 mod outcome;
+mod priorities;
 mod time;
 mod unique;
 
 pub use backoff::Backoff;
+pub use flow::{DependsOn, OnFailure};
 pub use id::{JobId, Lease, NameError, Queue, Ulid, check_kind, new_ulid};
 pub use job::{
     DEFAULT_MAX_ATTEMPTS, JobRecord, MAX_ARGS_BYTES, MAX_DELIVERIES, MAX_MAX_ATTEMPTS, MAX_RESULT_BYTES,
@@ -26,5 +29,6 @@ pub use job::{
 };
 pub use limits::{Limits, Rate};
 pub use outcome::{ArtifactFile, Done, Outcome, RunError, Violation};
+pub use priorities::PriorityWeights;
 pub use time::{Clock, SetClock, SystemClock, Timestamp, millis};
 pub use unique::{MAX_KEY_BYTES, OnClash, Unique, Until, check_key};

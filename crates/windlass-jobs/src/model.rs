@@ -5,6 +5,7 @@
 
 mod claim;
 mod enqueue;
+mod flow;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::command::{
     MAX_CONTROL, MAX_EXCHANGE, MAX_PAGE, Page, SEARCH_WINDOW, SLICE, Settle, TIDY_SLICE, is_poisoned, leaves_news,
     poisoned_error,
 };
-use crate::id::{Lease, Queue, Ulid};
+use crate::id::{JobId, Lease, Queue, Ulid};
 use crate::job::{JobRecord, Progress, Reason, State};
 use crate::lanes::Lanes;
 use crate::outcome::RunError;
@@ -49,6 +50,10 @@ pub struct Model {
     lanes: Lanes,
     /// The jobs that wait in each lane, front = next; no lane is empty.
     laned: BTreeMap<String, VecDeque<Ulid>>,
+    /// Jobs that wait for others, by the time before which they may not run.
+    blocked: BTreeSet<(Timestamp, Ulid)>,
+    /// What is to be said to other queues, and when.
+    outbox: BTreeMap<String, Timestamp>,
 }
 
 #[derive(Debug, Clone)]
@@ -59,6 +64,8 @@ struct Job {
     lost: BTreeSet<u32>,
     /// When a worker first did not know its kind.
     unknown_since: Option<Timestamp>,
+    /// The jobs it still waits for.
+    open: BTreeSet<JobId>,
 }
 
 /// A unique key's holder, until it ends, starts, or the time is over.
@@ -103,6 +110,8 @@ impl Model {
             uniques: HashMap::new(),
             lanes: Lanes::default(),
             laned: BTreeMap::new(),
+            blocked: BTreeSet::new(),
+            outbox: BTreeMap::new(),
         }
     }
 
@@ -135,6 +144,7 @@ impl Model {
             self.give_back(front);
         }
         self.trim();
+        reply.next_message = self.outbox.values().min().copied();
         let waiting = self.any_waiting();
         let news = !self.totals.paused && leaves_news(exchange, &reply, waiting, !self.due.is_empty());
         let wake = if news { self.idle.pop_first() } else { None };
@@ -165,7 +175,7 @@ impl Model {
                 record.finished_at = Some(now);
                 self.totals.success_total += 1;
                 self.done.push_front(ulid);
-                self.let_go(ulid);
+                self.ended(ulid, now);
             }
             Settle::Failure { reason, failures, error } => {
                 record.failures = *failures;
@@ -212,7 +222,7 @@ impl Model {
         job.record.finished_at = Some(now);
         self.totals.failure_total += 1;
         self.dead.insert((now, ulid));
-        self.let_go(ulid);
+        self.ended(ulid, now);
     }
 
     fn end_cancelled(&mut self, ulid: Ulid, error: &str, now: Timestamp) {
@@ -224,7 +234,7 @@ impl Model {
         job.record.finished_at = Some(now);
         self.totals.cancelled_total += 1;
         self.done.push_front(ulid);
-        self.let_go(ulid);
+        self.ended(ulid, now);
     }
 
     fn put_off(&mut self, ulid: Ulid, state: State, delay: Duration, now: Timestamp) {
@@ -375,6 +385,7 @@ impl Model {
             State::Scheduled | State::Retrying => {
                 let at = record.run_at.unwrap_or_default();
                 self.due.remove(&(at, ulid));
+                self.blocked.remove(&(at, ulid));
             }
             State::Pending => {
                 self.parked.remove(&ulid);
@@ -462,8 +473,8 @@ impl Model {
     }
 
     /// One page of the jobs in a state, from `cursor` (0 or [`Page::next`]). Successes and
-    /// cancelled jobs share one list, as do scheduled and retrying ones; parked ones are in none, but
-    /// [`Model::search`] finds them. Of the pending ones those with lanes come last, lane by lane, by name.
+    /// cancelled jobs share one list, as do scheduled and retrying ones, and after them those that wait
+    /// for other jobs; parked ones are in none, but [`Model::search`] finds them. Of the pending ones those with lanes come last, lane by lane, by name.
     #[must_use]
     pub fn list(&self, state: State, cursor: u64, limit: usize) -> Page {
         let all = self.whole_list(state);
@@ -509,7 +520,7 @@ impl Model {
     fn whole_list(&self, state: State) -> Vec<Ulid> {
         match state {
             State::Pending => self.waiting.iter().flatten().chain(self.laned.values().flatten()).copied().collect(),
-            State::Scheduled | State::Retrying => self.due.iter().map(|(_, ulid)| *ulid).collect(),
+            State::Scheduled | State::Retrying => self.due.iter().chain(&self.blocked).map(|(_, ulid)| *ulid).collect(),
             State::Running => {
                 let mut running: Vec<_> =
                     self.leases.iter().map(|(lease, until)| (*until, lease.to_string(), lease.ulid)).collect();
@@ -534,12 +545,13 @@ impl Model {
             running: len(self.leases.len()),
             dead: len(self.dead.len()),
             parked: len(self.parked.len()),
+            blocked: len(self.blocked.len()),
             ..self.totals
         }
     }
 
     fn waiting_count(&self) -> u64 {
-        self.pending_count() + len(self.due.len())
+        self.pending_count() + len(self.due.len()) + len(self.blocked.len())
     }
 }
 

@@ -58,7 +58,8 @@ pub enum OnClash {
     #[default]
     Keep,
     /// Its kind, args and options (those apart that say where it waits: priority, time, lane)
-    /// become those of the first, if that waits. A running job is left alone.
+    /// become those of the first, if that waits. A running job is left alone, and so is one where
+    /// either depends on others.
     Replace,
 }
 

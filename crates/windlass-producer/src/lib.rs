@@ -6,6 +6,7 @@
 
 #[cfg(feature = "catalogue")]
 mod catalogue;
+mod flow;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use windlass_jobs::{JobId, NewJob, Queue, Violation};
 
 #[cfg(feature = "catalogue")]
 pub use catalogue::Catalogue;
+pub use flow::{Flow, MAX_FLOW, MAX_TIES};
 
 /// Puts jobs on queues. Clones share the broker.
 ///
@@ -121,6 +123,11 @@ impl Producer {
         if !refusals.is_empty() {
             return Err(Error::Refused(refusals));
         }
+        self.send(queue, jobs).await
+    }
+
+    /// Sends jobs that were checked.
+    async fn send(&self, queue: &Queue, jobs: &[NewJob]) -> Result<Vec<Accepted>, Error> {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }

@@ -80,7 +80,14 @@ impl World {
     /// Claims one job and ends it well.
     async fn finish_one(&self) -> Option<JobId> {
         let queue = Queue::new("probe").unwrap();
-        let claim = Claim { worker: "w".into(), max: 1, lease: Duration::from_secs(60), grace: false, sent_at: None };
+        let claim = Claim {
+            worker: "w".into(),
+            max: 1,
+            lease: Duration::from_secs(60),
+            grace: false,
+            sent_at: None,
+            quotas: None,
+        };
         let claimed = self.broker.exchange(&queue, &Exchange { finishes: vec![], claim: Some(claim) }).await.unwrap();
         let lease = claimed.claimed.first()?.lease;
         let settle = Settle::Success { result: None, skipped: false };

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
-use windlass_broker::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
+use windlass_broker::{Broker, Control, Enqueue, Error, Inspect, Leases, Outbox, Result, Wake};
 use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{
-    Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, Filter, Found, KEEP_TERMINAL, MAX_CONTROL, MAX_ENQUEUE, Page,
-    WorkerInfo,
+    Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, Filter, Found, KEEP_TERMINAL, MAX_CONTROL, Page, WorkerInfo,
+    slices,
 };
+use windlass_jobs::flow::{Mail, Message, Received};
 use windlass_jobs::model::{Full, Model};
 use windlass_jobs::{
     Clock, JobId, JobRecord, Lease, Limits, NewJob, Progress, Queue, State, SystemClock, Timestamp, Ulid,
@@ -113,7 +114,7 @@ impl Inner {
 impl Enqueue for ModelBroker {
     async fn enqueue(&self, queue: &Queue, jobs: &[NewJob]) -> Result<Vec<Enqueued>> {
         let mut replies = Vec::with_capacity(jobs.len());
-        for slice in jobs.chunks(MAX_ENQUEUE) {
+        for slice in slices(jobs) {
             let accepted = self.change(queue, |model, now| match model.enqueue(slice, now) {
                 Ok((replies, wake)) => (Ok(replies), wake),
                 Err(full) => (Err(full), None),
@@ -267,6 +268,27 @@ impl Inspect for ModelBroker {
     }
 
     async fn ping(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Outbox for ModelBroker {
+    async fn outbox(&self, queue: &Queue) -> Result<Mail> {
+        let now = self.clock.now();
+        let messages = self.lock().queues.get(queue).map(|model| model.outbox(now)).unwrap_or_default();
+        Ok(Mail { now, messages })
+    }
+
+    async fn receive(&self, queue: &Queue, messages: &[Message]) -> Result<Received> {
+        Ok(self.change(queue, |model, now| {
+            let (heard, wake) = model.receive(messages, now);
+            (Received { now, heard }, wake)
+        }))
+    }
+
+    async fn sent(&self, queue: &Queue, done: &[Message], again: &[Message], later: Timestamp) -> Result<()> {
+        self.change(queue, |model, _| (model.sent(done, again, later), None));
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use windlass_jobs::{Outcome, RunError, Violation};
+use windlass_jobs::{JobId, Outcome, RunError, State, Violation};
 use windlass_store::Services;
 
 use crate::result::StoredResult;
@@ -91,6 +91,26 @@ pub trait RunContext: Send + Sync {
     }
     /// Which run this is, from 1.
     fn attempt(&self) -> u32;
+    /// The jobs that this one depends on, in the order in which it names them, with what came out.
+    /// Read when it is asked for: a result is only as old as its queue keeps it. Empty in a child
+    /// process. What depends on it is no part of the result cache's key.
+    ///
+    /// # Errors
+    /// When the queue's store does not answer: as a retry.
+    fn parents(&self) -> BoxFuture<'_, Result<Vec<Parent>, RunError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+}
+
+/// A job that another depended on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parent {
+    /// Which.
+    pub id: JobId,
+    /// How it ended; `None`: it is past retention.
+    pub state: Option<State>,
+    /// What came out, if it succeeded.
+    pub result: Option<StoredResult>,
 }
 
 /// A kind whose `run` is synchronous and happens in a child process: for everything that parses

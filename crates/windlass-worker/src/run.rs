@@ -15,16 +15,18 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tower::{Service, ServiceExt as _};
+use windlass_broker::SharedBroker;
 use windlass_jobs::command::{Claimed, Finish, decode_options, effective_max_attempts};
-use windlass_jobs::{ArtifactFile, Done, Lease, Options, Outcome, Progress, Queue, Reason, RunError};
+use windlass_jobs::{ArtifactFile, Done, JobId, Lease, Options, Outcome, Progress, Queue, Reason, RunError};
 use windlass_store::{Digest, Services};
 
 use crate::admission::{Admission, Need, Permit, Refusal};
 use crate::cache::{self, Lead, Sought};
 use crate::control::Stop;
 use crate::isolate::JobFacts;
-use crate::kind::{KindSpec, RunContext};
+use crate::kind::{KindSpec, Parent, RunContext};
 use crate::middleware::{Handler, RunRequest, done_without_files};
+use crate::parents;
 use crate::policy::{Attempts, Ended, settle};
 use crate::pool::Pool;
 use crate::pump::{Job, Report};
@@ -46,6 +48,8 @@ pub(crate) struct Runner {
     pub(crate) park_after: Duration,
     pub(crate) admission: Arc<Admission>,
     pub(crate) reports: mpsc::UnboundedSender<Report>,
+    /// Where jobs that others depended on are read; none in unit tests.
+    pub(crate) broker: Option<SharedBroker>,
 }
 
 /// The service apalis drives.
@@ -83,6 +87,8 @@ pub(crate) struct Run {
     /// Its soft limit has passed, and that was said.
     warned: AtomicBool,
     reports: mpsc::UnboundedSender<Report>,
+    /// Its queue's broker and its id, if it depends on others.
+    family: Option<(SharedBroker, JobId)>,
 }
 
 impl Run {
@@ -133,6 +139,8 @@ impl Runner {
         };
         let limit = options.timeout.unwrap_or(kind.spec().timeout);
         let now = Instant::now();
+        let id = JobId::new(claimed.lease.ulid, self.queues[job.queue].clone());
+        let family = self.broker.clone().filter(|_| options.depends_on.is_some()).map(|broker| (broker, id));
         let run = Arc::new(Run {
             soft: now + soft_limit(limit, kind.spec().soft_timeout),
             deadline: now + limit,
@@ -141,6 +149,7 @@ impl Runner {
             percent: AtomicU32::new(0),
             warned: AtomicBool::new(false),
             reports: self.reports.clone(),
+            family,
             job,
         });
         match run.kind.executor() {
@@ -493,6 +502,12 @@ impl RunContext for RunningContext {
     }
     fn attempt(&self) -> u32 {
         self.0.job.claimed.failures + 1
+    }
+    fn parents(&self) -> BoxFuture<'_, Result<Vec<Parent>, RunError>> {
+        match self.0.family.clone() {
+            Some((broker, id)) => Box::pin(parents::of(broker, id)),
+            None => Box::pin(std::future::ready(Ok(Vec::new()))),
+        }
     }
 }
 

@@ -112,6 +112,7 @@ impl TestWorker {
             park_after: Duration::from_secs(900),
             admission: Admission::new(std::collections::BTreeMap::new(), None),
             reports,
+            broker: None,
         };
         Self { runner: Arc::new(runner), reports: tokio::sync::Mutex::new(reported), services, _dir: dir }
     }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use windlass_broker::SharedBroker;
 use windlass_jobs::command::WorkerInfo;
-use windlass_jobs::{Queue, Timestamp, new_ulid};
+use windlass_jobs::{PriorityWeights, Queue, Timestamp, new_ulid};
 use windlass_store::Services;
 
 use crate::admission::Admission;
@@ -32,6 +32,9 @@ pub struct WorkerOptions {
     pub slots: usize,
     /// How much of the worker a queue may have; queues that are not named have [`Share::default`].
     pub shares: BTreeMap<Queue, Share>,
+    /// The parts that high, normal and low jobs of a queue get while all three wait. Default: none,
+    /// which is strict: no normal job while a high one waits.
+    pub priorities: Option<PriorityWeights>,
     /// How many jobs of a kind run at once, by the kind's name, 1 or more; kinds that are not
     /// named have no bound of their own.
     pub kind_slots: BTreeMap<String, usize>,
@@ -70,6 +73,7 @@ impl WorkerOptions {
             queues,
             slots,
             shares: BTreeMap::new(),
+            priorities: None,
             kind_slots: BTreeMap::new(),
             memory_bytes: None,
             lease: Self::LEASE,
@@ -156,10 +160,11 @@ impl Worker {
             slots: options.slots,
             shares: options.queues.iter().map(|q| options.shares.get(q).copied().unwrap_or_default()).collect(),
             admission: Arc::clone(&admission),
+            priorities: options.priorities,
             lease: options.lease,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
-        let pump = Pump::new(broker, pump_options, jobs, health.clone());
+        let pump = Pump::new(SharedBroker::clone(&broker), pump_options, jobs, health.clone());
         let run = move || {
             runtime.block_on(pump.run(reported, ordered));
             let _ = pump_ends.send(());
@@ -181,6 +186,7 @@ impl Worker {
             park_after: options.park_after,
             admission,
             reports: reports.clone(),
+            broker: Some(broker),
         };
         let worker = WorkerBuilder::new(name.as_str())
             .backend(Source::new(claimed, reports))

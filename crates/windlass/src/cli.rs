@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use market::{Market, MarketCandles, MarketDemo, MarketOpen, MarketReplay, MarketVerb, ReplayMode};
-use windlass_jobs::{JobId, Priority, Queue, Reason, State, Until};
+use windlass_jobs::{JobId, OnFailure, Priority, Queue, Reason, State, Until};
 
 pub(crate) use self::keys::{Audit, Keys, KeysCreate, KeysVerb, RecordsArgs, RecordsVerb};
 pub(crate) use self::schedule::{MissedArg, Schedule, ScheduleAdd, ScheduleVerb};
@@ -57,6 +57,9 @@ pub(crate) enum Command {
     Cancel {
         /// The job's id.
         id: JobId,
+        /// With every job it is tied to: what it waits for, what waits for it, and so on.
+        #[arg(long)]
+        tree: bool,
     },
     /// Let workers claim nothing more of a queue.
     Pause {
@@ -157,7 +160,19 @@ pub(crate) struct ApiArgs {
 #[derive(Debug, Args)]
 pub(crate) struct Enqueue {
     /// What is to be done, such as pdf.card_sheet or chart.render; see `windlass kinds`.
-    pub(crate) kind: String,
+    #[arg(required_unless_present = "flow")]
+    pub(crate) kind: Option<String>,
+    /// Instead of one job those of this JSON file (- for standard input), each of which starts when those
+    /// before it have ended: {"chain": [step, ...]} or {"group": [step, ...], "then": step}; a step is such an
+    /// object again, or a job as for POST /api/tasks. See docs/options.md.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "args", "queue", "wait", "after"])]
+    pub(crate) flow: Option<PathBuf>,
+    /// Start when this job has ended; may be repeated.
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Vec<JobId>,
+    /// What becomes of it when one of those ends without success.
+    #[arg(long, value_enum, default_value_t = OnFailureArg::Cancel, requires = "after")]
+    pub(crate) on_failure: OnFailureArg,
     /// Its args: a JSON file, or - for standard input. A string "@path" in it names a file to
     /// upload, relative to the args file.
     #[arg(long, value_name = "FILE")]
@@ -223,6 +238,24 @@ pub(crate) struct Enqueue {
     /// With --wait: write the job's files into this folder.
     #[arg(long, value_name = "DIR", requires = "wait")]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// What becomes of a job when one it depends on ends without success.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum OnFailureArg {
+    /// It is cancelled.
+    Cancel,
+    /// It runs all the same.
+    Run,
+}
+
+impl From<OnFailureArg> for OnFailure {
+    fn from(arg: OnFailureArg) -> Self {
+        match arg {
+            OnFailureArg::Cancel => Self::Cancel,
+            OnFailureArg::Run => Self::Run,
+        }
+    }
 }
 
 /// What ends the hold on a unique key before its time is over.
@@ -437,6 +470,21 @@ pub(crate) struct BenchQueue {
     /// Samples of the latency from enqueue to start.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=100_000))]
     pub(crate) samples: u64,
+    /// Let the jobs take turns in 1,000 lanes of this sort; and flood one tenant, to see how long the
+    /// others wait.
+    #[arg(long, value_enum)]
+    pub(crate) lanes: Option<LanesArg>,
+}
+
+/// What the jobs of a bench carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LanesArg {
+    /// A tenant.
+    Tenants,
+    /// A concurrency key, of which four run at once.
+    Concurrency,
+    /// An ordering key.
+    Ordering,
 }
 
 /// Which of the waiting jobs go first.

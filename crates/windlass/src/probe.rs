@@ -24,6 +24,7 @@ pub(crate) fn register(registry: &mut Registry) {
         .inline(Sleep)
         .inline(Fail)
         .inline(Block)
+        .inline(Parents)
         .isolated(IsolatedNoop)
         .isolated(Cacheable)
         .isolated(Memory)
@@ -45,6 +46,30 @@ impl InlineKind for Noop {
     }
     async fn run(&self, _: Self::Args, _: &dyn RunContext) -> Outcome {
         Outcome::Done(Done::default())
+    }
+}
+
+/// `probe.parents`: any args; answers how the jobs it depends on have ended, and with what.
+struct Parents;
+
+#[async_trait]
+impl InlineKind for Parents {
+    type Args = serde::de::IgnoredAny;
+
+    fn spec(&self) -> KindSpec {
+        KindSpec { queue: QUEUE, ..KindSpec::new("probe.parents", "answers what the jobs it depends on have left") }
+    }
+    async fn run(&self, _: Self::Args, ctx: &dyn RunContext) -> Outcome {
+        let parents = match ctx.parents().await {
+            Ok(parents) => parents,
+            Err(error) => return Outcome::Retry { after: None, error },
+        };
+        let parent = |parent: windlass_worker::Parent| {
+            let value = parent.result.map(|result| result.value);
+            json!({ "id": parent.id, "state": parent.state, "value": value })
+        };
+        let parents: Vec<Value> = parents.into_iter().map(parent).collect();
+        Outcome::Done(Done { value: json!({ "parents": parents }), ..Done::default() })
     }
 }
 

@@ -115,6 +115,7 @@ impl Stores {
         options.lease = settings.lease;
         options.health = settings.health;
         options.shares = settings.shares.clone();
+        options.priorities = settings.priorities;
         options.kind_slots = settings.kind_slots.clone();
         options.memory_bytes = settings.memory_bytes;
         options.park_after = settings.park_after;

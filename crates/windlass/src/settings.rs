@@ -54,6 +54,9 @@ pub(crate) struct Settings {
     /// How much of a worker queues may have. `WINDLASS_QUEUE_WEIGHTS` (`pdf=3,chart=1`, 1–1,000) and
     /// `WINDLASS_QUEUE_SLOTS` (`pdf=2`, 1–10,000).
     pub(crate) shares: BTreeMap<Queue, windlass_worker::Share>,
+    /// The parts that high, normal and low jobs get while all three wait. `WINDLASS_PRIORITY_WEIGHTS`
+    /// (`6,3,1`, each 1–1,000); default: none, all high ones first.
+    pub(crate) priorities: Option<windlass_jobs::PriorityWeights>,
     /// Jobs of a kind a worker runs at once. `WINDLASS_KIND_SLOTS` (`pdf.card_sheet=1`, 1–10,000).
     pub(crate) kind_slots: BTreeMap<String, usize>,
     /// What a worker's running jobs may declare together. `WINDLASS_MEMORY_MIB`, 1–16,777,216.
@@ -164,6 +167,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_SLOTS", "slots"),
     ("WINDLASS_QUEUE_WEIGHTS", "queue_weights"),
     ("WINDLASS_QUEUE_SLOTS", "queue_slots"),
+    ("WINDLASS_PRIORITY_WEIGHTS", "priority_weights"),
     ("WINDLASS_KIND_SLOTS", "kind_slots"),
     ("WINDLASS_MEMORY_MIB", "memory_mib"),
     ("WINDLASS_LEASE_MS", "lease_ms"),
@@ -393,6 +397,11 @@ impl Settings {
             queues: queues(&found)?,
             slots: found.parse("WINDLASS_SLOTS", "1 to 10000", |n| (1..=10_000).contains(n))?,
             shares: shares(&found)?,
+            priorities: found.parse(
+                "WINDLASS_PRIORITY_WEIGHTS",
+                "three of 1 to 1000, such as 6,3,1",
+                |_: &windlass_jobs::PriorityWeights| true,
+            )?,
             kind_slots: pairs(&found, "WINDLASS_KIND_SLOTS", "kind=1 to kind=10000", 10_000, |kind| {
                 windlass_jobs::check_kind(kind).is_ok().then(|| kind.to_owned())
             })?,
@@ -674,6 +683,7 @@ pub(crate) mod tests {
         check("WINDLASS_QUEUE_WEIGHTS", "a=1,b", "queue=1");
         check("WINDLASS_QUEUE_SLOTS", "a=0", "queue=1");
         check("WINDLASS_KIND_SLOTS", "A B=1", "kind=1");
+        check("WINDLASS_PRIORITY_WEIGHTS", "6,3", "6,3,1");
         check("WINDLASS_MEMORY_MIB", "0", "1 to 16777216");
         check("WINDLASS_WORKER_LISTEN", "8002", "off, or an address");
         check("WINDLASS_READY_WITHIN_MS", "499", "500 to 3600000");

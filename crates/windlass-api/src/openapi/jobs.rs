@@ -38,8 +38,27 @@ pub(crate) fn job() -> Value {
             "labels": { "type": ["object", "null"], "additionalProperties": text() },
             "unique": { "type": ["object", "null"], "description": "{key, ttl_ms, until, on_clash, debounce_ms}" },
             "tenant": key, "ordering_key": key, "concurrency_key": key, "rate_key": key,
+            "depends_on": { "type": ["array", "null"], "items": text(), "maxItems": 1000, "uniqueItems": true },
+            "on_failure": { "enum": ["cancel", "run", null] },
         },
     })
+}
+
+/// A flow: what runs one after the other, and what runs beside each other.
+pub(super) fn chain() -> Value {
+    let steps = json!({ "type": "array", "items": step(), "minItems": 1 });
+    json!({ "type": "object", "required": ["chain"], "additionalProperties": false, "properties": { "chain": steps } })
+}
+
+/// See [`chain`].
+pub(super) fn group() -> Value {
+    let steps = json!({ "type": "array", "items": step(), "minItems": 1 });
+    let properties = json!({ "group": steps, "then": step() });
+    json!({ "type": "object", "required": ["group"], "additionalProperties": false, "properties": properties })
+}
+
+fn step() -> Value {
+    json!({ "oneOf": [job(), named("Chain"), named("Group")] })
 }
 
 fn multipart(files: &[&str], fields: &[&str]) -> Value {
@@ -50,14 +69,19 @@ fn multipart(files: &[&str], fields: &[&str]) -> Value {
 }
 
 pub(super) fn operations() -> Vec<Op> {
-    let batch = json!({ "oneOf": [job(), { "type": "array", "items": job(), "minItems": 1 }] });
+    let batch =
+        json!({ "oneOf": [job(), { "type": "array", "items": job(), "minItems": 1 }, named("Chain"), named("Group")] });
     let accepted = json!({ "oneOf": [named("Accepted"), object(json!({ "tasks": array(named("Accepted")) }))] });
     let key = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" });
     let page =
         object_with(json!({ "tasks": array(named("Task")), "next": or_null("string") }), json!({ "window": {} }));
-    let cancelled = object(json!({ "success": flag(), "message": text(), "task_id": text() }));
+    let outcome = object(json!({ "task_id": text(), "outcome": text() }));
+    let cancelled = object_with(
+        json!({ "success": flag(), "message": text(), "task_id": text() }),
+        json!({ "tasks": array(outcome) }),
+    );
     let mut all = vec![
-        op("POST", "/api/tasks", "Enqueue one job, or a batch of which all are accepted or none")
+        op("POST", "/api/tasks", "Enqueue one job, a flow, or a batch of which all are accepted or none")
             .header("Idempotency-Key", key, "The same key and body is done once in 24 hours")
             .json(batch)
             .answers(202, "Accepted", accepted.clone())
@@ -83,9 +107,10 @@ pub(super) fn operations() -> Vec<Op> {
             .answers(200, "The job", named("Task"))
             .fails(&[Code::QueryInvalid]),
         op("DELETE", "/api/tasks/{id}", "Cancel a job")
+            .query("tree", flag(), "With every job it is tied to")
             .answers(200, "It was waiting", cancelled.clone())
             .answers(202, "It is running, and told to stop", cancelled)
-            .fails(&[Code::TaskCancelFailed]),
+            .fails(&[Code::TaskCancelFailed, Code::QueryInvalid]),
         op("POST", "/api/tasks/{id}/retry", "Let a failed job start anew")
             .answers(202, "It waits again", named("Accepted"))
             .fails(&[Code::TaskNotFailed]),

@@ -64,6 +64,8 @@ pub(super) fn all() -> Value {
             json!({ "unique": { "enum": ["kept", "replaced"] } }),
         ),
         "Task": task(),
+        "Chain": super::jobs::chain(),
+        "Group": super::jobs::group(),
         "Schedule": schedule(),
         "Key": key(),
         "Image": image(),
@@ -122,6 +124,9 @@ fn task() -> Value {
             "skipped": flag(),
             "cached": flag(),
             "cancel_requested": flag(),
+            "parents": array(text()),
+            "children": array(text()),
+            "waits_for": count(),
         }),
     )
 }

@@ -79,6 +79,82 @@ async fn queues_are_bounded_and_paused() {
     assert_eq!(bench.send("POST", "/api/queues/Not%20One/pause", &[], Body::empty()).await.code(), "not_found");
 }
 
+/// A queue's limits are set as a whole, hold from the next claim on, and are refused by name.
+#[tokio::test]
+async fn a_queues_limits_are_set() {
+    let bench = Bench::new();
+    let put = async |limits: serde_json::Value| {
+        let body = json!({ "limits": limits }).to_string();
+        bench.send("PUT", "/api/queues/default/limits", &[("content-type", "application/json")], body).await
+    };
+    bench.echo().await;
+    bench.echo().await;
+    let rate = json!({ "count": 100, "per_ms": 1000, "burst": 1 });
+    let keys: serde_json::Map<_, _> = (0..1_000).map(|n| (format!("{n:-<64}"), rate.clone())).collect();
+    let limits = json!({ "concurrency": 1, "rate": { "count": 5, "per_ms": 60_000 }, "key_rates": keys });
+    let answer = put(limits.clone()).await;
+    assert_eq!((answer.status, &answer.json()["limits"]), (StatusCode::OK, &limits));
+    bench.claim("default").await;
+    assert!(bench.try_claim("default").await.is_none(), "one runs, and one may");
+    assert_eq!(put(json!({})).await.json()["limits"], json!({}));
+    bench.claim("default").await;
+    for (wrong, named) in [
+        (json!({ "concurrency": 0 }), "/limits/concurrency"),
+        (json!({ "concurency": 1 }), "concurency"),
+        (json!({ "rate": { "count": 1 } }), "per_ms"),
+        (json!({ "key_rates": { "": rate } }), "/limits/key_rates"),
+        (json!(7), "/limits"),
+    ] {
+        let answer = put(wrong.clone()).await;
+        let detail = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+        assert!(answer.code() == "job_invalid" && detail.contains(named), "{wrong}: {detail}");
+    }
+}
+
+/// Chains and groups: each job waits for those before it, and everything wrong is named.
+#[tokio::test]
+async fn flows_are_queued() {
+    let bench = Bench::new();
+    let step = |text: &str| json!({ "kind": "test.echo", "args": { "text": text } });
+    let flow = json!({ "chain": [step("a"), { "group": [step("b"), step("c")], "then": step("d") }] });
+    let answer = bench.post(&flow).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.json());
+    let tasks = answer.json()["tasks"].clone();
+    let states: Vec<&str> = (0..4).map(|n| tasks[n]["status"].as_str().unwrap()).collect();
+    assert_eq!(states, ["pending", "scheduled", "scheduled", "scheduled"]);
+    let id = |n: usize| tasks[n]["task_id"].as_str().unwrap().to_owned();
+    let shown = async |n: usize| bench.get(&format!("/api/tasks/{}", id(n))).await.json();
+    assert_eq!(shown(3).await["parents"], json!([id(1), id(2)]));
+    assert_eq!(shown(3).await["waits_for"], 2);
+    assert_eq!((&shown(0).await["parents"], &shown(0).await["waits_for"]), (&json!(null), &json!(null)));
+    let more = json!({ "kind": "test.echo", "args": { "text": "e" }, "depends_on": [id(3)], "on_failure": "run" });
+    assert_eq!(bench.post(&more).await.status, StatusCode::ACCEPTED);
+
+    let answer = bench.send("DELETE", &format!("/api/tasks/{}?tree=true", id(3)), &[], Body::empty()).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.json());
+    assert_eq!(shown(1).await["status"], "cancelled");
+    assert_eq!(shown(3).await["status"], "cancelled");
+
+    let mut unique = step("u");
+    unique["unique"] = json!({ "key": "k" });
+    for (wrong, named) in [
+        (json!({ "chain": [] }), "a chain has one step or more"),
+        (json!({ "chain": [step("a"), 7] }), "a step of a flow is an object"),
+        (json!({ "chain": [step("a")], "group": [step("b")] }), "a flow is"),
+        (json!({ "chain": [unique, step("a")] }), "nothing can wait for a unique job"),
+        (json!({ "kind": "test.echo", "args": { "text": "x" }, "depends_on": [] }), "1 to 1000"),
+        (json!({ "kind": "test.echo", "args": { "text": "x" }, "depends_on": ["x"] }), "array of ids"),
+        (
+            json!({ "kind": "test.echo", "args": { "text": "x" }, "depends_on": [format!("{}.q", windlass_jobs::new_ulid())] }),
+            "is not known",
+        ),
+    ] {
+        let answer = bench.post(&wrong).await;
+        let detail = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+        assert!(answer.status.is_client_error() && detail.contains(named), "{wrong}: {detail}");
+    }
+}
+
 /// B37: on every listing pages are bounded, and a cursor is one that this listing gave to this tenant.
 #[tokio::test]
 async fn b37_made_up_cursors_and_pages_are_refused() {

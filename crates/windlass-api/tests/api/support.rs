@@ -19,12 +19,15 @@ use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 use windlass_api::keys::{Book, NewKey};
 use windlass_api::{Api, ApiOptions, Auth, Ring, router};
-use windlass_broker::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
+use windlass_broker::{Broker, Control, Enqueue, Error, Inspect, Leases, Outbox, Result, Wake};
 use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{
     Ack, Cancel, Claim, Claimed, Counts, Enqueued, Exchange, Exchanged, Filter, Finish, Found, Page, Settle, WorkerInfo,
 };
-use windlass_jobs::{JobId, JobRecord, Lease, Limits, NewJob, Outcome, Progress, Queue, State, Ulid, Violation};
+use windlass_jobs::flow::{Mail, Message, Received};
+use windlass_jobs::{
+    JobId, JobRecord, Lease, Limits, NewJob, Outcome, Progress, Queue, State, Timestamp, Ulid, Violation,
+};
 use windlass_store::{Caching, CachingOptions, FileArtifacts, FileClaims, FileResults, Services};
 use windlass_testkit::ModelBroker;
 use windlass_worker::{InlineKind, Inputs, IsolatedKind, KindSpec, Registry, RunContext, StoredArtifact, StoredResult};
@@ -162,6 +165,19 @@ impl Control for Plugged {
     async fn delete(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
         self.reach("delete")?;
         self.model.delete(queue, ulids).await
+    }
+}
+
+#[async_trait]
+impl Outbox for Plugged {
+    async fn outbox(&self, queue: &Queue) -> Result<Mail> {
+        self.model.outbox(queue).await
+    }
+    async fn receive(&self, queue: &Queue, messages: &[Message]) -> Result<Received> {
+        self.model.receive(queue, messages).await
+    }
+    async fn sent(&self, queue: &Queue, done: &[Message], again: &[Message], later: Timestamp) -> Result<()> {
+        self.model.sent(queue, done, again, later).await
     }
 }
 
@@ -390,10 +406,22 @@ impl Bench {
 
     /// Claims the next job of a queue, as a worker would.
     pub(crate) async fn claim(&self, queue: &str) -> Claimed {
-        let claim = Claim { worker: "w1".into(), max: 1, lease: Duration::from_secs(30), grace: false, sent_at: None };
+        self.try_claim(queue).await.expect("a job waits")
+    }
+
+    /// The same, if one may start.
+    pub(crate) async fn try_claim(&self, queue: &str) -> Option<Claimed> {
+        let claim = Claim {
+            worker: "w1".into(),
+            max: 1,
+            lease: Duration::from_secs(30),
+            grace: false,
+            sent_at: None,
+            quotas: None,
+        };
         let exchange = Exchange { finishes: vec![], claim: Some(claim) };
         let reply = self.broker.exchange(&Queue::new(queue).unwrap(), &exchange).await.unwrap();
-        reply.claimed.into_iter().next().expect("a job waits")
+        reply.claimed.into_iter().next()
     }
 
     pub(crate) async fn progress(&self, id: &JobId, lease: Lease, percent: f32, message: &str) {

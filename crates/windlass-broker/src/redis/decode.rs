@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{Ack, Cancel, Claimed, Clash, Counts, Enqueued, Exchanged, Page, WorkerInfo};
+use windlass_jobs::flow::{Ended, Heard, Mail, Message, Received};
 use windlass_jobs::{
     DEFAULT_MAX_ATTEMPTS, JobId, JobRecord, Lease, Limits, NewJob, Options, Priority, Progress, Queue, Rate, Reason,
     RunError, State, Timestamp, Ulid,
@@ -150,6 +151,7 @@ pub(super) fn exchanged(value: Value) -> Result<Exchanged> {
     let now = instant(&next()).ok_or_else(|| unexpected("exchange", "no time"))?;
     let acks = acks("exchange", &next())?;
     let (next_due, next_lease, since) = (instant(&next()), instant(&next()), instant(&next()));
+    let next_message = instant(&next());
     let rest: Vec<Value> = values.collect();
     let mut claimed = Vec::with_capacity(rest.len() / CLAIM_WIDTH);
     let mut rest = rest.into_iter();
@@ -170,7 +172,7 @@ pub(super) fn exchanged(value: Value) -> Result<Exchanged> {
             options: super::encode::without_rare(&text(options)).to_owned(),
         });
     }
-    Ok(Exchanged { now, acks, claimed, next_due, next_lease, since })
+    Ok(Exchanged { now, acks, claimed, next_due, next_lease, since, next_message })
 }
 
 pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
@@ -182,6 +184,8 @@ pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
     let mut next = || parts.next().unwrap_or(Value::Nil);
     let fields = fields(next())?;
     let (args, result, error) = (optional_text(next()), optional_text(next()), optional_text(next()));
+    let parents = optional_text(next()).unwrap_or_default();
+    let (waits_for, children) = (number(&next()), job_ids(next()));
     let get = |name: &str| fields.get(name).map(String::as_str);
     let at = |name: &str| get(name).and_then(millis_text);
     let pieces = |name: &str| fields.get(name).cloned();
@@ -192,7 +196,10 @@ pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
     let started_at = run.next().and_then(millis_text);
     let worker = run.next().map(str::to_owned);
 
-    let state = get("state").and_then(|t| t.parse().ok()).unwrap_or(State::Pending);
+    let state = match get("state") {
+        Some("blocked") => State::Scheduled,
+        word => word.and_then(|t| t.parse().ok()).unwrap_or(State::Pending),
+    };
     let mut options = Options {
         priority: get("priority")
             .and_then(|t| t.trim_end_matches('l').parse::<usize>().ok())
@@ -210,6 +217,9 @@ pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
     let short = pieces("opts").unwrap_or_default();
     let _ = options.read_short(&short);
     options.read_unique(&short, get("unique"));
+    if let Some(after) = &mut options.depends_on {
+        after.parents = parents.split(' ').filter_map(|id| id.parse().ok()).collect();
+    }
     Ok(Some(JobRecord {
         id: id.clone(),
         kind: get("kind").unwrap_or_default().to_owned(),
@@ -232,7 +242,17 @@ pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
         result,
         skipped: get("skipped").is_some(),
         error: error.and_then(|text| serde_json::from_str(&text).ok()),
+        waits_for,
+        children,
     }))
+}
+
+/// Ids of a set, in order.
+fn job_ids(value: Value) -> Vec<JobId> {
+    let Value::Array(values) = value else { return Vec::new() };
+    let mut ids: Vec<JobId> = values.into_iter().filter_map(|id| text(id).parse().ok()).collect();
+    ids.sort();
+    ids
 }
 
 /// What is shown of a job whose key is no hash.
@@ -259,6 +279,8 @@ fn damaged(id: &JobId) -> JobRecord {
         result: None,
         skipped: false,
         error: Some(RunError::new("record_damaged", "the job's key is not a hash")),
+        waits_for: 0,
+        children: Vec::new(),
     }
 }
 
@@ -298,7 +320,8 @@ pub(super) fn limits(value: Value) -> Result<Limits> {
         match field.split_once(':') {
             None if field == "q" => limits.concurrency = value.parse().ok(),
             None if field == "c" => limits.key_concurrency = value.parse().ok(),
-            None => limits.key_rate = rate_of(&value),
+            None if field == "r" => limits.key_rate = rate_of(&value),
+            None => {}
             Some(("r", "")) => limits.rate = rate_of(&value),
             Some(("c", key)) => limits.key_concurrencies.extend(value.parse().ok().map(|n| (key.to_owned(), n))),
             Some((_, key)) => limits.key_rates.extend(rate_of(&value).map(|rate| (key.to_owned(), rate))),
@@ -325,7 +348,7 @@ pub(super) fn counts(value: Value) -> Result<Counts> {
     let values = array("counts", value)?;
     let at = |i: usize| values.get(i).map_or(0, number::<u64>);
     let due = at(1);
-    let retrying = at(13).min(due);
+    let retrying = at(14).min(due);
     Ok(Counts {
         pending: at(0),
         scheduled: due - retrying,
@@ -335,13 +358,33 @@ pub(super) fn counts(value: Value) -> Result<Counts> {
         parked: at(4),
         paused: at(5) == 1,
         max_waiting: values.get(6).filter(|v| **v != Value::Nil).map(number),
-        enqueued_total: at(7),
-        success_total: at(8),
-        failure_total: at(9),
-        cancelled_total: at(10),
-        retried_total: at(11),
-        expired_leases_total: at(12),
+        blocked: at(7),
+        enqueued_total: at(8),
+        success_total: at(9),
+        failure_total: at(10),
+        cancelled_total: at(11),
+        retried_total: at(12),
+        expired_leases_total: at(13),
     })
+}
+
+/// What is due of a queue's outbox. A damaged message is passed over, and stays.
+pub(super) fn mail(queue: &Queue, value: Value) -> Result<Mail> {
+    let mut values = array("read outbox", value)?.into_iter();
+    let now = values.next().as_ref().and_then(instant).ok_or_else(|| unexpected("read outbox", "no time"))?;
+    Ok(Mail { now, messages: values.filter_map(|line| Message::parse(queue, &text(line))).collect() })
+}
+
+pub(super) fn received(value: Value, messages: usize) -> Result<Received> {
+    let mut values = array("receive", value)?.into_iter();
+    let now = values.next().as_ref().and_then(instant).ok_or_else(|| unexpected("receive", "no time"))?;
+    let letters = text(values.next().unwrap_or(Value::Nil));
+    let heard: Vec<Heard> =
+        letters.chars().map(|letter| Ended::from_letter(letter).map_or(Heard::Noted, Heard::Ended)).collect();
+    if heard.len() != messages {
+        return Err(unexpected("receive", format!("{} answers to {messages} messages", heard.len())));
+    }
+    Ok(Received { now, heard })
 }
 
 pub(super) fn kinds(value: Value) -> Result<Vec<KindInfo>> {

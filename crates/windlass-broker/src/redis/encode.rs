@@ -1,8 +1,10 @@
 //! Turns calls into the words a script reads.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
-use windlass_jobs::command::{Exchange, Filter, Finish, MAX_EXCHANGE, Settle};
+use windlass_jobs::command::{Claim, Exchange, Filter, Finish, MAX_EXCHANGE, Settle};
+use windlass_jobs::flow::{Message, News};
 use windlass_jobs::lanes::lane_name;
 use windlass_jobs::{Limits, MAX_DELIVERIES, NewJob, OnClash, Options, Priority, Rate, Unique, When, millis};
 use windlass_redis::Cmd;
@@ -12,6 +14,9 @@ use crate::pieces;
 /// Args up to this many bytes lie in the job's hash, cut into pieces; larger ones in a key of
 /// their own.
 const INLINE_ARGS_BYTES: usize = 256;
+
+/// The words for priorities, by their index.
+const PRIORITIES: [&str; 3] = ["0", "1", "2"];
 
 /// Opens `opts` when a field of its own stands beside it: `+`, the letter of a unique key's end, a space.
 const RARE: char = '+';
@@ -29,9 +34,16 @@ fn enqueue_one(call: &mut Cmd, job: &NewJob) {
     let mut id = [0; 26];
     call.arg(&*job.ulid.array_to_str(&mut id));
     let lane = lane_name(&job.options, job.options.priority);
-    match (&job.options.unique, &lane) {
-        (None, None) => call.arg(job.options.priority.index()),
-        (unique, lane) => call.arg(special_words(job.options.priority, unique.as_ref(), lane.as_deref())),
+    let place = match (&job.options.unique, &lane) {
+        (None, None) => Cow::Borrowed(PRIORITIES[job.options.priority.index()]),
+        (unique, lane) => Cow::Owned(special_words(job.options.priority, unique.as_ref(), lane.as_deref())),
+    };
+    match &job.options.depends_on {
+        None => call.arg(&*place),
+        Some(after) => {
+            let parents: Vec<String> = after.parents.iter().map(ToString::to_string).collect();
+            call.arg(format!("d{}\n{place}", parents.join(" ")))
+        }
     };
     add_instant(call, job.when);
     add_instant(call, job.options.expires);
@@ -152,6 +164,12 @@ pub(super) fn limits(call: &mut Cmd, limits: &Limits) {
         let json = serde_json::to_string(rate).expect("numbers can be written as JSON");
         format!("{} {} {json}", rate.interval_us(), rate.burst())
     };
+    if *limits == Limits::default() {
+        return;
+    }
+    for (field, own) in [("own_c", !limits.key_concurrencies.is_empty()), ("own_r", !limits.key_rates.is_empty())] {
+        add(field.to_owned(), u8::from(own).to_string());
+    }
     for (field, n) in [("q", limits.concurrency), ("c", limits.key_concurrency)] {
         n.into_iter().for_each(|n| add(field.to_owned(), n.to_string()));
     }
@@ -162,14 +180,32 @@ pub(super) fn limits(call: &mut Cmd, limits: &Limits) {
     limits.key_rates.iter().for_each(|(key, rate)| add(format!("r:{key}"), rate_text(rate)));
 }
 
+/// Word, whom it is to, whom it is from, how that one ended.
+pub(super) fn messages(call: &mut Cmd, messages: &[Message]) {
+    for Message { to, from, news } in messages {
+        match news {
+            News::Waits(_) => call.arg("w").arg(to.ulid.to_string()).arg(from.to_string()).arg(""),
+            News::Ended(ended) => {
+                call.arg("e").arg(to.ulid.to_string()).arg(from.to_string()).arg(ended.letter().to_string())
+            }
+        };
+    }
+}
+
+/// `n`, or with quotas `n:high:normal:low`.
+fn wanted(claim: &Claim) -> String {
+    let max = claim.max.min(MAX_EXCHANGE);
+    match claim.quotas {
+        None => max.to_string(),
+        Some([high, normal, low]) => format!("{max}:{high}:{normal}:{low}"),
+    }
+}
+
 pub(super) fn exchange(call: &mut Cmd, wake_prefix: &str, keep: usize, exchange: &Exchange) {
     call.arg(wake_prefix);
     match &exchange.claim {
         Some(claim) => {
-            call.arg(&claim.worker)
-                .arg(claim.max.min(MAX_EXCHANGE))
-                .arg(millis(claim.lease))
-                .arg(u8::from(claim.grace));
+            call.arg(&claim.worker).arg(wanted(claim)).arg(millis(claim.lease)).arg(u8::from(claim.grace));
             match claim.sent_at {
                 Some(at) => call.arg(at.0).arg(millis(claim.patience())),
                 None => call.arg("").arg(0),

@@ -25,12 +25,16 @@
 //! | `conc` | hash | running jobs by concurrency key |
 //! | `tat:<key>` | string PX, µs | when all starts of a rate key are paid for; the queue's own has key `` |
 //! | `rated` | sorted set, ms | rate keys with parked lanes, by when they may go on |
+//! | `blocked` | sorted set, ms | jobs that wait for others, by the time before which they may not run, or 0 |
+//! | `w:<ulid>` / `g:<ulid>` | string / set | the ids of the jobs it depends on / of those that have not ended |
+//! | `d:<ulid>` / `parents` | set | the ids of the jobs that depend on it / the jobs that have such |
+//! | `out` | sorted set, ms | the outbox: what is to be said to other queues, by when; see `windlass_jobs::flow` |
 //! | `limits` | hash | [`Limits`](windlass_jobs::Limits): see `encode::limits` |
 //! | `gonelanes` | hash | the lanes of those in `gone` that stood in one |
 //! | `idle` | set | workers that found nothing and wait for a wake-up |
 //! | `watch` | set | ids somebody has open; left when the job ends |
 //! | `stat` | hash | counters; `retrying`, `laned` (ids in lanes) and `ghosts` (cancelled ids still in `p0`–`p2`) are levels |
-//! | `meta` | hash | `format`, `since`, `paused`, `max_waiting`, `reap_after`, `graced_at`, `special` (there are limits, or some job had a unique key or a lane), `turn` (1: the ring is next, not the list); the key every script of the queue is called on |
+//! | `meta` | hash | `format`, `since`, `paused`, `max_waiting`, `reap_after`, `graced_at`, `special` (there are limits, or some job had a unique key or a lane), `flows` (some job depends on another, or is depended on), `turn` (1: the ring is next, not the list); the key every script of the queue is called on |
 //!
 //! `idle`, `watch`, `stat` and `meta` have no cap of their own: their members are workers, open
 //! event streams and fixed fields. The channel `watched` of the queue says which watched job
@@ -41,7 +45,7 @@
 //! 500) with `wl:{reg}:kinds_seen` (sorted set, ms, by kind), and the channel `wl:wake:<worker>`, which carries
 //! `<queue>` (ask again), `c:<queue>:<ulid>:<epoch>` (cancel this run) and `k:<token>` (canary).
 //!
-//! Fields of `j:`: `kind`, `created_at` (ms), `args` `args.1` … (pieces of 64 bytes), `state`,
+//! Fields of `j:`: `kind`, `created_at` (ms), `args` `args.1` … (pieces of 64 bytes), `state` (`blocked` is scheduled for readers),
 //! `priority` (0 or 2; with a lane 0l, 1l or 2l, and `tenant`, `order`, `conc`, `rate`), `max_attempts`, `opts` `opts.1` … (short form, opened by `+ ` when
 //! `max_attempts` or `expires_at` stands beside it, by `+s `, `+f ` or `+t ` when there is a `unique` key: absent, a claim asks for none of them), `attempt` (failed runs),
 //! `run` (`epoch deliveries started_ms worker`), `run_at` (ms), `finished_at` (ms), `progress`
@@ -49,13 +53,16 @@
 //! (epochs whose lease was ended, `,1,2,`), `unknown_since` (ms), `ghost` (the list it still stands in), `unique` (key), and the caller's labels as
 //! `l.<key>`.
 //!
-//! `meta.format` is [`FORMAT`]. A process refuses a queue of a newer format; it reads its own
-//! and the one before, and writes the older while both run.
+//! `meta.format` is [`PLAIN_FORMAT`], and [`FORMAT`] from the first unique key, lane, limit or
+//! dependency on: what does not know of those would start jobs that have to wait. A process refuses a
+//! queue of a newer format; it reads its own and the one before.
 
 use windlass_jobs::Queue;
 
 /// The number of the layout described here.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// The number of a queue that uses nothing but priorities and times.
+pub const PLAIN_FORMAT: u32 = 1;
 
 /// The Lua lines that name the queue's keys from the one key a script is called on. Every
 /// script of the queue starts with them.

@@ -18,12 +18,13 @@ use tokio::sync::mpsc;
 use windlass_jobs::catalogue::{KEEP_KIND_FOR, KINDS_SLICE, KindInfo, MAX_KINDS, NEWER_COUNTS_FOR};
 use windlass_jobs::command::{
     Ack, CANCELLED_ERROR, Cancel, Counts, EXPIRED_ERROR, Enqueued, Exchange, Exchanged, Filter, Found, MAX_CONTROL,
-    MAX_ENQUEUE, MAX_PAGE, Page, SEARCH_WINDOW, WorkerInfo,
+    MAX_PAGE, Page, SEARCH_WINDOW, WorkerInfo, slices,
 };
-use windlass_jobs::{JobId, JobRecord, Lease, Limits, NewJob, Progress, Queue, State, Ulid, millis};
-use windlass_redis::{Class, Cmd, Link, Message, Script, Value};
+use windlass_jobs::flow::{Mail, Message, Received};
+use windlass_jobs::{JobId, JobRecord, Lease, Limits, NewJob, Progress, Queue, State, Timestamp, Ulid, millis};
+use windlass_redis::{Class, Cmd, Link, Script, Value};
 
-use crate::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
+use crate::{Broker, Control, Enqueue, Error, Inspect, Leases, Outbox, Result, Wake};
 use keys::Keys;
 use watch::Watches;
 
@@ -56,13 +57,16 @@ struct Scripts {
     kinds: Script,
     cancel: Script,
     control: Script,
+    receive: Script,
+    outbox: Script,
 }
 
 impl Scripts {
     fn new() -> Self {
         let of = |parts: &[&str]| {
             let text = [&[keys::LUA_NAMES], parts].concat().concat();
-            let text = text.replace("@FORMAT@", &keys::FORMAT.to_string());
+            let text =
+                text.replace("@FORMAT@", &keys::FORMAT.to_string()).replace("@PLAIN@", &keys::PLAIN_FORMAT.to_string());
             Script::new(text.replace("@CANCELLED@", CANCELLED_ERROR).replace("@EXPIRED@", EXPIRED_ERROR))
         };
         let wake = include_str!("lua/wake.lua");
@@ -71,9 +75,10 @@ impl Scripts {
         let unique = include_str!("lua/unique.lua");
         let entries = include_str!("lua/entries.lua");
         let (lanes, turns) = (include_str!("lua/lanes.lua"), include_str!("lua/turns.lua"));
+        let flows = include_str!("lua/flows.lua");
         Self {
-            enqueue: of(&[wake, lanes, include_str!("lua/clash.lua"), include_str!("lua/enqueue.lua")]),
-            exchange: of(&[wake, lanes, ending, alive, unique, turns, include_str!("lua/exchange.lua")]),
+            enqueue: of(&[wake, lanes, flows, include_str!("lua/clash.lua"), include_str!("lua/enqueue.lua")]),
+            exchange: of(&[wake, lanes, flows, ending, alive, unique, turns, include_str!("lua/exchange.lua")]),
             renew: of(&[alive, include_str!("lua/renew.lua")]),
             progress: of(&[wake, include_str!("lua/progress.lua")]),
             get: of(&[include_str!("lua/get.lua")]),
@@ -82,7 +87,9 @@ impl Scripts {
             counts: of(&[include_str!("lua/counts.lua")]),
             workers: Script::new(include_str!("lua/workers.lua")),
             kinds: Script::new(include_str!("lua/kinds.lua")),
-            cancel: of(&[wake, lanes, ending, unique, include_str!("lua/cancel.lua")]),
+            cancel: of(&[wake, lanes, flows, ending, unique, include_str!("lua/cancel.lua")]),
+            receive: of(&[wake, lanes, flows, ending, unique, include_str!("lua/receive.lua")]),
+            outbox: of(&[include_str!("lua/outbox.lua")]),
             control: of(&[wake, lanes, ending, include_str!("lua/control.lua")]),
         }
     }
@@ -187,7 +194,7 @@ impl Enqueue for RedisBroker {
     async fn enqueue(&self, queue: &Queue, jobs: &[NewJob]) -> Result<Vec<Enqueued>> {
         self.list_queues(std::slice::from_ref(queue)).await?;
         let mut replies = Vec::with_capacity(jobs.len());
-        for slice in jobs.chunks(MAX_ENQUEUE) {
+        for slice in slices(jobs) {
             let mut call = self.scripts.enqueue.on(&self.keys.meta(queue));
             encode::enqueue(&mut call, &self.keys.wake_prefix(), slice);
             let reply = self.scripts.enqueue.run(&self.link, &call).await.map_err(|e| match e.code() {
@@ -290,14 +297,16 @@ impl Leases for RedisBroker {
     async fn wakes(&self, worker: &str) -> mpsc::UnboundedReceiver<Wake> {
         let mut messages = windlass_redis::subscribe(&self.link, self.keys.wake(worker));
         let (sender, receiver) = mpsc::unbounded_channel();
-        if let Ok(Some(Message::Subscribed)) = tokio::time::timeout(Self::SUBSCRIBE_WAIT, messages.recv()).await {
+        if let Ok(Some(windlass_redis::Message::Subscribed)) =
+            tokio::time::timeout(Self::SUBSCRIBE_WAIT, messages.recv()).await
+        {
             let _ = sender.send(Wake::All);
         }
         tokio::spawn(async move {
             while let Some(message) = messages.recv().await {
                 let wake = match message {
-                    Message::Subscribed => Wake::All,
-                    Message::Text(text) => decode::wake(&text),
+                    windlass_redis::Message::Subscribed => Wake::All,
+                    windlass_redis::Message::Text(text) => decode::wake(&text),
                 };
                 if sender.send(wake).is_err() {
                     return;
@@ -427,6 +436,30 @@ impl Control for RedisBroker {
 
     async fn delete(&self, queue: &Queue, ulids: &[Ulid]) -> Result<Vec<bool>> {
         self.control_ids("delete", queue, ulids, Self::DELETE_SLICE).await
+    }
+}
+
+#[async_trait]
+impl Outbox for RedisBroker {
+    async fn outbox(&self, queue: &Queue) -> Result<Mail> {
+        let call = self.scripts.outbox.on(&self.keys.meta(queue));
+        decode::mail(queue, self.run("read outbox", &self.scripts.outbox, &call).await?)
+    }
+
+    async fn receive(&self, queue: &Queue, messages: &[Message]) -> Result<Received> {
+        let mut call = self.scripts.receive.on(&self.keys.meta(queue));
+        call.arg(self.keys.wake_prefix()).arg(self.keep);
+        encode::messages(&mut call, messages);
+        decode::received(self.run("receive", &self.scripts.receive, &call).await?, messages.len())
+    }
+
+    async fn sent(&self, queue: &Queue, done: &[Message], again: &[Message], later: Timestamp) -> Result<()> {
+        let mut call = self.scripts.outbox.on(&self.keys.meta(queue));
+        call.arg(later.0).arg(done.len());
+        for message in done.iter().chain(again) {
+            call.arg(message.to_string());
+        }
+        self.run("write outbox", &self.scripts.outbox, &call).await.map(drop)
     }
 }
 

@@ -58,16 +58,25 @@ async fn claim_up_to(
     let mut claimed = Vec::with_capacity(max.min(usize::try_from(ledger.counts.pending).unwrap_or(max)));
     // A damaged job that cannot be named is leased, but not handed out.
     let (mut looked_at, mut leased) = (0, 0);
+    // Strictly, one question is enough for all priorities.
+    let all = (0, place::FIRST_NOT_WAITING - 1, max);
+    let quotas = claim.quotas.iter().flatten().zip(0..).map(|(quota, place)| (place, place, *quota));
+    let mut rounds = quotas.chain([all]);
+    let Some((mut first, mut last, mut quota)) = rounds.next() else { return Ok(claimed) };
+    let mut until = quota.min(max);
     while ledger.counts.pending > 0 {
-        let limit = (max - leased).min(MAX_LOOKED_AT - looked_at);
+        let limit = until.saturating_sub(leased).min(MAX_LOOKED_AT - looked_at);
         if limit == 0 {
-            break;
+            let Some(next) = rounds.next().filter(|_| looked_at < MAX_LOOKED_AT) else { break };
+            (first, last, quota) = next;
+            until = leased.saturating_add(quota).min(max);
+            continue;
         }
         let waiting = sqlx::query(
             "SELECT id, ulid, epoch, kind, args, failures, max_attempts, deliveries, options, expires_at FROM job
-             WHERE queue = ? AND place < ? ORDER BY place, position LIMIT ?",
+             WHERE queue = ? AND place BETWEEN ? AND ? ORDER BY place, position LIMIT ?",
         );
-        let waiting = waiting.bind(ledger.id).bind(place::FIRST_NOT_WAITING).bind(offset(limit));
+        let waiting = waiting.bind(ledger.id).bind(first).bind(last).bind(offset(limit));
         let waiting = waiting.fetch_all(&mut *conn).await.map_err(failed(VERB))?;
         let (expired, live): (Vec<_>, Vec<_>) = waiting.iter().partition(|row| is_expired(row, now));
         looked_at += waiting.len();
@@ -80,7 +89,8 @@ async fn claim_up_to(
             lease(conn, ledger, claim, &live, now, &mut claimed).await?;
         }
         if waiting.len() < limit {
-            break;
+            // There are no more here.
+            until = leased;
         }
     }
     Ok(claimed)

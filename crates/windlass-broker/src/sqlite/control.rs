@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
-use windlass_jobs::command::{Cancel, MAX_CONTROL, TIDY_SLICE};
+use windlass_jobs::command::{CANCELLED_ERROR, Cancel, MAX_CONTROL, TIDY_SLICE};
 use windlass_jobs::{JobId, Lease, Queue, State, Timestamp, Ulid};
 
 use super::batch::Batched;
 use super::enqueue::read_ulid;
 use super::exchange::{end_cancelled, json_list, move_all, read_text, trim};
 use super::fault::failed;
+use super::flow;
 use super::lanes::{join, lane_of};
 use super::ledger::{Ledger, offset};
 use super::schema::place;
@@ -49,6 +50,7 @@ pub(super) async fn cancel(
             return Ok((Cancel::Requested, read_text(&row, 4).map(|worker| (worker, lease)), false));
         }
         place::PARKED => &mut counts.parked,
+        place::BLOCKED => &mut counts.blocked,
         place::DUE if state == Some(State::Retrying) => &mut counts.retrying,
         place::DUE => &mut counts.scheduled,
         _ => &mut counts.pending,
@@ -58,10 +60,13 @@ pub(super) async fn cancel(
     if let Some(lane) = &lane {
         ledger.lanes().let_go(lane, id.ulid, now);
     }
-    end_cancelled(conn, &mut ledger, job, now, VERB).await?;
+    if place == place::BLOCKED {
+        flow::close(conn, job, VERB).await?;
+    }
+    end_cancelled(conn, &mut ledger, job, now, CANCELLED_ERROR, VERB).await?;
     trim(conn, &mut ledger, keep).await?;
     ledger.store(conn, VERB).await?;
-    Ok((Cancel::Done, None, lane.is_some()))
+    Ok((Cancel::Done, None, lane.is_some() || ledger.flows))
 }
 
 /// Notes that a running job is to be cancelled, for its worker's process to see.

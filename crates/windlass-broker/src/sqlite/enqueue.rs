@@ -12,6 +12,7 @@ use windlass_jobs::{NewJob, Queue, State, Timestamp, Ulid};
 
 use super::batch::Batched;
 use super::fault::failed;
+use super::flow;
 use super::ledger::{Ledger, offset};
 use super::schema::place;
 use super::unique;
@@ -65,7 +66,8 @@ pub(super) async fn enqueue(
     let mut fresh = HashSet::with_capacity(jobs.len());
     let mut clashes = HashMap::new();
     let is_special = |row: &Placed<'_>| {
-        row.job.options.unique.is_some() || lane_name(&row.job.options, row.job.options.priority).is_some()
+        let options = &row.job.options;
+        options.unique.is_some() || options.depends_on.is_some() || lane_name(options, options.priority).is_some()
     };
     if rows.iter().any(is_special) {
         for (i, row) in rows.iter().enumerate() {
@@ -88,6 +90,7 @@ pub(super) async fn enqueue(
         if fresh {
             ledger.counts.enqueued_total += 1;
             match row.state {
+                State::Scheduled if row.place == place::BLOCKED => ledger.counts.blocked += 1,
                 State::Scheduled => ledger.counts.scheduled += 1,
                 _ => ledger.counts.pending += 1,
             }
@@ -132,6 +135,9 @@ async fn insert_special(
     }
     if let Some(lane) = lane_name(&job.options, job.options.priority) {
         put_in_lane(conn, ledger, row, &lane).await?;
+    }
+    if let Some(after) = &job.options.depends_on {
+        flow::hold(conn, ledger, job.ulid, after, now).await?;
     }
     if let Some(unique) = &job.options.unique {
         ledger.special = true;
@@ -178,7 +184,12 @@ async fn check_room(conn: &mut SqliteConnection, ledger: &Ledger, jobs: &[NewJob
 
 /// Where a job goes, if it is new.
 fn lay(job: &NewJob, tail: i64, now: Timestamp) -> Placed<'_> {
-    match job.when.instant(now).filter(|at| *at > now) {
+    let run_at = job.when.instant(now).filter(|at| *at > now);
+    if job.options.depends_on.is_some() {
+        let position = run_at.unwrap_or_default().0;
+        return Placed { job, state: State::Scheduled, place: place::BLOCKED, position };
+    }
+    match run_at {
         Some(at) => Placed { job, state: State::Scheduled, place: place::DUE, position: at.0 },
         None => Placed { job, state: State::Pending, place: priority(job), position: tail },
     }

@@ -16,6 +16,7 @@ use windlass_jobs::{Lease, Queue, Reason, State, Timestamp, Ulid};
 use super::claim::take;
 use super::enqueue::read_ulid;
 use super::fault::failed;
+use super::flow;
 use super::held::LOST_TAG;
 use super::lanes::any_waiting;
 use super::ledger::{Ledger, offset};
@@ -69,6 +70,9 @@ pub(super) async fn peek(
     }
     let idle = exchange.claim.as_ref().is_some_and(|claim| claim.max > 0);
     let mut reply = Exchanged { now, since: ledger.since, ..Exchanged::default() };
+    if ledger.flows {
+        reply.next_message = flow::first(conn, ledger.id).await?;
+    }
     if idle {
         (reply.next_due, reply.next_lease) = (ledger.first_due, ledger.first_lease);
     }
@@ -118,6 +122,9 @@ pub(super) async fn exchange(
     }
     trim(conn, &mut ledger, keep).await?;
     ledger.store(conn, VERB).await?;
+    if ledger.flows {
+        outcome.reply.next_message = flow::first(conn, ledger.id).await?;
+    }
     let counts = &ledger.counts;
     let due = counts.scheduled + counts.retrying > 0;
     let (paused, waiting) = (counts.paused, any_waiting(conn, &ledger).await?);
@@ -144,7 +151,7 @@ async fn reap(
         let (id, deliveries): (i64, i64) = (row.get_unchecked(0), row.get_unchecked(1));
         let deliveries = u32::try_from(deliveries).unwrap_or(u32::MAX);
         if row.get_unchecked::<i64, _>(3) != 0 {
-            end_cancelled(conn, ledger, id, now, VERB).await?;
+            end_cancelled(conn, ledger, id, now, CANCELLED_ERROR, VERB).await?;
         } else if is_poisoned(deliveries) {
             let worker = read_text(row, 2).unwrap_or_default();
             bury(conn, ledger, &[id], Reason::Poisoned, &poisoned_error(&worker, deliveries), now).await?;
@@ -199,24 +206,27 @@ pub(super) async fn bury(
     let bury = bury.bind(reason.as_str()).bind(error).bind(now.0).bind(place::DEAD).bind(now.0).bind(json_list(ids));
     bury.execute(&mut *conn).await.map_err(failed(VERB))?;
     ids.iter().for_each(|_| ledger.count_ended(State::Failure));
+    flow::tell(conn, ledger, ids, now, VERB).await?;
     let_go_rows(conn, ledger, ids, VERB).await
 }
 
-/// Ends a job on request and counts it there; whence it came is the caller's to count.
+/// Ends a job as cancelled and counts it there; whence it came is the caller's to count.
 pub(super) async fn end_cancelled(
     conn: &mut SqliteConnection,
     ledger: &mut Ledger,
     id: i64,
     now: Timestamp,
+    error: &str,
     operation: &'static str,
 ) -> Result<()> {
     let end = sqlx::query(
         "UPDATE job SET state = 'cancelled', cancel_requested = 0, error = ?, finished_at = ?, place = ?, position = ?
          WHERE id = ?",
     );
-    let end = end.bind(CANCELLED_ERROR).bind(now.0).bind(place::DONE).bind(ledger.take_done(1)).bind(id);
+    let end = end.bind(error).bind(now.0).bind(place::DONE).bind(ledger.take_done(1)).bind(id);
     end.execute(&mut *conn).await.map_err(failed(operation))?;
     ledger.count_ended(State::Cancelled);
+    flow::tell(conn, ledger, &[id], now, operation).await?;
     let_go_rows(conn, ledger, &[id], operation).await
 }
 

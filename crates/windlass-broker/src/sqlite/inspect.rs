@@ -14,6 +14,7 @@ use windlass_jobs::{
 use super::enqueue::read_ulid;
 use super::exchange::read_text;
 use super::fault::failed;
+use super::flow;
 use super::schema::place;
 use crate::Result;
 
@@ -22,13 +23,18 @@ pub(super) async fn get(conn: &mut SqliteConnection, id: &JobId) -> Result<Optio
     let row = sqlx::query(
         "SELECT kind, coalesce(job.args, large_args.args), state, reason, failures, max_attempts, epoch, deliveries,
              priority, options, labels, created_at, place, position, started_at, finished_at, worker, progress, result,
-             skipped, error, expires_at, cancel_requested, unique_key, lane
+             skipped, error, expires_at, cancel_requested, unique_key, lane, job.id, queue.flows
          FROM job JOIN queue ON queue.id = job.queue LEFT JOIN large_args ON large_args.job = job.id
          WHERE queue.name = ? AND job.ulid = ?",
     );
     let row = row.bind(id.queue.as_str()).bind(id.ulid.to_bytes().to_vec());
-    let row = row.fetch_optional(conn).await.map_err(failed("get"))?;
-    Ok(row.map(|row| read_record(&row, id)))
+    let row = row.fetch_optional(&mut *conn).await.map_err(failed("get"))?;
+    let Some(row) = row else { return Ok(None) };
+    let mut record = read_record(&row, id);
+    if row.get_unchecked::<bool, _>(26) {
+        flow::read_ties(conn, row.get_unchecked(25), &mut record).await?;
+    }
+    Ok(Some(record))
 }
 
 fn read_record(row: &SqliteRow, id: &JobId) -> JobRecord {
@@ -53,7 +59,11 @@ fn read_record(row: &SqliteRow, id: &JobId) -> JobRecord {
         deliveries: small(7).unwrap_or(0),
         options: read_options(row, max_attempts),
         created_at: instant(11).unwrap_or_default(),
-        run_at: instant(13).filter(|_| number(12) == Some(place::DUE)),
+        run_at: instant(13).filter(|at| match number(12) {
+            Some(place::DUE) => true,
+            Some(place::BLOCKED) => at.0 > 0,
+            _ => false,
+        }),
         expires_at: instant(21),
         cancel_requested: state == State::Running && number(22) == Some(1),
         started_at: instant(14),
@@ -63,6 +73,8 @@ fn read_record(row: &SqliteRow, id: &JobId) -> JobRecord {
         result: read_text(row, 18),
         skipped: number(19) == Some(1),
         error: read_text(row, 20).and_then(|text| serde_json::from_str(&text).ok()),
+        waits_for: 0,
+        children: Vec::new(),
     }
 }
 
@@ -100,7 +112,8 @@ pub(super) async fn list(
 ) -> Result<Page> {
     let limit = limit.clamp(1, MAX_PAGE);
     let (from, to) = places(state);
-    let sql = list_sql("ulid", from, state == State::Pending && has_lanes(conn, queue).await?);
+    let more = place_after(conn, queue, state).await?;
+    let sql = list_sql("ulid", from, more);
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(queue.as_str())
         .bind(from)
@@ -112,10 +125,16 @@ pub(super) async fn list(
     Ok(Page { ids: rows.iter().take(limit).filter_map(|row| read_ulid(row, 0)).collect(), next })
 }
 
-/// True when jobs may wait in lanes.
-async fn has_lanes(conn: &mut SqliteConnection, queue: &Queue) -> Result<bool> {
-    let special = sqlx::query_scalar::<_, bool>("SELECT special <> 0 FROM queue WHERE name = ?").bind(queue.as_str());
-    Ok(special.fetch_optional(conn).await.map_err(failed("list"))?.unwrap_or(false))
+/// The place of the jobs that come after the others of a list, if there may be such: in lanes, or
+/// waiting for other jobs.
+async fn place_after(conn: &mut SqliteConnection, queue: &Queue, state: State) -> Result<Option<i64>> {
+    let (sql, place) = match state {
+        State::Pending => ("SELECT special <> 0 FROM queue WHERE name = ?", place::LANED),
+        State::Scheduled | State::Retrying => ("SELECT flows <> 0 FROM queue WHERE name = ?", place::BLOCKED),
+        _ => return Ok(None),
+    };
+    let any = sqlx::query_scalar::<_, bool>(sql).bind(queue.as_str()).fetch_optional(conn);
+    Ok(any.await.map_err(failed("list"))?.unwrap_or(false).then_some(place))
 }
 
 /// The first and last place of the list that holds the jobs in a state.
@@ -130,14 +149,14 @@ const fn places(state: State) -> (i64, i64) {
 }
 
 /// Reads entries of a list in its order. Parameters: queue, first and last place, how many, how
-/// many before them. `lanes`: those that wait in lanes come after those that wait without, by the
-/// lanes' names.
-fn list_sql(columns: &str, from: i64, lanes: bool) -> String {
-    if lanes {
+/// many before them. `after`: the place of those that come after the others, in lanes by the lanes'
+/// names.
+fn list_sql(columns: &str, from: i64, after: Option<i64>) -> String {
+    if let Some(after) = after {
+        let lane = if after == place::LANED { "lane, " } else { "" };
         return format!(
             "SELECT {columns} FROM job WHERE queue = (SELECT id FROM queue WHERE name = ?)
-             AND (place BETWEEN ? AND ? OR place = {}) ORDER BY place, lane, position, ulid LIMIT ? OFFSET ?",
-            place::LANED
+             AND (place BETWEEN ? AND ? OR place = {after}) ORDER BY place, {lane}position, ulid LIMIT ? OFFSET ?"
         );
     }
     let order = match from {
@@ -162,8 +181,8 @@ pub(super) async fn search(
     let limit = limit.clamp(1, MAX_PAGE);
     let mut found = Found { beyond: cursor >= SEARCH_WINDOW, ..Found::default() };
     let Some(entries) = SEARCH_WINDOW.checked_sub(cursor).filter(|n| *n > 0) else { return Ok(found) };
-    let lanes = filter.state == State::Pending && !filter.parked && has_lanes(conn, queue).await?;
-    let sql = list_sql("ulid, state, kind, labels", from, lanes);
+    let after = if filter.parked { None } else { place_after(conn, queue, filter.state).await? };
+    let sql = list_sql("ulid, state, kind, labels", from, after);
     let mut rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(queue.as_str())
         .bind(from)

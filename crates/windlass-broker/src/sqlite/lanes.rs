@@ -62,10 +62,11 @@ pub(super) async fn take_turns(
         ledger.lanes().wake(now);
     }
     let mut looked_at = 0;
-    for priority in 0..3 {
-        while turns.claimed.len() < most && looked_at < MAX_LOOKED_AT {
+    for (priority, quota) in claim.rounds(most) {
+        let until = turns.claimed.len().saturating_add(quota).min(most);
+        while turns.claimed.len() < until && looked_at < MAX_LOOKED_AT {
             let ring = ledger.lanes().is_ready(priority);
-            let limit = if ring { 1 } else { (most - turns.claimed.len()).min(MAX_LOOKED_AT - looked_at) };
+            let limit = if ring { 1 } else { (until - turns.claimed.len()).min(MAX_LOOKED_AT - looked_at) };
             let list = waiting(conn, ledger.id, priority, limit).await?;
             let from_ring = match (list.is_empty(), ring) {
                 (true, false) => break,

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 /// The columns of [`Ledger`], in order, after the id.
 const COLUMNS: &str = "head, tail, done_tail, done, pending, scheduled, retrying, running, dead, parked, enqueued_total, \
      success_total, failure_total, cancelled_total, retried_total, expired_leases_total, paused, max_waiting, since, \
-     reap_after, graced_at, special";
+     reap_after, graced_at, special, blocked, flows";
 
 static LOAD: LazyLock<String> = LazyLock::new(|| {
     let first = |place| format!("(SELECT min(position) FROM job WHERE queue = queue.id AND place = {place})");
@@ -46,6 +46,8 @@ pub(super) struct Ledger {
     pub(super) counts: Counts,
     /// There are limits, or some job had a unique key or a lane.
     pub(super) special: bool,
+    /// Some job depends on another, or is depended on.
+    pub(super) flows: bool,
     /// Its lanes and limits, if it is special.
     pub(super) lanes: Option<Box<Lanes>>,
     /// The same as of loading.
@@ -71,7 +73,7 @@ impl Ledger {
     ) -> Result<Option<Self>> {
         let row = sqlx::query(LOAD.as_str()).bind(queue.as_str()).fetch_optional(&mut *conn).await;
         let Some(row) = row.map_err(failed(operation))? else { return Ok(None) };
-        match row.get_unchecked::<Option<i64>, _>(25) {
+        match row.get_unchecked::<Option<i64>, _>(27) {
             Some(FORMAT) => {
                 let mut ledger = Self::read(&row);
                 if ledger.special {
@@ -111,6 +113,7 @@ impl Ledger {
                 running: count(8),
                 dead: count(9),
                 parked: count(10),
+                blocked: count(23),
                 enqueued_total: count(11),
                 success_total: count(12),
                 failure_total: count(13),
@@ -126,8 +129,9 @@ impl Ledger {
             special: number(22) != 0,
             lanes: None,
             lanes_before: None,
-            first_due: instant(23),
-            first_lease: instant(24),
+            flows: number(24) != 0,
+            first_due: instant(25),
+            first_lease: instant(26),
         }
     }
 
@@ -156,7 +160,8 @@ impl Ledger {
         for at in [self.since, self.reap_after, self.graced_at] {
             query = query.bind(at.map(|at| at.0));
         }
-        let query = query.bind(self.special || self.lanes.is_some()).bind(self.id);
+        let query = query.bind(self.special || self.lanes.is_some());
+        let query = query.bind(i64::try_from(c.blocked).unwrap_or(i64::MAX)).bind(self.flows).bind(self.id);
         query.execute(&mut *conn).await.map_err(failed(operation))?;
         if let Some(lanes) = self.lanes.as_deref().filter(|_| self.lanes != self.lanes_before) {
             lanes::store(conn, self.id, lanes, operation).await?;
@@ -190,7 +195,7 @@ impl Ledger {
 
     /// How many jobs wait, for a worker or for their time.
     pub(super) const fn waiting(&self) -> u64 {
-        self.counts.pending + self.counts.scheduled + self.counts.retrying
+        self.counts.pending + self.counts.scheduled + self.counts.retrying + self.counts.blocked
     }
 
     /// True when this claim's wish for grace is heard.

@@ -25,6 +25,7 @@ mod control;
 mod enqueue;
 mod exchange;
 mod fault;
+mod flow;
 mod held;
 mod inspect;
 mod lanes;
@@ -45,13 +46,16 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
 use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{
-    Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, Filter, Found, KEEP_TERMINAL, MAX_CONTROL, MAX_ENQUEUE, Page,
-    WorkerInfo,
+    Ack, Cancel, Counts, Enqueued, Exchange, Exchanged, Filter, Found, KEEP_TERMINAL, MAX_CONTROL, Page, WorkerInfo,
+    slices,
 };
+use windlass_jobs::flow::{Mail, Message, Received};
 use windlass_jobs::model::Full;
-use windlass_jobs::{Clock, JobId, JobRecord, Lease, Limits, NewJob, Progress, Queue, State, SystemClock, Ulid};
+use windlass_jobs::{
+    Clock, JobId, JobRecord, Lease, Limits, NewJob, Progress, Queue, State, SystemClock, Timestamp, Ulid,
+};
 
-use crate::{Broker, Control, Enqueue, Error, Inspect, Leases, Result, Wake};
+use crate::{Broker, Control, Enqueue, Error, Inspect, Leases, Outbox, Result, Wake};
 use connection::Connection;
 use ledger::Ledger;
 use wake::Wakes;
@@ -278,7 +282,7 @@ macro_rules! write {
 impl Enqueue for SqliteBroker {
     async fn enqueue(&self, queue: &Queue, jobs: &[NewJob]) -> Result<Vec<Enqueued>> {
         let mut replies = Vec::with_capacity(jobs.len());
-        for slice in jobs.chunks(MAX_ENQUEUE) {
+        for slice in slices(jobs) {
             replies.extend(self.enqueue_slice(queue, slice).await?);
         }
         Ok(replies)
@@ -505,6 +509,24 @@ impl Inspect for SqliteBroker {
 
     async fn ping(&self) -> Result<()> {
         read!(self, "ping", inspect::queues).map(drop)
+    }
+}
+
+#[async_trait]
+impl Outbox for SqliteBroker {
+    async fn outbox(&self, queue: &Queue) -> Result<Mail> {
+        read!(self, "read outbox", flow::outbox, queue, self.0.options.clock.now())
+    }
+
+    async fn receive(&self, queue: &Queue, messages: &[Message]) -> Result<Received> {
+        let now = self.0.options.clock.now();
+        let reply: Result<_> = write!(self, "receive", flow::receive, queue, messages, now, self.0.keep());
+        let reply = self.0.wake_if(queue, reply, |(_, news)| *news);
+        reply.map(|(heard, _)| Received { now, heard })
+    }
+
+    async fn sent(&self, queue: &Queue, done: &[Message], again: &[Message], later: Timestamp) -> Result<()> {
+        write!(self, "write outbox", flow::sent, queue, done, again, later)
     }
 }
 

@@ -7,7 +7,7 @@ use super::fault::failed;
 use crate::{Error, Result};
 
 /// The format this version reads and writes. An older file is upgraded when it is opened.
-pub(super) const FORMAT: i64 = 4;
+pub(super) const FORMAT: i64 = 5;
 
 /// Where a job lies. Together with its position this is the whole of its queue: every list
 /// of [`Model`](windlass_jobs::model::Model) is one place in the index `job_place`.
@@ -26,6 +26,8 @@ pub(super) mod place {
     pub(in crate::sqlite) const PARKED: i64 = 7;
     /// Waiting in a lane; positions as of those waiting.
     pub(in crate::sqlite) const LANED: i64 = 8;
+    /// Waiting for other jobs; the position is the time before which it may not run, in ms, or 0.
+    pub(in crate::sqlite) const BLOCKED: i64 = 9;
     /// Where a job waits for a worker.
     pub(in crate::sqlite) const WAITING: &str = "iif(lane IS NULL, priority, 8)";
 }
@@ -35,7 +37,7 @@ const META: &str =
 
 /// Args over [`INLINE_ARGS_BYTES`](super::enqueue::INLINE_ARGS_BYTES) lie beside the job, so
 /// that a claim or a finish never rewrites them.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 13] = [
     "CREATE TABLE IF NOT EXISTS queue (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
@@ -60,7 +62,9 @@ const TABLES: [&str; 10] = [
         since INTEGER,
         reap_after INTEGER,
         graced_at INTEGER,
-        special INTEGER NOT NULL DEFAULT 0
+        special INTEGER NOT NULL DEFAULT 0,
+        blocked INTEGER NOT NULL DEFAULT 0,
+        flows INTEGER NOT NULL DEFAULT 0
     ) STRICT",
     "CREATE TABLE IF NOT EXISTS job (
         id INTEGER PRIMARY KEY,
@@ -105,6 +109,9 @@ const TABLES: [&str; 10] = [
     UNIQUE_HOLDERS,
     LANES,
     JOBS_IN_LANES,
+    PARENTS,
+    CHILDREN,
+    OUTBOX,
 ];
 
 /// Running jobs whose cancel was asked for, so that other processes find them without an index
@@ -164,6 +171,38 @@ const JOBS_IN_LANES: &str =
 const FROM_3_TO_4: [&str; 4] =
     ["ALTER TABLE job ADD COLUMN lane TEXT", LANES, JOBS_IN_LANES, "UPDATE meta SET value = 4 WHERE key = 'format'"];
 
+/// The jobs that a job depends on, in order; `open`: those that have not ended.
+const PARENTS: &str = "CREATE TABLE IF NOT EXISTS parent (
+        job INTEGER NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+        nth INTEGER NOT NULL,
+        parent TEXT NOT NULL,
+        open INTEGER NOT NULL,
+        PRIMARY KEY (job, parent)
+    ) STRICT, WITHOUT ROWID";
+/// The jobs that depend on a job.
+const CHILDREN: &str = "CREATE TABLE IF NOT EXISTS child (
+        job INTEGER NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+        child TEXT NOT NULL,
+        PRIMARY KEY (job, child)
+    ) STRICT, WITHOUT ROWID";
+/// What is to be said to other jobs, and when: [`Message`](windlass_jobs::flow::Message) as text.
+const OUTBOX: &str = "CREATE TABLE IF NOT EXISTS outbox (
+        queue INTEGER NOT NULL,
+        message TEXT NOT NULL,
+        due INTEGER NOT NULL,
+        PRIMARY KEY (queue, message)
+    ) STRICT, WITHOUT ROWID";
+
+/// From format 4 to 5: jobs that depend on others.
+const FROM_4_TO_5: [&str; 6] = [
+    "ALTER TABLE queue ADD COLUMN blocked INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE queue ADD COLUMN flows INTEGER NOT NULL DEFAULT 0",
+    PARENTS,
+    CHILDREN,
+    OUTBOX,
+    "UPDATE meta SET value = 5 WHERE key = 'format'",
+];
+
 const WORKERS: &str = "CREATE TABLE IF NOT EXISTS worker (
         name TEXT PRIMARY KEY,
         seen_at INTEGER NOT NULL,
@@ -183,7 +222,10 @@ pub(super) async fn prepare(tx: &mut Tx<'_>, file: &str) -> Result<()> {
             if from <= 2 {
                 run(conn, &FROM_2_TO_3).await?;
             }
-            return run(conn, &FROM_3_TO_4).await;
+            if from <= 3 {
+                run(conn, &FROM_3_TO_4).await?;
+            }
+            return run(conn, &FROM_4_TO_5).await;
         }
         Some(found) => {
             let detail = format!("{file} has format {found}, this version knows {FORMAT}: a newer windlass wrote it");

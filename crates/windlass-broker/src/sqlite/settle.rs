@@ -13,6 +13,7 @@ use super::batch::Batched;
 use super::enqueue::read_ulid;
 use super::exchange::{firsts, read_text};
 use super::fault::failed;
+use super::flow;
 use super::held::prove_alive;
 use super::ledger::{Ledger, offset};
 use super::schema::place;
@@ -143,6 +144,11 @@ pub(super) async fn settle(
     for m in &moves {
         count(ledger, m);
         ends.insert(m.lease, m.state);
+    }
+    if ledger.flows {
+        let ended: Vec<Ulid> =
+            ends.iter().filter(|(_, state)| state.is_terminal()).map(|(lease, _)| lease.ulid).collect();
+        flow::tell_ulids(conn, ledger, &ended, now).await?;
     }
     if ledger.special {
         let ended = ends.iter().filter(|(_, state)| state.is_terminal());

@@ -26,7 +26,8 @@ pub(super) async fn clash(
     now: Timestamp,
 ) -> Result<Option<(Clash, bool)>> {
     let row = sqlx::query(
-        "SELECT unique_key.ulid, job.id, job.place, job.state, job.created_at FROM unique_key
+        "SELECT unique_key.ulid, job.id, job.place, job.state, job.created_at,
+             job.options LIKE '%after=%' FROM unique_key
          LEFT JOIN job ON job.queue = unique_key.queue AND job.ulid = unique_key.ulid
          WHERE unique_key.queue = ? AND unique_key.key = ? AND unique_key.until > ?",
     );
@@ -40,7 +41,8 @@ pub(super) async fn clash(
         return Ok(Some((clash, false)));
     };
     let waits = place <= place::DUE || matches!(place, place::PARKED | place::LANED);
-    if waits && unique.on_clash == OnClash::Replace {
+    let is_tied = new.options.depends_on.is_some() || number(5) == Some(1);
+    if waits && !is_tied && unique.on_clash == OnClash::Replace {
         replace(conn, id, new, now).await?;
         clash.replaced = true;
     }

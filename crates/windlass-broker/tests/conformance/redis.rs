@@ -65,7 +65,8 @@ async fn every_verb(broker: &RedisBroker, depth: usize) {
         }
     }
     let hour = Duration::from_secs(3_600);
-    let claim = |lease| Claim { worker: "w".into(), max: MAX_EXCHANGE, lease, grace: false, sent_at: None };
+    let claim =
+        |lease| Claim { worker: "w".into(), max: MAX_EXCHANGE, lease, grace: false, sent_at: None, quotas: None };
     let mut held: Vec<Finish> = Vec::new();
     let error = r#"{"code":"x","message":"y"}"#.to_owned();
     for round in 0..60_u32 {
@@ -116,6 +117,44 @@ async fn slow_entries(link: &Link) -> Vec<i64> {
     entries.into_iter().map(took).collect()
 }
 
+/// What an older version does not know of raises the format of the queues that use it, and only of
+/// those: a process that reads formats up to 1 still serves the others.
+#[tokio::test]
+async fn lanes_limits_and_flows_raise_the_format() {
+    let link = Link::new(Options::from_url(&windlass_testkit::shared_redis().url()).unwrap()).unwrap();
+    let prefix = format!("t{}", windlass_jobs::new_ulid());
+    let broker = RedisBroker::new(link.clone(), &prefix);
+    let job = || NewJob::new("noop", &()).unwrap();
+    let format = async |name: &str| {
+        let mut call = cmd("HGET");
+        call.arg(format!("{prefix}:{{{name}}}:meta")).arg("format");
+        Option::<String>::from_redis_value(link.call(&call).await.unwrap()).unwrap()
+    };
+    let queue = |name: &str| Queue::new(name).unwrap();
+    let mut laned = job();
+    laned.options.tenant = Some("t".into());
+    let mut unique = job();
+    unique.options.unique = Some(windlass_jobs::Unique::new("k"));
+    let parent = JobId::new(job().ulid, queue("plain"));
+    let mut child = job();
+    child.options.depends_on = Some(windlass_jobs::DependsOn::on(vec![parent]));
+    for (name, job, expected) in [
+        ("plain", job(), Some("1")),
+        ("laned", laned.clone(), Some("2")),
+        ("unique", unique, Some("2")),
+        ("child", child, Some("2")),
+        // From then on.
+        ("plain", laned, Some("2")),
+    ] {
+        broker.enqueue(&queue(name), &[job]).await.unwrap();
+        assert_eq!(format(name).await.as_deref(), expected, "{name}");
+    }
+    let limits = windlass_jobs::Limits { concurrency: Some(1), ..windlass_jobs::Limits::default() };
+    broker.set_limits(&queue("limited"), &limits).await.unwrap();
+    broker.enqueue(&queue("limited"), &[job()]).await.unwrap();
+    assert_eq!(format("limited").await.as_deref(), Some("2"));
+}
+
 /// A queue that a newer version has taken over is refused by name, and nothing in it is changed;
 /// what holds a lease there may still renew it. A queue that says no format is read.
 #[tokio::test]
@@ -127,7 +166,7 @@ async fn a_newer_format_is_refused_and_left_alone() {
     let jobs: Vec<NewJob> = (0..2).map(|n| NewJob::new("noop", &n).unwrap()).collect();
     broker.enqueue(&queue, &jobs).await.unwrap();
     let hour = Duration::from_secs(3_600);
-    let claim = Claim { worker: "w".into(), max: 1, lease: hour, grace: false, sent_at: None };
+    let claim = Claim { worker: "w".into(), max: 1, lease: hour, grace: false, sent_at: None, quotas: None };
     let exchange = Exchange { finishes: vec![], claim: Some(claim) };
     let held = broker.exchange(&queue, &exchange).await.unwrap().claimed.remove(0).lease;
     let say = async |verb: &str, words: &[&str]| {
@@ -135,7 +174,7 @@ async fn a_newer_format_is_refused_and_left_alone() {
         call.arg(format!("{prefix}:{{q}}:meta")).arg("format").arg(words);
         link.call(&call).await.unwrap();
     };
-    say("HSET", &["2"]).await;
+    say("HSET", &["3"]).await;
     let before =
         (broker.counts(&queue).await.unwrap(), broker.get(&JobId::new(held.ulid, queue.clone())).await.unwrap());
     let id = JobId::new(jobs[1].ulid, queue.clone());
@@ -152,7 +191,7 @@ async fn a_newer_format_is_refused_and_left_alone() {
     ];
     for (n, refusal) in refusals.into_iter().enumerate() {
         let text = refusal.expect_err(&format!("verb {n} went through")).to_string();
-        assert!(text.contains("queue q has format 2, this version reads 1"), "verb {n}: {text}");
+        assert!(text.contains("queue q has format 3, this version reads 2"), "verb {n}: {text}");
     }
     let after =
         (broker.counts(&queue).await.unwrap(), broker.get(&JobId::new(held.ulid, queue.clone())).await.unwrap());

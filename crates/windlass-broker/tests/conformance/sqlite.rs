@@ -83,8 +83,14 @@ impl Fixture {
     }
 
     async fn claim(&self, broker: &SqliteBroker, max: usize) -> Vec<Claimed> {
-        let claim =
-            Some(Claim { worker: "w".into(), max, lease: Duration::from_secs(60), grace: false, sent_at: None });
+        let claim = Some(Claim {
+            worker: "w".into(),
+            max,
+            lease: Duration::from_secs(60),
+            grace: false,
+            sent_at: None,
+            quotas: None,
+        });
         broker.exchange(&self.queue, &Exchange { finishes: vec![], claim }).await.unwrap().claimed
     }
 
@@ -247,6 +253,7 @@ async fn as_a_child_process() {
             lease: Duration::from_millis(500),
             grace: false,
             sent_at: None,
+            quotas: None,
         });
         let reply = broker.exchange(&queue, &Exchange { finishes, claim }).await.unwrap();
         let settle = Settle::Success { result: None, skipped: false };

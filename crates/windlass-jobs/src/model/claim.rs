@@ -20,8 +20,9 @@ impl Model {
             self.lanes.wake(now);
         }
         let mut looked_at = 0;
-        for priority in 0..3 {
-            while reply.claimed.len() < most && looked_at < MAX_LOOKED_AT {
+        for (priority, quota) in claim.rounds(most) {
+            let until = reply.claimed.len().saturating_add(quota).min(most);
+            while reply.claimed.len() < until && looked_at < MAX_LOOKED_AT {
                 let (list, ring) = (!self.waiting[priority].is_empty(), self.lanes.is_ready(priority));
                 let from_ring = match (list, ring) {
                     (false, false) => break,

@@ -46,11 +46,13 @@ impl Model {
 
     fn accept(&mut self, job: &NewJob, now: Timestamp) {
         let run_at = job.when.instant(now).filter(|at| *at > now);
+        let after = job.options.depends_on.as_ref();
+        let open: BTreeSet<JobId> = after.map(|after| after.parents.iter().cloned().collect()).unwrap_or_default();
         let record = JobRecord {
             id: JobId::new(job.ulid, self.queue.clone()),
             kind: job.kind.clone(),
             args: job.args.get().to_owned(),
-            state: if run_at.is_some() { State::Scheduled } else { State::Pending },
+            state: if run_at.is_some() || after.is_some() { State::Scheduled } else { State::Pending },
             reason: None,
             failures: 0,
             max_attempts: job.options.max_attempts.unwrap_or(DEFAULT_MAX_ATTEMPTS),
@@ -68,36 +70,45 @@ impl Model {
             result: None,
             skipped: false,
             error: None,
+            waits_for: u32::try_from(open.len()).unwrap_or(u32::MAX),
+            children: Vec::new(),
         };
         self.since.get_or_insert(now);
         self.totals.enqueued_total += 1;
-        if let Some(at) = run_at {
+        if let (Some(at), None) = (run_at, after) {
             self.due.insert((at, job.ulid));
         }
         if let Some(unique) = &job.options.unique {
             self.uniques.insert(unique.key.clone(), Hold { ulid: job.ulid, until: now.plus(unique.ttl) });
         }
         let max_attempts = job.options.max_attempts;
-        self.jobs.insert(job.ulid, Job { record, max_attempts, lost: BTreeSet::new(), unknown_since: None });
-        if run_at.is_none() {
-            self.wait_last(job.ulid);
+        self.jobs.insert(job.ulid, Job { record, max_attempts, lost: BTreeSet::new(), unknown_since: None, open });
+        match after {
+            Some(after) => self.hold(job.ulid, after, run_at, now),
+            None if run_at.is_none() => self.wait_last(job.ulid),
+            None => {}
         }
     }
 
     /// What a job whose unique key is held does to the holder. `any`: a due time has changed.
     fn clash(&mut self, new: &NewJob, now: Timestamp, any: &mut bool) -> Option<Clash> {
         let unique = new.options.unique.as_ref()?;
+        let holder = self.uniques.get(&unique.key).map(|hold| hold.ulid);
+        let is_blocked = holder.is_some_and(|ulid| self.is_blocked(ulid));
         let hold = self.uniques.get_mut(&unique.key).filter(|hold| hold.until > now)?;
         let mut clash = Clash { with: hold.ulid, replaced: false };
         // Forgotten, where nothing but time ends the hold.
         let Some(job) = self.jobs.get_mut(&hold.ulid) else { return Some(clash) };
         let waits = matches!(job.record.state, State::Pending | State::Scheduled | State::Retrying);
-        if waits && unique.on_clash == OnClash::Replace {
+        let is_tied = new.options.depends_on.is_some() || job.record.options.depends_on.is_some();
+        if waits && !is_tied && unique.on_clash == OnClash::Replace {
             job.replace(new, now);
             clash.replaced = true;
         }
         let mut moved = false;
-        if let (Some(most), State::Scheduled, Some(at)) = (unique.debounce, job.record.state, job.record.run_at) {
+        if let (Some(most), State::Scheduled, Some(at)) = (unique.debounce, job.record.state, job.record.run_at)
+            && !is_blocked
+        {
             let wish = new.when.instant(now).unwrap_or(now).max(now);
             let later = wish.min(job.record.created_at.plus(most));
             self.due.remove(&(at, hold.ulid));

@@ -10,7 +10,14 @@ fn queue() -> Queue {
 fn claim(max: usize) -> Exchange {
     Exchange {
         finishes: vec![],
-        claim: Some(Claim { worker: "w".into(), max, lease: Duration::from_secs(30), grace: false, sent_at: None }),
+        claim: Some(Claim {
+            worker: "w".into(),
+            max,
+            lease: Duration::from_secs(30),
+            grace: false,
+            sent_at: None,
+            quotas: None,
+        }),
     }
 }
 

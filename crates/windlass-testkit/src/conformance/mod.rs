@@ -10,6 +10,7 @@ mod bulk;
 mod cancel;
 mod catalogue;
 mod control;
+mod flows;
 mod kinds;
 mod lanes;
 mod order;
@@ -43,6 +44,11 @@ pub use control::{
     a_trimmed_id_may_come_again, deleted_jobs_are_gone, old_jobs_are_tidied_away, only_dead_jobs_are_replayed,
     tidy_is_bounded,
 };
+pub use flows::{
+    a_chain_runs_step_by_step, a_failure_cancels_what_depends_on_it, a_group_calls_back_once,
+    a_whole_tree_is_cancelled, an_unused_queue_answers, dependencies_go_with_other_options, every_end_is_told,
+    parents_may_have_ended_or_be_unknown, wide_flows_are_carried_over_in_slices,
+};
 pub use kinds::{
     a_started_job_does_not_expire, an_expired_job_is_not_started, many_expired_jobs_are_passed,
     unknown_kinds_are_left_to_others, unknown_kinds_are_parked, unparked_jobs_wake,
@@ -55,7 +61,7 @@ pub use lanes::{
 pub use order::{
     a_batch_of_a_thousand_keeps_its_order, a_claim_takes_no_more_than_asked, a_known_id_changes_nothing,
     a_release_goes_to_the_front, delayed_jobs_wait_their_time, finish_and_claim_in_one, first_in_first_out,
-    priorities_are_strict, queues_do_not_mix,
+    priorities_are_strict, queues_do_not_mix, quotas_are_served_first,
 };
 pub use outages::{
     a_late_claim_is_not_heard, a_live_worker_is_no_killer, a_stale_word_counts_once, grace_spares_leases,
@@ -125,7 +131,7 @@ impl Bench {
     }
 
     pub(crate) fn claim_of(&self, max: usize, lease: Duration) -> Option<Claim> {
-        Some(Claim { worker: self.worker.clone(), max, lease, grace: false, sent_at: None })
+        Some(Claim { worker: self.worker.clone(), max, lease, grace: false, sent_at: None, quotas: None })
     }
 
     /// Claims under a long lease.
@@ -229,6 +235,7 @@ macro_rules! conformance {
         $crate::conformance!($make;
             first_in_first_out
             priorities_are_strict
+            quotas_are_served_first
             delayed_jobs_wait_their_time
             a_batch_of_a_thousand_keeps_its_order
             a_known_id_changes_nothing
@@ -308,6 +315,15 @@ macro_rules! conformance {
             starts_keep_to_their_rate
             combined_lanes_all_come_to_their_end
             jobs_in_lanes_are_seen_and_controlled
+            a_chain_runs_step_by_step
+            a_group_calls_back_once
+            a_failure_cancels_what_depends_on_it
+            every_end_is_told
+            parents_may_have_ended_or_be_unknown
+            dependencies_go_with_other_options
+            a_whole_tree_is_cancelled
+            wide_flows_are_carried_over_in_slices
+            an_unused_queue_answers
             many_waiting_before_the_first_claim
             concurrent_workers_take_each_job_once
         );

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use windlass_broker::SharedBroker;
-use windlass_jobs::command::{Ack, Counts, Enqueued, Finish, Settle};
+use windlass_jobs::command::{Ack, Claim, Claimed, Counts, Enqueued, Finish, Settle};
 use windlass_jobs::{NewJob, Options, Priority, State, Timestamp, When};
 
 use super::{Bench, LONG, claimed_ulids, done, some_jobs, ulids};
@@ -42,6 +42,30 @@ pub async fn priorities_are_strict(broker: SharedBroker) {
         claimed.extend(bench.claim(2).await);
     }
     assert_eq!(claimed_ulids(&claimed), expected);
+}
+
+/// Quotas give each priority its part; what one does not use goes to the highest that waits.
+pub async fn quotas_are_served_first(broker: SharedBroker) {
+    let bench = Bench::new(broker);
+    let mut jobs = some_jobs(60);
+    for (i, job) in jobs.iter_mut().enumerate() {
+        job.options.priority = Priority::ALL[i % 3];
+        // Half of them in a lane.
+        job.options.tenant = (i % 2 == 0).then(|| "t".into());
+    }
+    bench.enqueue(&jobs).await;
+    let of = |claimed: &[Claimed]| {
+        let priority = |c: &Claimed| jobs.iter().find(|job| job.ulid == c.lease.ulid).map(|job| job.options.priority);
+        Priority::ALL.map(|p| claimed.iter().filter(|c| priority(c) == Some(p)).count())
+    };
+    for (quotas, expected) in
+        [([5, 3, 2], [5, 3, 2]), ([0, 0, 4], [6, 0, 4]), ([9, 9, 9], [9, 1, 0]), ([1, 20, 1], [0, 10, 0])]
+    {
+        let claim = Claim { quotas: Some(quotas), ..bench.claim_of(10, LONG).expect("it claims") };
+        let reply = bench.exchange(vec![], Some(claim)).await;
+        assert_eq!(of(&reply.claimed), expected, "{quotas:?}");
+    }
+    assert_eq!(of(&bench.claim(100).await), [0, 6, 14]);
 }
 
 /// A delay or instant is waited for; an instant past means now; then order is that of time.

@@ -14,7 +14,8 @@ use crate::wait_until;
 pub async fn grace_spares_leases(broker: SharedBroker) {
     const GRACE: Duration = Duration::from_millis(250);
     let bench = Bench::new(broker);
-    let claim = |lease, grace| Some(Claim { worker: bench.worker.clone(), max: 1, lease, grace, sent_at: None });
+    let claim =
+        |lease, grace| Some(Claim { worker: bench.worker.clone(), max: 1, lease, grace, sent_at: None, quotas: None });
     // Said of a queue without jobs, it is heard as well; the next bench has a queue of its own.
     let jobs = bench.enqueue_some(2).await;
     let lost = bench.claim_and_lose(1).await;
@@ -132,7 +133,8 @@ pub async fn a_late_claim_is_not_heard(broker: SharedBroker) {
     let bench = Bench::new(broker);
     bench.enqueue_some(2).await;
     let held = bench.claim_and_lose(1).await;
-    let claim = |sent_at| Claim { worker: bench.worker.clone(), max: 1, lease: LONG, grace: false, sent_at };
+    let claim =
+        |sent_at| Claim { worker: bench.worker.clone(), max: 1, lease: LONG, grace: false, sent_at, quotas: None };
     let now = bench.exchange(Vec::new(), None).await.now;
     let ask = async |ago: Duration| {
         let sent_at = Timestamp(now.0 - windlass_jobs::millis(ago));

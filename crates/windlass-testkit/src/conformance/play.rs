@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use windlass_broker::{Error, SharedBroker};
 use windlass_jobs::command::{Ack, Cancel, Exchange, Exchanged, Filter, Finish};
+use windlass_jobs::flow::{Heard, Message, News};
 use windlass_jobs::model::Model;
 use windlass_jobs::{Clock, JobId, JobRecord, Lease, NewJob, Queue, SetClock, State, Timestamp, Ulid};
 
@@ -94,6 +95,7 @@ impl Player<'_> {
                 let expected = self.model.progress(lease, progress);
                 self.check(format!("progress {} of {}", progress.percent, lease_name(lease)), ack, expected)
             }
+            Step::Forward(to_the_end) => self.forward(step, *to_the_end).await,
             Step::Cancel(job) => self.cancel(job.find(&self.model)).await,
             Step::Wait(span) => {
                 match &self.clock {
@@ -156,7 +158,43 @@ impl Player<'_> {
         }
     }
 
+    /// Says what the queue has to say, to itself, as [`windlass_broker::flow::forward`] does.
+    async fn forward(&mut self, step: &Step, to_the_end: bool) -> Played {
+        let mail = self.broker.outbox(&self.queue).await.map_err(|e| format!("outbox: {e:?}"))?;
+        self.trace.push(format!("{step} -> {:?}", mail.messages.iter().map(ToString::to_string).collect::<Vec<_>>()));
+        same("the outbox", Ok(mail.messages.clone()), self.model.outbox(mail.now))?;
+        let heard = self.receive(&mail.messages).await?;
+        let answer = |(message, heard): (&Message, &Heard)| match (message.news, heard) {
+            (News::Waits(_), Heard::Ended(ended)) => {
+                let (to, from) = (message.from.clone(), message.to.clone());
+                Some(Message { to, from, news: News::Ended(*ended) })
+            }
+            _ => None,
+        };
+        let answers: Vec<Message> = mail.messages.iter().zip(&heard).filter_map(answer).collect();
+        if !answers.is_empty() {
+            self.receive(&answers).await?;
+        }
+        if to_the_end && !mail.messages.is_empty() {
+            // The first is to be said again, whatever it is.
+            let (again, done) = mail.messages.split_at(1);
+            let later = mail.now.plus(Duration::from_millis(5));
+            let reply = self.broker.sent(&self.queue, done, again, later).await;
+            self.model.sent(done, again, later);
+            same("the reply", reply, ())?;
+        }
+        Ok(())
+    }
+
+    async fn receive(&mut self, messages: &[Message]) -> Result<Vec<Heard>, String> {
+        let reply = self.broker.receive(&self.queue, messages).await.map_err(|e| format!("receive: {e:?}"))?;
+        let (expected, _) = self.model.receive(messages, reply.now);
+        same("what was heard", Ok(reply.heard), &expected)?;
+        Ok(expected)
+    }
+
     async fn enqueue(&mut self, step: &Step, jobs: &[NewJob]) -> Played {
+        let jobs = &jobs.iter().map(|job| self.on_this_queue(job)).collect::<Vec<_>>()[..];
         let reply = match self.broker.enqueue(&self.queue, jobs).await {
             Ok(replies) => Ok(Ok(replies)),
             Err(Error::QueueFull { max_waiting, .. }) => Ok(Err(max_waiting)),
@@ -277,6 +315,14 @@ impl Player<'_> {
         let result = same("the reply", engine, &model);
         self.trace.push(format!("{what} -> {model:?}"));
         result
+    }
+
+    fn on_this_queue(&self, job: &NewJob) -> NewJob {
+        let mut job = job.clone();
+        for parent in job.options.depends_on.iter_mut().flat_map(|after| &mut after.parents) {
+            parent.queue = self.queue.clone();
+        }
+        job
     }
 
     fn now(&self) -> Timestamp {

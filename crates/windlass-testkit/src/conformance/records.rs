@@ -113,6 +113,7 @@ pub async fn options_round_trip(broker: SharedBroker) {
         ordering_key: Some("o 1".into()),
         concurrency_key: Some("c:2".into()),
         rate_key: Some("r%3".into()),
+        depends_on: None,
     };
     let mut jobs = some_jobs(2);
     jobs[0].options = full.clone();

@@ -8,8 +8,8 @@ use windlass_jobs::command::{Claim, Filter, Settle};
 use windlass_jobs::lanes::lane_name;
 use windlass_jobs::model::Model;
 use windlass_jobs::{
-    Lease, Limits, NewJob, OnClash, Options, Priority, Progress, Rate, Reason, State, Timestamp, Ulid, Unique, Until,
-    When,
+    DependsOn, JobId, Lease, Limits, NewJob, OnClash, OnFailure, Options, Priority, Progress, Queue, Rate, Reason,
+    State, Timestamp, Ulid, Unique, Until, When,
 };
 
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
@@ -31,6 +31,8 @@ pub(super) enum Step {
     Pause(bool),
     MaxWaiting(Option<u64>),
     Limits(Limits),
+    /// Carries over what the queue has to say, to itself; or hears it without taking it off.
+    Forward(bool),
     Replay(Vec<Job>),
     Delete(Vec<Job>),
     Unpark(Vec<String>),
@@ -71,6 +73,11 @@ impl Held {
         let newest = model.get(ulid).map_or(1, |record| record.epoch);
         Lease { ulid, epoch: newest.saturating_add_signed(-i32::from(self.1)) }
     }
+}
+
+/// Stands for the queue that is played on: its name is not known when a sequence is made.
+pub(super) fn random_queue() -> Queue {
+    Queue::new("random").expect("it is a queue's name")
 }
 
 /// A job's name in a trace: `j7`.
@@ -148,6 +155,7 @@ impl fmt::Display for Step {
             Self::Limits(limits) => {
                 write!(f, "set limits {}", serde_json::to_string(limits).expect("numbers can be written as JSON"))
             }
+            Self::Forward(done) => f.write_str(if *done { "forward" } else { "forward, and stop before the end" }),
             Self::Unpark(kinds) => write!(f, "unpark {kinds:?}"),
             Self::Tidy(success, failure) => write!(f, "tidy success {success:?} failure {failure:?}"),
             Self::List(state, limit) => write!(f, "list {state} by {limit}"),
@@ -172,6 +180,10 @@ fn write_job(f: &mut fmt::Formatter<'_>, job: &NewJob) -> fmt::Result {
     }
     if let Some(lane) = lane_name(&job.options, job.options.priority) {
         write!(f, " lane {lane:?}")?;
+    }
+    if let Some(after) = &job.options.depends_on {
+        write!(f, " {:?} after", after.on_failure)?;
+        after.parents.iter().try_for_each(|parent| write!(f, " {}", name(parent.ulid)))?;
     }
     if let Some(unique) = &job.options.unique {
         write!(f, " unique {}:{unique}", unique.key)?;
@@ -234,6 +246,7 @@ impl Maker {
             ])),
             79..81 => Step::Pause(self.dice.chance(20)),
             94 => Step::Limits(self.limits()),
+            95..97 => Step::Forward(self.dice.chance(85)),
             81 => Step::MaxWaiting(self.dice.chance(25).then_some(self.dice.next() % 40)),
             82..85 => Step::Replay(self.jobs(&[State::Failure])),
             85..87 => Step::Delete(self.jobs(&[State::Failure, State::Success])),
@@ -319,10 +332,31 @@ impl Maker {
             (options.tenant, options.ordering_key) = (key(["t", "u"]), key(["o", "p"]));
             (options.concurrency_key, options.rate_key) = (key(["c", "d"]), key(["r", "s"]));
         }
+        if self.dice.chance(25) {
+            self.make_dependent(&mut job);
+        }
         if self.dice.chance(20) {
             self.make_unique(&mut job);
         }
         job
+    }
+
+    /// Depends on a few jobs of before, or on one that never comes.
+    fn make_dependent(&mut self, job: &mut NewJob) {
+        let mut parents: Vec<Ulid> =
+            (0..=self.dice.below(3)).filter_map(|_| self.dice.pick(recent(&self.known))).collect();
+        if self.dice.chance(3) {
+            parents.push(Ulid::from_parts(7, 7));
+        }
+        parents.retain(|parent| *parent != job.ulid);
+        parents.sort();
+        parents.dedup();
+        if parents.is_empty() {
+            return;
+        }
+        let parents = parents.into_iter().map(|ulid| JobId::new(ulid, random_queue())).collect();
+        let on_failure = if self.dice.chance(40) { OnFailure::Run } else { OnFailure::Cancel };
+        job.options.depends_on = Some(DependsOn { parents, on_failure });
     }
 
     fn limits(&mut self) -> Limits {
@@ -381,7 +415,9 @@ impl Maker {
             let lease = if is_short { Duration::from_millis(self.dice.next() % 4) } else { self.long_lease() };
             // Long ago, by any clock: it is not heard.
             let sent_at = self.dice.chance(5).then_some(Timestamp(0));
-            Claim { worker: format!("w{}", self.dice.below(4)), max: self.dice.below(15), lease, grace, sent_at }
+            let (worker, max) = (format!("w{}", self.dice.below(4)), self.dice.below(15));
+            let quotas = self.dice.chance(20).then(|| [0; 3].map(|_| self.dice.below(5)));
+            Claim { worker, max, lease, grace, sent_at, quotas }
         });
         Step::Exchange(finishes, claim)
     }

@@ -42,7 +42,8 @@ impl<'a> Idle<'a> {
     }
 
     pub(super) async fn claim(&self, max: usize) -> Exchanged {
-        let claim = Some(Claim { worker: self.name.clone(), max, lease: LONG, grace: false, sent_at: None });
+        let claim =
+            Some(Claim { worker: self.name.clone(), max, lease: LONG, grace: false, sent_at: None, quotas: None });
         self.bench.broker.exchange(&self.bench.queue, &Exchange { finishes: vec![], claim }).await.unwrap()
     }
 

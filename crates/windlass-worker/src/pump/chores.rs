@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use windlass_broker::Wake;
+use windlass_broker::{Wake, flow};
 use windlass_jobs::catalogue::PUBLISH_EVERY;
 use windlass_jobs::command::{KEEP_FAILURE_FOR, KEEP_SUCCESS_FOR, RunningJob, WorkerInfo};
 use windlass_jobs::{JobId, Lease, Ulid};
@@ -138,6 +138,22 @@ impl Pump {
             }));
         } else {
             lane.hot = true;
+        }
+    }
+
+    /// Carries over what queues have to say to each other.
+    pub(super) fn forward(&mut self) {
+        let now = Instant::now();
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if lane.forwarding || lane.mail.is_none_or(|at| at > now) {
+                continue;
+            }
+            (lane.mail, lane.forwarding) = (None, true);
+            let (broker, queue) = (Arc::clone(&self.broker), lane.queue.clone());
+            self.calls.push(Box::pin(async move {
+                let result = flow::forward(broker.as_ref(), &queue).await;
+                Reply::Forwarded { lane: index, result }
+            }));
         }
     }
 

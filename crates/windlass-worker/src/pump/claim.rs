@@ -117,7 +117,8 @@ impl Pump {
         let claim = (want > 0 || lane.pass_on).then(|| {
             let sent_at = self.clock.map(|(at, heard)| at.plus(heard.elapsed()));
             let (worker, lease) = (self.options.info.name.clone(), self.options.lease);
-            let mut claim = Claim { worker, max: want, lease, grace: lane.failures > 0, sent_at };
+            let quotas = self.options.priorities.map(|weights| weights.share(want, &mut lane.credit));
+            let mut claim = Claim { worker, max: want, lease, grace: lane.failures > 0, sent_at, quotas };
             claim.grace |= self.under_way.any_older_than(claim.patience());
             claim
         });

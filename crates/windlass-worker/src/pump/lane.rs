@@ -42,8 +42,14 @@ pub(super) struct Lane {
     pub(super) weight: usize,
     /// How far its claims have moved it on, in jobs over weight; the least is next.
     pub(super) place: f64,
+    /// What its priorities are owed of claims, where those are weighted.
+    pub(super) credit: [f64; 3],
     /// It had nothing to do since its last turn.
     pub(super) rested: bool,
+    /// When it has something to say to other queues; none while that is being said.
+    pub(super) mail: Option<Instant>,
+    /// It is being said.
+    pub(super) forwarding: bool,
     /// The job at its head found no room here; nothing is claimed until there is some.
     pub(super) held: Option<Need>,
 }
@@ -70,7 +76,10 @@ impl Lane {
             reserved: 0,
             weight: share.weight.max(1) as usize,
             place: 0.0,
+            credit: [0.0; 3],
             rested: true,
+            mail: None,
+            forwarding: false,
             held: None,
         }
     }

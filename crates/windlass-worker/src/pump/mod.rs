@@ -22,9 +22,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use windlass_broker::SharedBroker;
+use windlass_broker::flow::Forwarded;
 use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{Ack, Claimed, Exchanged, Finish, Settle, WorkerInfo};
-use windlass_jobs::{Lease, Progress, Queue, Timestamp};
+use windlass_jobs::{Lease, PriorityWeights, Progress, Queue, Timestamp};
 
 use crate::admission::{Admission, Need};
 use crate::canary::Canary;
@@ -47,6 +48,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// How often is looked whether a held queue has room, beside when a run ends.
 const HELD_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After how long is tried again to say something to another queue.
+const SAY_AGAIN: Duration = Duration::from_secs(1);
 /// How often progress is written at most.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// How long a run that was told to stop has to say so before its job is released for it.
@@ -104,6 +107,8 @@ pub(crate) struct PumpOptions {
     /// How much of the worker each queue may have, in the order of `queues`.
     pub(crate) shares: Vec<Share>,
     pub(crate) admission: Arc<Admission>,
+    /// How priorities share its claims; `None`: strictly.
+    pub(crate) priorities: Option<PriorityWeights>,
     pub(crate) lease: Duration,
 }
 
@@ -148,6 +153,11 @@ enum Reply {
     Unparked {
         lane: usize,
         result: windlass_broker::Result<usize>,
+    },
+    /// What the queue had to say to others was said.
+    Forwarded {
+        lane: usize,
+        result: windlass_broker::Result<Forwarded>,
     },
 }
 
@@ -288,6 +298,7 @@ impl Pump {
                 lane.hot = true;
             }
         }
+        self.forward();
         if self.ends.stop_at.is_some_and(|at| at <= now) && self.ends.release_at.is_none() {
             for running in self.running.values() {
                 running.control.stop(Stop::Shutdown);
@@ -310,6 +321,7 @@ impl Pump {
             let waits = !lane.outcomes.is_empty() || (lane.hot && has_room);
             [
                 lane.timer.filter(|_| has_room),
+                lane.mail.filter(|_| !lane.forwarding),
                 lane.retry_at.filter(|at| waits && *at > now),
                 lane.waiting_since
                     .filter(|_| self.exchanges < MAX_CALLS && lane.retry_at.is_none())

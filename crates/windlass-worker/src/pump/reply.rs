@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use windlass_broker::flow::Forwarded;
 use windlass_jobs::Lease;
 use windlass_jobs::command::{Ack, Claimed, Exchanged, Finish, Settle, TIDY_SLICE};
 
-use super::{COMPANY, Job, Pump, Reply, Report, Running, TIDY_EVERY, chain};
+use super::{COMPANY, Job, Pump, Reply, Report, Running, SAY_AGAIN, TIDY_EVERY, chain};
 use crate::control::{Control, Stop};
 use crate::health::RunEnd;
 
@@ -49,6 +50,7 @@ impl Pump {
                 let more = result.is_ok_and(|forgotten| forgotten >= TIDY_SLICE);
                 self.lanes[lane].tidy_at = Instant::now() + if more { COMPANY } else { TIDY_EVERY };
             }
+            Reply::Forwarded { lane, result } => self.take_forwarded(lane, result),
             Reply::Unparked { lane, result } => match result {
                 Ok(0) => {}
                 Ok(back) => {
@@ -58,6 +60,22 @@ impl Pump {
                 Err(_) => self.lanes[lane].unpark = true,
             },
         }
+    }
+
+    fn take_forwarded(&mut self, index: usize, result: windlass_broker::Result<Forwarded>) {
+        let lane = &mut self.lanes[index];
+        lane.forwarding = false;
+        let next = match result {
+            Ok(Forwarded { more: true, .. }) => Some(Duration::ZERO),
+            Ok(forwarded) => forwarded.again,
+            Err(error) => {
+                tracing::warn!(queue = %lane.queue, error = %chain(&error), "what others wait for is not said yet");
+                Some(SAY_AGAIN)
+            }
+        };
+        let next = next.map(|after| Instant::now() + after);
+        lane.mail = lane.mail.into_iter().chain(next).min();
+        self.forward();
     }
 
     fn take_renewed(&mut self, leases: &[Lease], result: windlass_broker::Result<Vec<Ack>>) {
@@ -97,10 +115,15 @@ impl Pump {
             // A little late rather than a little early: an early question finds nothing.
             lane.timer = next.map(|at| now + at.since(exchanged.now) + COMPANY);
         }
+        if let Some(at) = exchanged.next_message {
+            let at = now + at.since(exchanged.now);
+            lane.mail = Some(lane.mail.map_or(at, |before| before.min(at)));
+        }
         self.clock = Some((exchanged.now, now));
         lane.notice_loss(exchanged.now, exchanged.since);
         self.canary.came_back();
         self.start(index, exchanged.claimed, now);
+        self.forward();
     }
 
     fn start(&mut self, queue: usize, claimed: Vec<Claimed>, now: Instant) {

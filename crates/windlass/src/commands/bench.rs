@@ -2,6 +2,8 @@
 //!
 //! It checks itself and prints no figure when a job was lost, run twice or left behind.
 
+mod fairness;
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,15 +18,17 @@ use windlass_broker::SharedBroker;
 use windlass_broker::redis::RedisBroker;
 use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
 use windlass_jobs::command::{Counts, KEEP_TERMINAL};
-use windlass_jobs::{Done, JobId, NewJob, Outcome, Queue, State, Ulid, Violation, new_ulid};
+use windlass_jobs::{Done, JobId, Limits, NewJob, Outcome, Queue, State, Ulid, Violation, new_ulid};
 use windlass_redis::{FromRedisValue, Link, cmd};
 use windlass_worker::{InlineKind, KindSpec, Registry, RunContext, Worker};
 
 use super::report;
-use crate::cli::BenchQueue;
+use crate::cli::{BenchQueue, LanesArg};
 use crate::runtime::Stores;
 use crate::settings::Settings;
 
+/// Lanes that jobs take turns in.
+const LANES: u64 = 1_000;
 /// Jobs enqueued one after the other.
 const ONE_BY_ONE: u64 = 5_000;
 /// Jobs run in a child, and in the worker beside it.
@@ -110,6 +114,10 @@ impl<'a> Setup<'a> {
             versions.join(" · ")
         ));
 
+        if self.args.lanes == Some(LanesArg::Concurrency) {
+            let limits = Limits { key_concurrency: Some(4), ..Limits::default() };
+            self.broker().set_limits(&self.queue, &limits).await?;
+        }
         let one_per_s = self.enqueue_one_by_one().await?;
         say(format_args!("enqueue, one awaited after the other  {one_per_s:>10.0} jobs/s"));
         let before = self.memory().await?;
@@ -121,10 +129,18 @@ impl<'a> Setup<'a> {
         let drain_per_s = self.drain().await?;
         say(format_args!("drain                                 {drain_per_s:>10.0} jobs/s"));
         self.check(&ids).await?;
+        let quiet = if self.args.lanes == Some(LanesArg::Tenants) { Some(self.fairness().await?) } else { None };
         let latency = self.latency().await?;
         let ms = |q: f64| us_to_ms(latency.value_at_quantile(q));
         let (p50, p99, max) = (ms(0.5), ms(0.99), us_to_ms(latency.max()));
         say(format_args!("enqueue to start, idle                p50 {p50:.2} ms · p99 {p99:.2} ms · max {max:.2} ms"));
+        if let Some(quiet) = &quiet {
+            let (p50, p99) = (us_to_ms(quiet.value_at_quantile(0.5)), us_to_ms(quiet.value_at_quantile(0.99)));
+            say(format_args!(
+                "enqueue to start, beside a flood      p50 {p50:.2} ms · p99 {p99:.2} ms · {} of 999 quiet tenants",
+                quiet.len()
+            ));
+        }
         let isolated_ms = self.isolation().await?;
         say(format_args!("a child process beside, warm          {isolated_ms:>10.3} ms/job"));
         Ok(json!({
@@ -137,13 +153,15 @@ impl<'a> Setup<'a> {
             "drain_per_s": drain_per_s.round(),
             "bytes_per_job": bytes_per_job.round(),
             "latency_ms": { "p50": p50, "p99": p99, "max": max },
+            "lanes": self.args.lanes.map(|lanes| format!("{lanes:?}").to_lowercase()),
+            "beside_a_flood_p99_ms": quiet.map(|quiet| us_to_ms(quiet.value_at_quantile(0.99))),
             "versions": self.versions,
         }))
     }
 
     /// Enqueues [`ONE_BY_ONE`] jobs, and drains them again so that memory is counted from zero.
     async fn enqueue_one_by_one(&self) -> anyhow::Result<f64> {
-        let jobs = jobs(ONE_BY_ONE)?;
+        let jobs = jobs(ONE_BY_ONE, self.args.lanes)?;
         let (broker, queue) = (Arc::clone(self.broker()), self.queue.clone());
         // On the runtime's own threads, where a web service's handlers are.
         let producing = tokio::spawn(async move {
@@ -160,7 +178,7 @@ impl<'a> Setup<'a> {
 
     /// All jobs are waiting when this returns.
     async fn enqueue_bulk(&self) -> anyhow::Result<(Vec<Ulid>, f64)> {
-        let jobs = jobs(self.args.jobs)?;
+        let jobs = jobs(self.args.jobs, self.args.lanes)?;
         let ids = jobs.iter().map(|job| job.ulid).collect();
         let start = Instant::now();
         // Four producers, as a web service with four threads would be.
@@ -218,7 +236,7 @@ impl<'a> Setup<'a> {
         let mut worker = self.worker(Some(starts))?;
         let mut histogram = Histogram::new(3)?;
         for sample in 0..self.args.samples + 20 {
-            let job = jobs(1)?;
+            let job = jobs(1, self.args.lanes)?;
             // Idle again: the claim that found nothing has come back.
             tokio::time::sleep(Duration::from_millis(3)).await;
             let start = Instant::now();
@@ -324,10 +342,21 @@ async fn stop(worker: &mut Worker) -> anyhow::Result<()> {
     Ok(worker.wait().await?)
 }
 
-/// Jobs with args of 100 bytes.
-fn jobs(n: u64) -> anyhow::Result<Vec<NewJob>> {
+/// Jobs with args of 100 bytes, in turn in their lanes.
+fn jobs(n: u64, lanes: Option<LanesArg>) -> anyhow::Result<Vec<NewJob>> {
     let args = json!({ "padding": "x".repeat(86) });
-    (0..n).map(|_| Ok(NewJob::new("bench.noop", &args)?)).collect()
+    let job = |n: u64| {
+        let mut job = NewJob::new("bench.noop", &args)?;
+        let key = lanes.map(|_| format!("lane-{}", n % LANES));
+        match lanes {
+            Some(LanesArg::Tenants) => job.options.tenant = key,
+            Some(LanesArg::Concurrency) => job.options.concurrency_key = key,
+            Some(LanesArg::Ordering) => job.options.ordering_key = key,
+            None => {}
+        }
+        Ok(job)
+    };
+    (0..n).map(job).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate for people")]

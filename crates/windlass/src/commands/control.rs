@@ -12,8 +12,11 @@ use crate::runtime::Stores;
 use crate::settings::Settings;
 use crate::telemetry::EXIT_JOB_FAILED;
 
-pub(crate) async fn cancel(settings: &Settings, id: &JobId, as_json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) async fn cancel(settings: &Settings, id: &JobId, tree: bool, as_json: bool) -> anyhow::Result<ExitCode> {
     let stores = Stores::open(settings).await?;
+    if tree {
+        return cancel_tree(&stores, id, as_json).await;
+    }
     let (word, code) = match stores.broker.cancel(id).await? {
         Cancel::Done => ("cancelled".to_owned(), ExitCode::SUCCESS),
         Cancel::Requested => ("running: its worker is told to stop".to_owned(), ExitCode::SUCCESS),
@@ -26,6 +29,28 @@ pub(crate) async fn cancel(settings: &Settings, id: &JobId, as_json: bool) -> an
         report::line(format_args!("{id}  {word}"));
     }
     Ok(code)
+}
+
+/// A line per job, the named one first.
+async fn cancel_tree(stores: &Stores, id: &JobId, as_json: bool) -> anyhow::Result<ExitCode> {
+    let jobs = windlass_broker::flow::cancel_tree(stores.broker.as_ref(), id, |_| true).await?;
+    if jobs.is_empty() {
+        bail!("job {id} is not known at {}", stores.place);
+    }
+    for (id, cancel) in jobs {
+        let word = match cancel {
+            Cancel::Done => "cancelled".to_owned(),
+            Cancel::Requested => "running: its worker is told to stop".to_owned(),
+            Cancel::Ended(state) => format!("too late: {state}"),
+            Cancel::Unknown => "not known any more".to_owned(),
+        };
+        if as_json {
+            report::json_line(&json!({ "task_id": id, "answer": word }));
+        } else {
+            report::line(format_args!("{id}  {word}"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) async fn pause(settings: &Settings, queue: &Queue, paused: bool, as_json: bool) -> anyhow::Result<ExitCode> {

@@ -1,5 +1,7 @@
 //! `windlass enqueue KIND`.
 
+mod flow;
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 use windlass_jobs::command::Clash;
-use windlass_jobs::{JobId, NewJob, OnClash, Options, Queue, Unique, Violation, When};
+use windlass_jobs::{DependsOn, JobId, NewJob, OnClash, Options, Queue, Unique, Violation, When};
 use windlass_producer::{Accepted, Catalogue, Producer};
 use windlass_store::{Digest, Services};
 use windlass_worker::{KindSpec, Registry, Worker};
@@ -21,7 +23,10 @@ use crate::settings::Settings;
 pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> anyhow::Result<ExitCode> {
     let registry = crate::kinds::registry();
     let stores = Stores::open(settings).await?;
-    let kind = Kind::find(&registry, &stores, &args.kind).await?;
+    if let Some(file) = &args.flow {
+        return flow::run(&registry, &stores, file, as_json).await;
+    }
+    let kind = Kind::find(&registry, &stores, args.kind.as_deref().unwrap_or_default()).await?;
     let value = read_args(&args, &stores.services).await?;
     kind.refuse_wrong(&registry, &value)?;
 
@@ -29,6 +34,11 @@ pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> an
         Some(queue) => queue.clone(),
         None => Queue::new(kind.queue())?,
     };
+    for parent in &args.after {
+        if stores.broker.get(parent).await?.is_none() {
+            bail!("job {parent} is not known at {}", stores.place);
+        }
+    }
     let job = new_job(&args, &kind, &value)?;
     let id = JobId::new(job.ulid, queue.clone());
     hold_inputs(&registry, &stores.services, kind.name(), &value, &id).await?;
@@ -202,6 +212,8 @@ fn new_job(args: &Enqueue, kind: &Kind, value: &Value) -> anyhow::Result<NewJob>
         ordering_key: args.ordering_key.clone(),
         concurrency_key: args.concurrency_key.clone(),
         rate_key: args.rate_key.clone(),
+        depends_on: (!args.after.is_empty())
+            .then(|| DependsOn { parents: args.after.clone(), on_failure: args.on_failure.into() }),
         unique: args.unique.as_ref().map(|key| Unique {
             key: key.clone(),
             ttl: args.unique_for.unwrap_or(Unique::DEFAULT_TTL),

@@ -54,7 +54,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Schedule(args) => schedule::run(&settings, args.verb, json).await,
         Command::Enqueue(args) => enqueue::run(&settings, *args, json).await,
         Command::Task(args) => task::run(&settings, &args, json).await,
-        Command::Cancel { id } => control::cancel(&settings, &id, json).await,
+        Command::Cancel { id, tree } => control::cancel(&settings, &id, tree, json).await,
         Command::Pause { queue } => control::pause(&settings, &queue, true, json).await,
         Command::Resume { queue } => control::pause(&settings, &queue, false, json).await,
         Command::Limit { queue, limits: Some(limits), .. } => {

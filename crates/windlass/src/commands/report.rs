@@ -55,6 +55,9 @@ pub(crate) fn record_json(record: &JobRecord) -> Value {
         "result": stored_result(record),
         "error": record.error,
         "skipped": record.skipped,
+        "parents": record.options.depends_on.as_ref().map(|after| &after.parents),
+        "children": record.children,
+        "waits_for": record.waits_for,
     })
 }
 
@@ -89,6 +92,15 @@ pub(crate) fn print_record(record: &JobRecord) {
     }
     for (key, value) in &record.options.labels {
         line(format_args!("  label     {key}={value}"));
+    }
+    for parent in record.options.depends_on.iter().flat_map(|after| &after.parents) {
+        line(format_args!("  after     {parent}"));
+    }
+    if record.waits_for > 0 {
+        line(format_args!("  waits for {} of them", record.waits_for));
+    }
+    for child in &record.children {
+        line(format_args!("  before    {child}"));
     }
     if let Some(error) = &record.error {
         line(format_args!("  error     {error}"));

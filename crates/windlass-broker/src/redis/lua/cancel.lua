@@ -10,6 +10,7 @@
 local wrong = check_format(redis.call('HGET', KEYS[1], 'format'))
 if wrong then return wrong end
 local key = J .. ARGV[2]
+local flows = redis.call('HGET', KEYS[1], 'flows')
 local h = redis.pcall('HMGET', key, 'state', 'run', 'created_at', 'priority', 'opts', 'unique')
 if h.err or not h[3] then return 'unknown' end
 local state = h[1]
@@ -24,6 +25,9 @@ end
 if state == 'scheduled' or state == 'retrying' then
   redis.call('ZREM', DUE, ARGV[2])
   if state == 'retrying' then redis.call('HINCRBY', STAT, 'retrying', -1) end
+elseif state == 'blocked' then
+  redis.call('ZREM', BLOCKED, ARGV[2])
+  redis.call('DEL', P .. 'g:' .. ARGV[2])
 elseif redis.call('ZREM', PARKED, ARGV[2]) == 0 then
   redis.call('HSET', key, 'ghost', h[4] or 1)
   redis.call('HINCRBY', STAT, 'ghosts', 1)
@@ -42,6 +46,8 @@ redis.call('HDEL', key, 'run_at')
 redis.call('HSET', key, 'state', 'cancelled', 'finished_at', now)
 redis.call('SET', P .. 'e:' .. ARGV[2], '@CANCELLED@')
 redis.call('HINCRBY', STAT, 'cancelled', 1)
+-- The worker that is woken carries the news over.
+if flows and tell({ARGV[2], 'c'}, string.format('%.0f', now)) then wake(ARGV[1]) end
 push_done({ARGV[2]}, tonumber(ARGV[3]))
 changed({ARGV[2]})
 return 'done'

@@ -32,16 +32,16 @@ end
 
 -- Answers nil when the key is free, else its holder, whether that took over the new job's kind,
 -- args and options, and whether its time was moved.
-local function clash(unique, now, wish, args, expires, first, last)
+local function clash(unique, parents, now, wish, args, expires, first, last)
   local held = redis.call('GET', P .. 'u:' .. unique.key)
   if not held then return end
   local holder, until_ms = string.match(held, '^(%S+) (%d+)$')
   if not holder or tonumber(until_ms) <= now then return end
   local key = J .. holder
-  local h = redis.pcall('HMGET', key, 'state', 'created_at')
+  local h = redis.pcall('HMGET', key, 'state', 'created_at', 'opts')
   if h.err or not h[2] then return holder end
   local replaced, moved = false, false
-  if unique.replaces and (not h[1] or h[1] == 'scheduled' or h[1] == 'retrying') then
+  if unique.replaces and not parents and not string.find(h[3] or '', 'after=', 1, true) and (not h[1] or h[1] == 'scheduled' or h[1] == 'retrying') then
     replace(holder, key, args, expires, first, last)
     replaced = true
   end

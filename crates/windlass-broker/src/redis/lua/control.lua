@@ -66,7 +66,7 @@ function verbs.limits()
   redis.call('DEL', LIMITS)
   if #ARGV > 2 then
     redis.call('HSET', LIMITS, unpack(ARGV, 3))
-    redis.call('HSET', KEYS[1], 'special', 1)
+    use('special')
   end
   return look_again()
 end

@@ -6,7 +6,7 @@ local function forget_ghost(ulid)
   redis.call('HDEL', P .. 'gonelanes', ulid)
 end
 
--- forget(ulids): takes these jobs' keys off, 4 per job. An id that still stands in a waiting list
+-- forget(ulids): takes these jobs' keys off, 4 per job, 7 in a queue where some wait for others. An id that still stands in a waiting list
 -- is remembered in `gone` until a claim passes over it, or the id is used anew.
 local function forget(ulids)
   if #ulids == 0 then return end
@@ -26,6 +26,14 @@ local function forget(ulids)
     old[#old + 1], old[#old + 2] = P .. 'r:' .. u, P .. 'e:' .. u
   end
   redis.call('UNLINK', unpack(old))
+  if redis.call('HGET', KEYS[1], 'flows') then
+    local ties = {}
+    for _, u in ipairs(ulids) do
+      ties[#ties + 1], ties[#ties + 2], ties[#ties + 3] = P .. 'w:' .. u, P .. 'g:' .. u, P .. 'd:' .. u
+    end
+    redis.call('UNLINK', unpack(ties))
+    redis.call('SREM', P .. 'parents', unpack(ulids))
+  end
 end
 
 -- push_done(ulids, keep) and push_dead(ulids, now, keep): the newest `keep` stay.

@@ -5,21 +5,23 @@
 --          ulid, priority 0-2 (or, with a unique key, special words: see below), when and expires ('' never | '+ms' after now | 'ms' instant), args
 --          ('' when they lie in the hash), number n of hash words, and n words field, value, ...
 --          special words, with tabs between: priority, until 's', 'f' or 't' and on clash 'k' or
---          'r' ('' no unique key), ttl ms, debounce at most ms or '', unique key, lane or ''
+--          'r' ('' no unique key), ttl ms, debounce at most ms or '', unique key, lane or ''; of
+--          a job that waits for others before all this 'd', their ids with spaces between, a newline
 -- Reply    '1' for each job accepted, '0' for each known id, '2' for each that another stands
 --          for, '3' for each that another took over, as one string; if there are such, a list of
 --          that string and the others' ids in order; the error QUEUEFULL with the bound when more would wait than meta.max_waiting; the error FORMAT
 -- Atomic   the whole batch; the first write is one that Redis refuses when it is out of memory,
 --          so that then nothing has changed
 -- Cost     per batch TIME, HMGET, EXISTS, LPUSH, HINCRBY, EXISTS; per job one HSET, with a unique
---          key GET and SET too, about 8 commands when it clashes
+--          key GET and SET too, about 8 commands when it clashes; one that waits for others 4 more,
+--          and O(others), of which there are 1,000 in all unless they are one job's
 local count = tonumber(ARGV[3])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 -- A number handed to redis.call is printed as a float, which costs more than the rest of the call.
 local now_text = string.format('%.0f', now)
 lane_now = now
-local meta = redis.call('HMGET', KEYS[1], 'since', 'max_waiting', 'format', 'special')
+local meta = redis.call('HMGET', KEYS[1], 'since', 'max_waiting', 'format', 'special', 'flows')
 local wrong = check_format(meta[3])
 if wrong then return wrong end
 
@@ -43,7 +45,7 @@ if ask then
 end
 if meta[2] and new > 0 then
   local waiting = redis.call('LLEN', WAIT[0]) + redis.call('LLEN', WAIT[1]) + redis.call('LLEN', WAIT[2])
-    + redis.call('ZCARD', DUE) - (redis.call('HGET', STAT, 'ghosts') or 0) + (redis.call('HGET', STAT, 'laned') or 0)
+    + redis.call('ZCARD', DUE) + redis.call('ZCARD', BLOCKED) - (redis.call('HGET', STAT, 'ghosts') or 0) + (redis.call('HGET', STAT, 'laned') or 0)
   if waiting + new > tonumber(meta[2]) then return redis.error_reply('QUEUEFULL ' .. meta[2]) end
 end
 
@@ -78,17 +80,22 @@ for k = 1, count do
   local a = at[k]
   -- Of an id that stands twice the first may have met a clash.
   local known = ask and not is_new[k] and redis.call('EXISTS', key) == 1
-  local priority, unique, holder, lane = PRIORITY[ARGV[a + 1]], nil, nil, ''
+  local special = ARGV[a + 1]
+  local priority, unique, holder, lane, parents = PRIORITY[special], nil, nil, '', nil
+  if not known and string.byte(special) == 100 then
+    parents, special = string.match(special, '^d([^\n]*)\n(.*)$')
+    priority = PRIORITY[special]
+  end
   if not known and not priority then
     local p, mode, ttl, most, ukey
-    p, mode, ttl, most, ukey, lane = string.match(ARGV[a + 1], '^(%d)\t(%a*)\t(%d*)\t(%d*)\t([^\t]*)\t(.*)$')
+    p, mode, ttl, most, ukey, lane = string.match(special, '^(%d)\t(%a*)\t(%d*)\t(%d*)\t([^\t]*)\t(.*)$')
     priority = tonumber(p)
     if mode ~= '' then
       unique = {key = ukey, ttl = tonumber(ttl), most = tonumber(most), replaces = string.sub(mode, 2) == 'r'}
       local wish = ARGV[a + 2] == '' and now or instant(ARGV[a + 2])
       local expires = ARGV[a + 3] ~= '' and string.format('%.0f', instant(ARGV[a + 3]))
       local replaced, moved
-      holder, replaced, moved = clash(unique, now, wish, ARGV[a + 4], expires, a + 6, a + 5 + ARGV[a + 5])
+      holder, replaced, moved = clash(unique, parents, now, wish, ARGV[a + 4], expires, a + 6, a + 5 + ARGV[a + 5])
       fresh[k] = replaced and '3' or '2'
       names[#names + 1] = holder
       news = news or moved
@@ -104,7 +111,12 @@ for k = 1, count do
     if args ~= '' then redis.call('SET', P .. 'a:' .. ulid, args) end
     if expires ~= '' then redis.call('HSET', key, 'expires_at', instant(expires)) end
     local run_at = when == '' and now or instant(when)
-    if run_at > now then
+    if parents then
+      redis.call('HSET', key, 'state', 'blocked')
+      if run_at > now then redis.call('HSET', key, 'run_at', run_at) end
+      hold_for(ulid, parents, run_at > now and string.format('%.0f', run_at) or '0', now_text)
+      if not meta[5] then meta[5] = use('flows') end
+    elseif run_at > now then
       redis.call('HSET', key, 'state', 'scheduled', 'run_at', run_at)
       redis.call('ZADD', DUE, run_at, ulid)
     else
@@ -120,23 +132,28 @@ for k = 1, count do
       list[#list + 1] = ulid
     end
     if unique then hold(unique.key, ulid, now + unique.ttl, unique.ttl) end
-    if not meta[4] and (unique or lane ~= '') then
-      redis.call('HSET', KEYS[1], 'special', 1)
-      meta[4] = '1'
-    end
+    if not meta[4] and (unique or lane ~= '') then meta[4] = use('special') end
   end
 end
 for p = 0, 2 do
   if #lists[p] > 0 then redis.call('LPUSH', WAIT[p], unpack(lists[p])) end
 end
-for _, lane in ipairs(lanes) do
-  redis.call('LPUSH', P .. 'l:' .. lane, unpack(in_lane[lane]))
-  laned = laned + #in_lane[lane]
-  join_lane(lane)
+if #lanes > 0 then
+  local known, joined = redis.call('ZMSCORE', LANES, unpack(lanes)), {}
+  for k, lane in ipairs(lanes) do
+    redis.call('LPUSH', jobs_of(lane), unpack(in_lane[lane]))
+    laned = laned + #in_lane[lane]
+    if not known[k] then
+      joined[#joined + 1], joined[#joined + 2] = '0', lane
+      enter(lane)
+    end
+  end
+  if #joined > 0 then redis.call('ZADD', LANES, unpack(joined)) end
 end
 if laned ~= 0 then close_lanes() end
 if accepted > 0 then
-  if not meta[1] then redis.call('HSET', KEYS[1], 'since', now, 'format', @FORMAT@) end
+  if not meta[1] then redis.call('HSET', KEYS[1], 'since', now) end
+  if not meta[1] and not meta[4] and not meta[5] then redis.call('HSET', KEYS[1], 'format', @PLAIN@) end
   redis.call('HINCRBY', STAT, 'enqueued', accepted)
   news = true
 end

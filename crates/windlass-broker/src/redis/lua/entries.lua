@@ -38,12 +38,20 @@ local function entries(list, first, n)
     return reply
   end
   local ids, len
-  if list == 'success' or list == 'cancelled' then
+  if list == 'scheduled' or list == 'retrying' then
+    -- After those that wait for their time, those that wait for other jobs.
+    local due = redis.call('ZCARD', DUE)
+    len, ids = due + redis.call('ZCARD', P .. 'blocked'), redis.call('ZRANGE', DUE, first, first + n - 1)
+    if #ids < n then
+      local from = math.max(first - due, 0)
+      for _, ulid in ipairs(redis.call('ZRANGE', P .. 'blocked', from, from + n - #ids - 1)) do ids[#ids + 1] = ulid end
+    end
+  elseif list == 'success' or list == 'cancelled' then
     len, ids = redis.call('LLEN', DONE), redis.call('LRANGE', DONE, first, first + n - 1)
   elseif list == 'failure' then
     len, ids = redis.call('ZCARD', DEAD), redis.call('ZREVRANGE', DEAD, first, first + n - 1)
   else
-    local set = list == 'running' and LEASE or list == 'parked' and PARKED or DUE
+    local set = list == 'running' and LEASE or PARKED
     len, ids = redis.call('ZCARD', set), redis.call('ZRANGE', set, first, first + n - 1)
   end
   return {len, #ids, unpack(ids)}

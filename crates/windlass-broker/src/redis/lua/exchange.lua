@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the queue's meta key
 -- ARGV     1 wake channel prefix, 2 worker ('' = claim nothing, do not reap or promote),
---          3 jobs wanted 0-128, 4 lease ms, 5 grace ('1': the worker had lost the broker),
+--          3 jobs wanted 0-128, or 'n:high:normal:low' to take of each priority up to so many first, 4 lease ms, 5 grace ('1': the worker had lost the broker),
 --          6 when it was sent, ms or '' , 7 how late it may be, ms: a later claim is as none, and
 --          next due is now, 8 deliveries at which a job is poisoned, 9 terminal jobs kept per
 --          list, 10 number of finishes (at most 128), then per finish the lease '<ulid>:<epoch>',
@@ -12,7 +12,7 @@
 --            z delay ms (snooze)     c error (cancelled) b (back: released)
 --            u delay ms, park after ms (unknown kind)
 -- Reply    now, acks ('1' taken, '0' stale, one string), next due ms or '', next lease end ms or
---          '', since ms or '', then 8 values per claimed job: ulid, epoch, deliveries, kind, args,
+--          '', since ms or '', when the first message of the outbox is due, ms or '', then 8 values per claimed job: ulid, epoch, deliveries, kind, args,
 --          failures, max attempts, options; or the error FORMAT
 -- Atomic   everything; each finish is fenced by its own lease and refused alone
 -- Memory   the first write is a ZREM, which Redis never refuses for memory: acks pass when full
@@ -20,12 +20,19 @@
 --          2 EXISTS; per job HSET at finish, HMGET + HSET at claim; at most 100 reaped, 100
 --          promoted and 256 taken off the waiting lists
 local prefix, worker, want, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+-- Priorities in the order in which they are claimed, each with how many at most.
+local rounds = {{0, 128}, {1, 128}, {2, 128}}
+if not want then
+  local n, high, normal, low = string.match(ARGV[3], '^(%d+):(%d+):(%d+):(%d+)$')
+  want = tonumber(n)
+  rounds = {{0, tonumber(high)}, {1, tonumber(normal)}, {2, tonumber(low)}, rounds[1], rounds[2], rounds[3]}
+end
 local poison, keep, nf = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 -- A number handed to redis.call is printed as a float, which costs more than the rest of the call.
 local now_text = string.format('%.0f', now)
-local meta = redis.call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'format', 'special', 'turn')
+local meta = redis.call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'format', 'special', 'turn', 'flows')
 local wrong = check_format(meta[5])
 if wrong then return wrong end
 local paused = meta[1] == '1'
@@ -33,20 +40,26 @@ local late = ARGV[6] ~= '' and now - ARGV[6] > tonumber(ARGV[7])
 if late then worker, want = '', 0 end
 local front, runs_again = {}, false
 -- The queue has limits, or some job had a unique key or a lane: what a running job holds stands in
--- `held` as '<lane>\n<unique key>'. `ended`: jobs that will not run again.
+-- `held` as '<lane>\n<unique key>', unless the end of its run frees nothing. `ended`: jobs that will not run again.
 local special, held, ended = meta[6], {}, {}
 lane_now = now
+-- Some job waits, or is waited for. `told`: the jobs that have ended, {ulid, letter, ...}.
+local flows, told = meta[8], {}
 local done, dead, add = {}, {}, {}
 
 local function count(field, by)
   add[field] = (add[field] or 0) + by
 end
 
--- A job has ended.
+-- A job has ended, and who waits for it is to be told.
+local function note_end(ulid, letter)
+  if flows then told[#told + 1], told[#told + 2] = ulid, letter end
+end
+
+-- What it held is free.
 local function left(ulid)
   ended[ulid] = true
-  local key = held[ulid] and string.match(held[ulid], '\n(.+)$')
-  if key then let_go(ulid, key) end
+  if held[ulid] and held[ulid].unique then let_go(ulid, held[ulid].unique) end
 end
 
 local function bury(ulid, key, reason, err)
@@ -54,6 +67,7 @@ local function bury(ulid, key, reason, err)
   redis.call('SET', P .. 'e:' .. ulid, err)
   dead[#dead + 1] = ulid
   count('failure', 1)
+  note_end(ulid, 'f')
   if special then left(ulid) end
 end
 
@@ -62,6 +76,7 @@ local function finish_done(ulid, key, state)
   redis.call('HSET', key, 'state', state, 'finished_at', now_text)
   done[#done + 1] = ulid
   count(state, 1)
+  note_end(ulid, state == 'success' and 's' or 'c')
   if special then left(ulid) end
 end
 
@@ -141,19 +156,24 @@ local settle = {
 local function take_held(ulids)
   if #ulids == 0 then return end
   local values = redis.call('HMGET', HELD, unpack(ulids))
-  local had = {}
+  local had, names = {}, {}
   for k, ulid in ipairs(ulids) do
     if values[k] then
-      held[ulid] = values[k]
+      local at = string.find(values[k], '\n', 1, true)
+      local lane = at > 1 and string.sub(values[k], 1, at - 1)
+      held[ulid] = {lane = lane, unique = at < #values[k] and string.sub(values[k], at + 1)}
+      names[#names + 1] = lane or nil
       had[#had + 1] = ulid
     end
   end
-  if #had > 0 then redis.call('HDEL', HELD, unpack(had)) end
+  if #had == 0 then return end
+  write_table(HELD, {}, had)
+  read_lanes(names)
 end
 
 -- A run has ended: what its lane held for it goes to others.
 local function leave_run(ulid)
-  local name = held[ulid] and string.match(held[ulid], '^([^\n]+)\n')
+  local name = held[ulid] and held[ulid].lane
   if name then run_ended(name, ulid, not ended[ulid]) end
 end
 
@@ -253,7 +273,7 @@ end
 
 -- Claim. An id that is no waiting job's (cancelled: a ghost; deleted; made by hand) is passed
 -- over. A damaged record is buried or handed over with kind '': it must never stop its neighbours.
-local reply, leases, holds, got = {now, '', '', '', meta[2] or ''}, {}, {}, 0
+local reply, leases, holds, got = {now, '', '', '', meta[2] or '', ''}, {}, {}, 0
 local deadline = string.format('%.0f', now + lease_ms)
 local first_run = '1 1 ' .. now_text .. ' ' .. worker
 -- `lane`: the one it was taken from. Answers nil, or '' for one that was passed over, or 'parked'
@@ -264,6 +284,7 @@ local function claim(ulid, lane)
   if h.err then
     dead[#dead + 1] = ulid
     count('failure', 1)
+    note_end(ulid, 'f')
     return ''
   end
   if h[1] or (not h[2] and redis.call('EXISTS', key) == 0) then
@@ -277,7 +298,7 @@ local function claim(ulid, lane)
     local rare = redis.call('HMGET', key, 'opts.1', 'opts.2', 'max_attempts', 'expires_at', 'unique')
     if rare[5] and ends_hold(opts, '[sf]') then
       unique = rare[5]
-      held[ulid] = '\n' .. unique
+      held[ulid] = {unique = unique}
     end
     if rare[4] and not h[3] and tonumber(rare[4]) <= now then
       bury(ulid, key, 'expired', '@EXPIRED@')
@@ -285,13 +306,17 @@ local function claim(ulid, lane)
     end
     opts, max_attempts = opts .. (rare[1] or '') .. (rare[2] or ''), rare[3] or ''
   end
-  if lane and not start_in(lane, ulid) then return 'parked' end
+  local starts, frees = true, false
+  if lane then
+    starts, frees = start_in(lane, ulid)
+    if not starts then return 'parked' end
+  end
   -- One that took over a hold until the start after its own start holds it until its end.
   if unique and not h[3] and ends_hold(opts, 's') then
     let_go(ulid, unique)
     unique = nil
   end
-  if lane or unique then
+  if unique or frees then
     holds[#holds + 1], holds[#holds + 2] = ulid, (lane or '') .. '\n' .. (unique or '')
   end
   local epoch, deliveries, run = 1, 1, first_run
@@ -314,30 +339,33 @@ local function claim(ulid, lane)
       args = args .. (rest[1] or '') .. (rest[2] or '')
     end
   end
-  local n = 6 + got * 8
+  local n = 7 + got * 8
   reply[n], reply[n + 1], reply[n + 2], reply[n + 3] = ulid, epoch, deliveries, h[2] or ''
   reply[n + 4], reply[n + 5], reply[n + 6], reply[n + 7] = args, failures, max_attempts, opts
   got = got + 1
 end
 local looked_at, chance = 0, nil
 if special then
-  chance = take_turns(claim, WAIT, {want = want, paused = paused, ring_next = meta[7] == '1'}, count, function() return got end)
+  chance = take_turns(claim, WAIT, {want = want, rounds = rounds, paused = paused, ring_next = meta[7] == '1'}, count, function() return got end)
   looked_at = chance.looked_at
-else for p = 0, 2 do
-  while not paused and got < want and looked_at < 256 do
-    local ids = redis.call('RPOP', WAIT[p], math.min(want - got, 256 - looked_at))
+else for _, round in ipairs(rounds) do
+  local ending = math.min(got + round[2], want)
+  while not paused and got < ending and looked_at < 256 do
+    local ids = redis.call('RPOP', WAIT[round[1]], math.min(ending - got, 256 - looked_at))
     if not ids then break end
     looked_at = looked_at + #ids
     for _, ulid in ipairs(ids) do claim(ulid) end
   end
 end end
 if got > 0 then redis.call('ZADD', LEASE, unpack(leases)) end
-if #holds > 0 then redis.call('HSET', HELD, unpack(holds)) end
+write_table(HELD, holds, {})
 
 if special then close_lanes() end
 
+if flows then tell(told, now_text) end
 push_done(done, keep)
 push_dead(dead, now, keep)
+if flows then reply[6] = redis.call('ZRANGE', OUT, 0, 0, 'WITHSCORES')[2] or '' end
 for field, by in pairs(add) do
   if redis.call('HINCRBY', STAT, field, by) < 0 then redis.call('HSET', STAT, field, 0) end
 end
@@ -361,7 +389,7 @@ elseif not paused and redis.call('EXISTS', IDLE) == 1 then
   end
 end
 if watched then
-  for n = 6, 5 + got * 8, 8 do touched[#touched + 1] = reply[n] end
+  for n = 7, 6 + got * 8, 8 do touched[#touched + 1] = reply[n] end
   changed(touched)
 end
 if late then reply[3] = now end

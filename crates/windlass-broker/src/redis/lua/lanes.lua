@@ -3,22 +3,43 @@
 --
 -- The right end of a ring is next; a lane that is looked at stands at its left end again. What is
 -- read of limits, counters and owners is kept for the length of the script; close_lanes() writes
--- counters back. Cost per lane looked at: LMOVE (two with a tenant) and RPOP, and what its keys
--- cost: HGET, HSET per ordering key, one of each per concurrency or rate key and script.
+-- counters back. Cost per lane looked at: RPOP, with a tenant LMOVE, and what its keys cost: HGET,
+-- HSET per ordering key, GET, SET per rate key and script; counters of concurrency keys are read
+-- and written many at a time, and so are rings.
 local LANES, TENANTS, PARKS, RATED = P .. 'lanes', P .. 'tenants', P .. 'parks', P .. 'rated'
 local ORDERS, CONC, LIMITS = P .. 'orders', P .. 'conc', P .. 'limits'
-local lane_now, laned, any_parked = 0, 0, nil
-local parsed, owners, running, tats, conc_limits, rates = {}, {}, {}, {}, {}, {}
+local lane_now, laned, any_parked, limit_defaults = 0, 0, nil, nil
+local parsed, owners, owned, running, tats, conc_limits, rates = {}, {}, {}, {}, {}, {}, {}
+local RINGS = {['0'] = P .. 'ring0', ['1'] = P .. 'ring1', ['2'] = P .. 'ring2'}
+-- The ring that is being gone through: its priority, entries taken off its right end, how many of
+-- them were looked at, and what goes back to its left end.
+local ring = {p = '', taken = {}, at = 0, back = {}}
+
+-- True for a lane with a tenant and nothing else: its jobs wait for nothing but their turn.
+local function is_free(name)
+  return string.sub(name, -3) == '\t\t\t'
+end
 
 local function lane_of(name)
   local lane = parsed[name]
   if not lane then
-    local p, t, o, c, r = string.match(name, '^(%d)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)$')
-    lane = {p = p, t = t, o = o, c = c, r = r, ring = P .. 'ring' .. p, own = P .. 'ring' .. p, list = P .. 'l:' .. name}
-    if t ~= '' then lane.own = P .. 't:' .. p .. '\t' .. t end
+    if is_free(name) then
+      lane = {p = string.sub(name, 1, 1), t = string.sub(name, 3, -4), o = '', c = '', r = ''}
+    else
+      local p, t, o, c, r = string.match(name, '^(%d)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)$')
+      lane = {p = p, t = t, o = o, c = c, r = r}
+    end
     parsed[name] = lane
   end
   return lane
+end
+
+local function jobs_of(name)
+  return P .. 'l:' .. name
+end
+
+local function lanes_of(lane)
+  return P .. 't:' .. lane.p .. '\t' .. lane.t
 end
 
 -- The lane of a job whose `priority` field ends in 'l'; nil for any other.
@@ -41,17 +62,58 @@ local function running_of(key)
   local r = running[key]
   if not r then
     r = {n = tonumber(redis.call('HGET', CONC, key) or 0)}
-    running[key] = r
+    r.was, running[key] = r.n, r
   end
   return r
 end
 
+-- Reads who owns these lanes' ordering keys, and how many jobs of their concurrency keys run, in
+-- one call each.
+local function read_lanes(names)
+  local orders, concs = {}, {}
+  for _, name in ipairs(names) do
+    local lane = lane_of(name)
+    if lane.o ~= '' and owners[lane.o] == nil then
+      owners[lane.o] = false
+      orders[#orders + 1] = lane.o
+    end
+    if lane.c ~= '' and not running[lane.c] then
+      running[lane.c] = true
+      concs[#concs + 1] = lane.c
+    end
+  end
+  if #orders > 0 then
+    for k, ulid in ipairs(redis.call('HMGET', ORDERS, unpack(orders))) do owners[orders[k]] = ulid end
+  end
+  if #concs > 0 then
+    for k, n in ipairs(redis.call('HMGET', CONC, unpack(concs))) do
+      n = tonumber(n or 0)
+      running[concs[k]] = {n = n, was = n}
+    end
+  end
+end
+
+local function own(key, ulid)
+  owners[key], owned[key] = ulid, true
+end
+
+-- The limit of a key that has one of its own, or of all keys: `own` is '0' when none has.
+local function limit_of(all, own, field)
+  if not limit_defaults then
+    limit_defaults = redis.call('HMGET', LIMITS, 'c', 'r', 'own_c', 'own_r')
+    -- Limits of before the last two fields say nothing of them.
+    if not limit_defaults[3] and redis.call('EXISTS', LIMITS) == 0 then
+      limit_defaults[3], limit_defaults[4] = '0', '0'
+    end
+  end
+  return limit_defaults[own] ~= '0' and redis.call('HGET', LIMITS, field) or limit_defaults[all]
+end
+
 local function conc_limit(key)
-  local limit = conc_limits[key]
+  local limit = conc_limits[limit_defaults and limit_defaults[3] == '0' and '' or key]
   if limit == nil then
-    local h = redis.call('HMGET', LIMITS, 'c:' .. key, 'c')
-    limit = tonumber(h[1] or h[2] or nil) or false
-    conc_limits[key] = limit
+    limit = tonumber(limit_of(1, 3, 'c:' .. key) or nil) or false
+    conc_limits[limit_defaults[3] == '0' and '' or key] = limit
   end
   return limit
 end
@@ -60,8 +122,8 @@ end
 local function rate_of(key)
   local rate = rates[key]
   if rate == nil then
-    local h = redis.call('HMGET', LIMITS, 'r:' .. key, key == '' and 'r:' or 'r')
-    local interval, burst = string.match(h[1] or h[2] or '', '^(%d+) (%d+) ')
+    local text = key == '' and redis.call('HGET', LIMITS, 'r:') or key ~= '' and limit_of(2, 4, 'r:' .. key)
+    local interval, burst = string.match(text or '', '^(%d+) (%d+) ')
     rate = interval and {i = tonumber(interval), b = tonumber(burst)} or false
     rates[key] = rate
   end
@@ -104,12 +166,20 @@ local function room_at(kind, key)
   return rate and rate_room(rate, key) or 100
 end
 
+local function join_ring(p, entry)
+  if ring.p == p then ring.back[#ring.back + 1] = entry else redis.call('LPUSH', RINGS[p], entry) end
+end
+
 local function enter(name)
   local lane = lane_of(name)
-  if lane.t ~= '' and redis.call('SADD', TENANTS, lane.p .. '\t' .. lane.t) == 1 then
-    redis.call('LPUSH', lane.ring, 't' .. lane.t)
-  end
-  redis.call('LPUSH', lane.own, name)
+  if lane.t == '' then return join_ring(lane.p, name) end
+  if redis.call('SADD', TENANTS, lane.p .. '\t' .. lane.t) == 1 then join_ring(lane.p, 't' .. lane.t) end
+  redis.call('LPUSH', lanes_of(lane), name)
+end
+
+-- Takes the lane just looked at out of its ring, at whose left end it stands.
+local function leave_ring(lane)
+  if lane.t == '' then ring.back[#ring.back] = nil else redis.call('LPOP', lanes_of(lane)) end
 end
 
 local function set_timer(key)
@@ -164,10 +234,10 @@ local function wait_last(ulid, key, priority)
   laned = laned + 1
   local lane = lane_of(name)
   if lane.o ~= '' and owner(lane.o) == ulid then
-    redis.call('RPUSH', lane.list, ulid)
+    redis.call('RPUSH', jobs_of(name), ulid)
     return_to(name, ulid)
   else
-    redis.call('LPUSH', lane.list, ulid)
+    redis.call('LPUSH', jobs_of(name), ulid)
     join_lane(name)
   end
 end
@@ -179,33 +249,73 @@ local function wait_first(ulid, key, priority)
     return
   end
   laned = laned + 1
-  redis.call('RPUSH', lane_of(name).list, ulid)
+  redis.call('RPUSH', jobs_of(name), ulid)
   return_to(name, ulid)
 end
 
--- The next lane of a ring, or nil and whether a tenant has left it.
-local function visit(p)
-  local ring = P .. 'ring' .. p
-  local entry = redis.call('LMOVE', ring, ring, 'RIGHT', 'LEFT')
-  if not entry then return nil, false end
-  if string.byte(entry) ~= 116 then return entry end
+-- Puts back what was taken off the ring, in its order.
+local function close_ring()
+  if ring.p == '' then return end
+  local key, left = RINGS[ring.p], {}
+  for k = #ring.taken, ring.at + 1, -1 do left[#left + 1] = ring.taken[k] end
+  if #left > 0 then redis.call('RPUSH', key, unpack(left)) end
+  if #ring.back > 0 then redis.call('LPUSH', key, unpack(ring.back)) end
+  ring = {p = '', taken = {}, at = 0, back = {}}
+end
+
+-- The next entry of a priority's ring, of which up to `most` are taken off at once.
+local function next_entry(p, most)
+  if ring.p ~= p or ring.at == #ring.taken then
+    close_ring()
+    local taken = redis.call('RPOP', RINGS[p], most)
+    if not taken then return end
+    ring = {p = p, taken = taken, at = 0, back = {}}
+    local names = {}
+    for _, entry in ipairs(taken) do
+      if string.byte(entry) ~= 116 then names[#names + 1] = entry end
+    end
+    read_lanes(names)
+  end
+  ring.at = ring.at + 1
+  return ring.taken[ring.at]
+end
+
+-- True when some lane of the priority is ready, or seems so.
+local function is_ready(p)
+  if ring.p == p and (ring.at < #ring.taken or #ring.back > 0) then return true end
+  return redis.call('EXISTS', RINGS[p]) == 1
+end
+
+-- The next lane of a ring, which then stands at its left end; nil when a tenant has left it, and
+-- true when it is empty.
+local function visit(p, most)
+  local entry = next_entry(p, most)
+  if not entry then return nil, true end
+  if string.byte(entry) ~= 116 then
+    ring.back[#ring.back + 1] = entry
+    return entry
+  end
   local tenant = p .. '\t' .. string.sub(entry, 2)
   local own = P .. 't:' .. tenant
   local name = redis.call('LMOVE', own, own, 'RIGHT', 'LEFT')
-  if name then return name end
-  redis.call('LPOP', ring)
-  redis.call('SREM', TENANTS, tenant)
-  return nil, true
+  if not name then
+    redis.call('SREM', TENANTS, tenant)
+    return nil, false
+  end
+  ring.back[#ring.back + 1] = entry
+  return name
 end
 
 local function leave_lane(name)
-  redis.call('LPOP', lane_of(name).own)
+  leave_ring(lane_of(name))
   redis.call('ZREM', LANES, name)
   pass_on(name, '')
 end
 
--- Takes what the start of this job needs; false, and the lane is parked, when it has to wait.
+-- Takes what the start of this job needs, and answers whether the end of its run frees something;
+-- false, and the lane is parked, when it has to wait.
 local function start_in(name, ulid)
+  if is_free(name) then return true, false end
   local lane = lane_of(name)
   local kind, key
   local holder = lane.o ~= '' and owner(lane.o)
@@ -217,7 +327,7 @@ local function start_in(name, ulid)
     kind, key = 'r', lane.r
   end
   if kind then
-    redis.call('LPOP', lane.own)
+    leave_ring(lane)
     if redis.call('RPUSH', P .. 'park:' .. kind .. key, name) == 1 then redis.call('ZADD', PARKS, '0', kind .. key) end
     any_parked = true
     if kind == 'r' then set_timer(key) end
@@ -225,23 +335,21 @@ local function start_in(name, ulid)
     return false
   end
   if lane.o ~= '' and holder ~= ulid then
-    owners[lane.o] = ulid
-    redis.call('HSET', ORDERS, lane.o, ulid)
+    own(lane.o, ulid)
   end
   if lane.c ~= '' then
     local r = running_of(lane.c)
-    r.n, r.dirty = r.n + 1, true
+    r.n = r.n + 1
   end
   local rate = lane.r ~= '' and rate_of(lane.r)
   if rate then rate_take(rate, lane.r, 1) end
-  return true
+  return true, lane.o ~= '' or lane.c ~= ''
 end
 
 local function let_order_go(name, ulid)
   local lane = lane_of(name)
   if lane.o ~= '' and owner(lane.o) == ulid then
-    owners[lane.o] = false
-    redis.call('HDEL', ORDERS, lane.o)
+    own(lane.o, false)
     bring('o', lane.o)
   end
 end
@@ -251,7 +359,7 @@ local function run_ended(name, ulid, again)
   local lane = lane_of(name)
   if lane.c ~= '' then
     local r = running_of(lane.c)
-    r.n, r.dirty = math.max(r.n - 1, 0), true
+    r.n = math.max(r.n - 1, 0)
     bring('c', lane.c)
   end
   if not again then let_order_go(name, ulid) end
@@ -265,12 +373,34 @@ local function wake_lanes()
   end
 end
 
+-- Writes many fields of a hash, and takes others off. The field '' holds a value that is too long
+-- for a listpack: reading a hundred fields of one of 500 entries takes a hundred walks over it.
+local LONG = string.rep('-', 65)
+local function write_table(key, set, gone)
+  if #set > 0 then redis.call('HSET', key, '', LONG, unpack(set)) end
+  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+end
+
 local function close_lanes()
-  for key, r in pairs(running) do
-    if r.dirty then
-      if r.n > 0 then redis.call('HSET', CONC, key, string.format('%.0f', r.n)) else redis.call('HDEL', CONC, key) end
+  close_ring()
+  local now_owned, free = {}, {}
+  for key in pairs(owned) do
+    if owners[key] then
+      now_owned[#now_owned + 1], now_owned[#now_owned + 2] = key, owners[key]
+    else
+      free[#free + 1] = key
     end
   end
+  write_table(ORDERS, now_owned, free)
+  local counted, none = {}, {}
+  for key, r in pairs(running) do
+    if r.n ~= r.was and r.n > 0 then
+      counted[#counted + 1], counted[#counted + 2] = key, tostring(r.n)
+    elseif r.n ~= r.was then
+      none[#none + 1] = key
+    end
+  end
+  write_table(CONC, counted, none)
   for key, tat in pairs(tats) do
     if tat.dirty then
       local px = math.max(math.ceil(tat.us / 1000) - lane_now, 0) + 1000

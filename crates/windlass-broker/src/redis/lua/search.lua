@@ -9,8 +9,12 @@ local found = entries(ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]))
 local most, state, kind = tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local fields = {'state', 'kind'}
 for k = 7, #ARGV, 2 do fields[#fields + 1] = ARGV[k] end
+local function state_of(word)
+  if word == 'blocked' then return 'scheduled' end
+  return word or 'pending'
+end
 local function wanted(h)
-  if h.err or not h[2] or (h[1] or 'pending') ~= state or (kind ~= '' and h[2] ~= kind) then return false end
+  if h.err or not h[2] or state_of(h[1]) ~= state or (kind ~= '' and h[2] ~= kind) then return false end
   for k = 3, #fields do
     if h[k] ~= ARGV[2 + 2 * k] then return false end
   end

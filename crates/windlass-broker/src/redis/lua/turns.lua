@@ -15,64 +15,71 @@ local function take_turns(claim, lists, wish, count, got)
   if most > 0 then wake_lanes() end
   local ghosts = tonumber(redis.call('HGET', STAT, 'ghosts') or 0) > 0
 
+  -- How many jobs wait in each list; nothing comes to them meanwhile.
+  local lengths = {}
+
   -- True when a job waits in the list: ids of cancelled jobs at its head are taken off.
-  local function any_in(list)
-    if not ghosts then return redis.call('EXISTS', list) == 1 end
-    while reply.looked_at < 256 do
-      local ulid = redis.call('LINDEX', list, -1)
-      if not ulid then return false end
+  local function any_in(p)
+    if not lengths[p] then lengths[p] = redis.call('LLEN', lists[p]) end
+    while ghosts and lengths[p] > 0 and reply.looked_at < 256 do
+      local ulid = redis.call('LINDEX', lists[p], -1)
       local h = redis.pcall('HMGET', J .. ulid, 'state', 'created_at')
       if h.err or (not h[1] and h[2]) then return true end
-      redis.call('RPOP', list)
+      redis.call('RPOP', lists[p])
+      lengths[p] = lengths[p] - 1
       claim(ulid)
       reply.looked_at = reply.looked_at + 1
     end
-    return false
+    return lengths[p] > 0
   end
 
-  local function take_from_lane(p)
+  local function take_from_list(p, n)
+    local ids = redis.call('RPOP', lists[p], n) or {}
+    lengths[p] = lengths[p] - #ids
+    reply.looked_at = reply.looked_at + #ids
+    for _, ulid in ipairs(ids) do claim(ulid) end
+  end
+
+  -- Answers false when no lane is ready.
+  local function take_from_lane(p, ending)
+    local name, is_empty = visit(p, math.min(ending - got(), 64))
+    if is_empty then return false end
     reply.looked_at = reply.looked_at + 1
-    local name = visit(p)
-    if not name then return end
-    local list = lane_of(name).list
+    if not name then return true end
+    local list = jobs_of(name)
     while reply.looked_at <= 256 do
       local ulid = redis.call('RPOP', list)
-      if not ulid then return leave_lane(name) end
+      if not ulid then
+        leave_lane(name)
+        return true
+      end
       laned = laned - 1
       local outcome = claim(ulid, name)
       if outcome == 'parked' then
         redis.call('RPUSH', list, ulid)
         laned = laned + 1
       end
-      if outcome ~= '' then return end
+      if outcome ~= '' then return true end
       reply.looked_at = reply.looked_at + 1
     end
+    return true
   end
 
   local turn = wish.ring_next
-  for p = 0, 2 do
-    local ring = P .. 'ring' .. p
-    while got() < most and reply.looked_at < 256 do
-      local from_ring = redis.call('EXISTS', ring) == 1
-      if not from_ring then
-        local ids = redis.call('RPOP', lists[p], math.min(most - got(), 256 - reply.looked_at))
-        if not ids then break end
-        reply.looked_at = reply.looked_at + #ids
-        for _, ulid in ipairs(ids) do claim(ulid) end
+  for _, round in ipairs(wish.rounds) do
+    local p, name, ending = round[1], tostring(round[1]), math.min(got() + round[2], most)
+    while got() < ending and reply.looked_at < 256 do
+      if not any_in(p) then
+        if not take_from_lane(name, ending) then break end
+      elseif not is_ready(name) then
+        take_from_list(p, math.min(ending - got(), 256 - reply.looked_at))
       else
-        if any_in(lists[p]) then
-          from_ring = turn
-          turn = not turn
-        end
-        if from_ring then
-          take_from_lane(p)
-        else
-          reply.looked_at = reply.looked_at + 1
-          claim(redis.call('RPOP', lists[p]))
-        end
+        if turn then take_from_lane(name, ending) else take_from_list(p, 1) end
+        turn = not turn
       end
     end
   end
+  close_ring()
   if turn ~= wish.ring_next then redis.call('HSET', KEYS[1], 'turn', turn and '1' or '0') end
   if rate and got() > 0 then rate_take(rate, '', got()) end
 

@@ -24,6 +24,13 @@ local function changed(ulids)
   end
 end
 
+-- use(feature): notes that the queue uses what an older version would not heed, and that it is to
+-- be left alone by such. Answers '1'.
+local function use(feature)
+  redis.call('HSET', KEYS[1], feature, 1, 'format', @FORMAT@)
+  return '1'
+end
+
 -- check_format(format): refuses a queue that a newer version wrote.
 local function check_format(format)
   if format and tonumber(format) > @FORMAT@ then

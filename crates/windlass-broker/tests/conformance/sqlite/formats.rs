@@ -15,13 +15,13 @@ const FORMAT_1: &str = include_str!("format1.sql");
 async fn a_newer_format_is_refused_and_left_alone() {
     let fixture = Fixture::new();
     fixture.enqueue(&fixture.open().await, 1).await;
-    fixture.tamper("UPDATE meta SET value = 5 WHERE key = 'format'").await;
+    fixture.tamper("UPDATE meta SET value = 6 WHERE key = 'format'").await;
     let Err(Error::Unexpected { detail, .. }) = SqliteBroker::open(&fixture.path(), SqliteOptions::default()).await
     else {
         panic!("a newer file was opened");
     };
-    assert!(detail.contains("format 5") && detail.contains("queue.db"), "{detail}");
-    fixture.tamper("UPDATE meta SET value = 4 WHERE key = 'format'").await;
+    assert!(detail.contains("format 6") && detail.contains("queue.db"), "{detail}");
+    fixture.tamper("UPDATE meta SET value = 5 WHERE key = 'format'").await;
     assert_eq!(fixture.open().await.counts(&fixture.queue).await.unwrap().pending, 1);
 }
 
@@ -31,7 +31,7 @@ async fn an_upgrade_stops_older_processes() {
     let fixture = Fixture::new();
     let broker = fixture.open().await;
     fixture.enqueue(&broker, 1).await;
-    fixture.tamper("UPDATE meta SET value = 5 WHERE key = 'format'").await;
+    fixture.tamper("UPDATE meta SET value = 6 WHERE key = 'format'").await;
     let jobs = [NewJob::new("noop", &1).unwrap()];
     let refusals = [
         broker.enqueue(&fixture.queue, &jobs).await.err(),
@@ -41,9 +41,9 @@ async fn an_upgrade_stops_older_processes() {
     ];
     for refusal in refusals {
         let Some(Error::Unexpected { detail, .. }) = refusal else { panic!("{refusal:?}") };
-        assert!(detail.contains('5') && detail.contains('4') && detail.contains("newer"), "{detail}");
+        assert!(detail.contains('6') && detail.contains('5') && detail.contains("newer"), "{detail}");
     }
-    fixture.tamper("UPDATE meta SET value = 4 WHERE key = 'format'").await;
+    fixture.tamper("UPDATE meta SET value = 5 WHERE key = 'format'").await;
     assert_eq!(
         broker.counts(&fixture.queue).await.unwrap(),
         Counts { pending: 1, enqueued_total: 1, ..Counts::default() }
