@@ -139,6 +139,14 @@ impl Home {
         self.spawn(command)
     }
 
+    /// Starts any program with this home's settings and directory.
+    pub(crate) fn spawn_with(&self, mut command: Command) -> Daemon {
+        command.current_dir(self.dir.path()).env_clear().stdin(Stdio::null());
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(self.env.iter().map(|(k, v)| (k, v)));
+        self.spawn(command)
+    }
+
     fn spawn(&self, mut command: Command) -> Daemon {
         let log = self.dir.path().join(format!("log-{}.txt", windlass_jobs::new_ulid()));
         command.stdout(Stdio::piped()).stderr(std::fs::File::create(&log).unwrap());

@@ -33,6 +33,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// What only one crate may name.
 const KEPT_BY: &[(&str, &[&str])] = &[
     ("redis", &["windlass-redis"]),
+    ("rustls", &["windlass-redis"]),
+    ("rcgen", &["windlass-testkit"]),
     ("apalis", &["windlass-worker"]),
     ("apalis-core", &["windlass-worker"]),
     ("printpdf", &["windlass-pdf"]),

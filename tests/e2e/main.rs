@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
+mod away;
 mod bad_input;
 mod cache;
 mod catalogue;
@@ -25,3 +26,4 @@ mod sharing;
 mod sheet_faults;
 mod sheets;
 mod soak;
+mod topologies;

@@ -128,3 +128,28 @@ fn a_held_queue_is_left_alone() {
     let task: Value = home.task(&ids[2].to_string());
     assert_eq!((&task["status"], &task["attempt"]), (&json!("success"), &json!(1)), "{task:#}");
 }
+
+/// F50: among 1,000 queues of one worker, of which one always has more than it can do, a job of a quiet
+/// one starts within a second.
+#[test]
+fn f50_a_hot_queue_does_not_starve_a_thousand_quiet_ones() {
+    const QUIET: usize = 999;
+    let home = home();
+    let names: Vec<String> = (0..QUIET).map(|n| format!("quiet-{n}")).collect();
+    let hot = Direct::to(&home, "hot");
+    hot.enqueue(&(0..3_000).map(|_| sleep_job(5)).collect::<Vec<_>>());
+    let _worker = home.worker(&format!("hot,{}", names.join(",")), &["--slots", "4"]);
+    wait(SOON, "the hot queue is worked on", || hot.counts().success_total > 20);
+    let mut waits = Vec::new();
+    for name in names.iter().step_by(QUIET / 12) {
+        let quiet = Direct::to(&home, name);
+        let id = quiet.enqueue(&[sleep_job(1)]).remove(0);
+        wait(SOON, "the quiet job is done", || quiet.get(&id).state == State::Success);
+        let record = quiet.get(&id);
+        waits.push(record.started_at.unwrap().since(record.created_at));
+    }
+    let longest = waits.iter().max().copied().unwrap_or_default();
+    println!("{} quiet jobs beside {} hot ones: the longest wait was {longest:?}", waits.len(), hot.counts().pending);
+    assert!(hot.counts().pending > 0, "the hot queue ran dry: nothing was shown");
+    assert!(longest < Duration::from_secs(1), "{waits:?}");
+}

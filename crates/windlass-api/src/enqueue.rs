@@ -28,7 +28,8 @@ const LOOKS: usize = 16;
 /// *Shape*: `{"task_id", "status": "pending" | "scheduled", "status_url"}`; a batch answers
 /// `{"tasks": [...]}` in the order of its jobs. Where another job holds the unique key, that one
 /// is named, with its status (null when it is no longer known), and there is `"unique": "kept" |
-/// "replaced"`.
+/// "replaced"`. While the queue's store is away there is `"accepted": "spooled"`: the job is on this
+/// machine's disk, and on its queue under the same id once the store answers.
 #[derive(Serialize)]
 pub(crate) struct Accepted {
     pub(crate) task_id: JobId,
@@ -36,6 +37,8 @@ pub(crate) struct Accepted {
     status_url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     unique: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted: Option<&'static str>,
 }
 
 pub(crate) async fn enqueue(
@@ -76,7 +79,7 @@ async fn again(shared: &Shared, ids: Vec<JobId>) -> Vec<Accepted> {
         // One past retention is not there any more; its id is answered all the same.
         let record = shared.broker.get(&task_id).await.ok().flatten();
         let (status, status_url) = (record.map(|record| record.state), format!("/api/tasks/{task_id}"));
-        Accepted { task_id, status, status_url, unique: None }
+        Accepted { task_id, status, status_url, unique: None, accepted: None }
     });
     stream::iter(looks).buffered(LOOKS).collect().await
 }
@@ -112,8 +115,13 @@ fn apart(tenant: &str, key: &str) -> String {
 async fn read_by_all_kinds(shared: &Shared, body: body::Read) -> Result<Jobs, Problem> {
     let body = Arc::new(body);
     let first = read(shared, &body).await?;
-    if first.needs_others && shared.door.refresh().await? {
-        return read(shared, &body).await?.jobs;
+    if first.needs_others {
+        match shared.door.refresh().await {
+            Ok(true) => return read(shared, &body).await?.jobs,
+            Ok(false) => {}
+            // What was known before does, as long as it knows every kind.
+            Err(silent) => return first.jobs.map_err(|_| silent),
+        }
     }
     first.jobs
 }
@@ -194,7 +202,13 @@ fn accepted(Ready { queue, job, .. }: &Ready) -> Accepted {
         When::After(_) => true,
     };
     let status = if waits || job.options.depends_on.is_some() { JobState::Scheduled } else { JobState::Pending };
-    Accepted { status_url: format!("/api/tasks/{task_id}"), task_id, status: Some(status), unique: None }
+    Accepted {
+        status_url: format!("/api/tasks/{task_id}"),
+        task_id,
+        status: Some(status),
+        unique: None,
+        accepted: None,
+    }
 }
 
 /// Queues all jobs. A failure names the ids, so that the caller can see which were taken.
@@ -243,6 +257,7 @@ async fn take_reply(
     reply: &windlass_producer::Accepted,
     blobs: &[String],
 ) -> Result<(), Problem> {
+    accepted.accepted = reply.spooled.then_some("spooled");
     let Some(clash) = reply.clash else { return Ok(()) };
     name_holder(shared, accepted, reply.id.clone(), clash.replaced).await;
     if clash.replaced && !blobs.is_empty() {

@@ -66,6 +66,13 @@ pub(crate) async fn metrics(State(shared): State<Shared>) -> Response {
     if let Some(images) = shared.services.images.as_deref() {
         more.push_str(&crate::images::metrics(images).await);
     }
+    if let Some(spool) = &shared.spool {
+        more.push_str(&format!(
+            "# HELP windlass_spool_jobs Accepted jobs that wait on this machine's disk for the queue's store.\n\
+             # TYPE windlass_spool_jobs gauge\nwindlass_spool_jobs {}\n",
+            spool.len()
+        ));
+    }
     probes::metrics(shared.worker.as_ref(), shared.scheduler.as_deref(), &more)
 }
 

@@ -25,6 +25,7 @@ mod health;
 mod images;
 mod json;
 pub mod keys;
+mod local;
 mod once;
 mod openapi;
 mod paging;
@@ -54,7 +55,7 @@ use axum::routing::{get, head, post};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use windlass_broker::SharedBroker;
-use windlass_producer::Producer;
+use windlass_producer::{Producer, Spool};
 use windlass_scheduler::{Book, Counters};
 use windlass_store::records::Records;
 use windlass_store::{Caching, Claims, Services};
@@ -63,6 +64,7 @@ use windlass_worker::{Health, Registry};
 pub use auth::{Anonymous, Auth};
 pub use cache::view as cache_stats_view;
 pub use flow::read_flow;
+pub use local::MakeLocal;
 pub use probes::{serve_probes, serve_scheduler_probes};
 pub use problem::Code;
 pub use ring::{Ring, keep_copy};
@@ -72,6 +74,7 @@ pub use scope::Scope;
 pub use serve::{Error, serve};
 
 use door::Door;
+use local::Local;
 use problem::Problem;
 
 /// What the API speaks for.
@@ -96,6 +99,10 @@ pub struct Api {
     pub ring: Arc<Ring>,
     /// The counters of the scheduler of this process, if there is one.
     pub scheduler: Option<Arc<Counters>>,
+    /// Takes jobs while the queue's store is away; none: they are refused with 503.
+    pub spool: Option<Spool>,
+    /// Makes files that are waited for while the queue's store is away; none: 503.
+    pub local: Option<MakeLocal>,
     /// Who is let in, and how much is taken.
     pub options: ApiOptions,
 }
@@ -242,6 +249,8 @@ struct Inner {
     ring: Arc<Ring>,
     auditor: audit::Auditor,
     dashboard: dashboard::Dashboard,
+    spool: Option<Spool>,
+    local: Local,
     options: ApiOptions,
     /// Room for bodies, in KiB.
     room: Arc<Semaphore>,
@@ -257,18 +266,24 @@ impl Inner {
     fn new(api: Api, shutdown: CancellationToken) -> (Shared, impl Future<Output = ()> + Send + 'static) {
         let room_kib = (api.options.bodies_bytes.div_ceil(1024)).min(Semaphore::MAX_PERMITS);
         let kinds = Arc::new(RegistryKinds(api.registry.clone()));
+        let mut producer = Producer::new(Arc::<dyn windlass_broker::Broker>::clone(&api.broker));
+        if let Some(spool) = &api.spool {
+            producer = producer.spooling(spool.clone());
+        }
         let (auditor, auditing) = audit::Auditor::new(Arc::clone(&api.records));
         let shared = Self {
             schedules: Book::new(Arc::clone(&api.records), api.broker.clone(), kinds),
             keys: keys::Book::new(Arc::clone(&api.records)),
-            records: api.records,
             ring: api.ring,
             claims: api.claims,
             document: Arc::new(openapi::document()),
             auditor,
             scheduler: api.scheduler,
             dashboard: dashboard::Dashboard::default(),
-            producer: Producer::new(Arc::<dyn windlass_broker::Broker>::clone(&api.broker)),
+            records: api.records,
+            spool: api.spool,
+            local: Local::new(api.local),
+            producer,
             door: Door::new(api.registry, Arc::<dyn windlass_broker::Broker>::clone(&api.broker)),
             broker: api.broker,
             services: api.services,
@@ -280,6 +295,26 @@ impl Inner {
             shutdown,
         };
         (Arc::new(shared), auditing)
+    }
+
+    /// The same API over another queue and other stores.
+    fn beside(&self, broker: SharedBroker, services: Services) -> Shared {
+        let api = Api {
+            broker,
+            services,
+            caching: self.caching.clone(),
+            registry: self.door.registry().clone(),
+            worker: None,
+            records: Arc::clone(&self.records),
+            claims: Arc::clone(&self.claims),
+            ring: Arc::clone(&self.ring),
+            scheduler: None,
+            spool: None,
+            local: None,
+            options: self.options.clone(),
+        };
+        // Callers were let in, and what they did is written down, at this one's door.
+        Self::new(api, self.shutdown.clone()).0
     }
 
     /// Takes room for a body; `None` when too many are in memory.

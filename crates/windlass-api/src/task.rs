@@ -174,8 +174,16 @@ pub(crate) async fn find(
     let unknown = || Problem::new(Code::TaskNotFound, "there is no task of this id, or it is past retention");
     let Path(text) = id.map_err(|_| unknown())?;
     let id: JobId = text.parse().map_err(|_| sheets::legacy::about_id(&text, unknown()))?;
-    let record = shared.broker.get(&id).await?;
-    record.filter(|record| caller.sees(record.options.tenant.as_deref())).ok_or_else(unknown)
+    if let Some(record) = shared.broker.get(&id).await? {
+        return if caller.sees(record.options.tenant.as_deref()) { Ok(record) } else { Err(unknown()) };
+    }
+    let spooled = shared.spool.as_ref().and_then(|spool| spool.tenant_of(id.ulid));
+    Err(match spooled {
+        Some(tenant) if caller.sees(tenant.as_deref()) => {
+            Problem::new(Code::QueueUnavailable, "the task is accepted and on its way to its queue").retry_after(1)
+        }
+        _ => unknown(),
+    })
 }
 
 #[derive(Deserialize)]

@@ -7,6 +7,8 @@
 #[cfg(feature = "catalogue")]
 mod catalogue;
 mod flow;
+#[cfg(feature = "spool")]
+mod spool;
 
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ use windlass_jobs::{JobId, NewJob, Queue, Violation};
 #[cfg(feature = "catalogue")]
 pub use catalogue::Catalogue;
 pub use flow::{Flow, MAX_FLOW, MAX_TIES};
+#[cfg(feature = "spool")]
+pub use spool::{Spool, SpoolError};
 
 /// Puts jobs on queues. Clones share the broker.
 ///
@@ -53,6 +57,8 @@ pub struct Producer {
     broker: Arc<dyn Enqueue>,
     #[cfg(feature = "catalogue")]
     catalogue: Option<Arc<Catalogue>>,
+    #[cfg(feature = "spool")]
+    spool: Option<Spool>,
 }
 
 impl Producer {
@@ -63,7 +69,41 @@ impl Producer {
             broker,
             #[cfg(feature = "catalogue")]
             catalogue: None,
+            #[cfg(feature = "spool")]
+            spool: None,
         }
+    }
+
+    /// Accepts jobs into a spool while the broker does not answer. Somebody has to
+    /// [forward](Spool::forward) it.
+    #[cfg(feature = "spool")]
+    #[must_use]
+    pub fn spooling(mut self, spool: Spool) -> Self {
+        self.spool = Some(spool);
+        self
+    }
+
+    /// Writes jobs down that the broker did not answer for: some of them may be on their queue, on
+    /// which their ids are known then.
+    #[cfg(feature = "spool")]
+    async fn kept(&self, queue: &Queue, jobs: &[NewJob], error: &windlass_broker::Error) -> Option<Vec<Accepted>> {
+        let spool = self.spool.as_ref().filter(|_| matches!(error, windlass_broker::Error::Unavailable { .. }))?;
+        // What depends on other jobs is tied to them on their queues, or not accepted.
+        if jobs.iter().any(|job| job.options.depends_on.is_some()) {
+            return None;
+        }
+        if let Err(error) = spool.put(queue, jobs).await {
+            tracing::error!(error = %error, cause = ?std::error::Error::source(&error), "a job is not spooled");
+            return None;
+        }
+        let id = |job: &NewJob| JobId::new(job.ulid, queue.clone());
+        Some(jobs.iter().map(|job| Accepted { id: id(job), fresh: true, clash: None, spooled: true }).collect())
+    }
+
+    #[cfg(not(feature = "spool"))]
+    #[expect(clippy::unused_async, reason = "the same with and without a spool")]
+    async fn kept(&self, _: &Queue, _: &[NewJob], _: &windlass_broker::Error) -> Option<Vec<Accepted>> {
+        None
     }
 
     /// Checks jobs against what workers have published about their kinds, too: args that do not
@@ -131,7 +171,10 @@ impl Producer {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
-        let replies = self.broker.enqueue(queue, jobs).await?;
+        let replies = match self.broker.enqueue(queue, jobs).await {
+            Ok(replies) => replies,
+            Err(error) => return self.kept(queue, jobs, &error).await.ok_or(Error::Broker(error)),
+        };
         if replies.len() != jobs.len() {
             return Err(short_answer(replies.len(), jobs.len()));
         }
@@ -139,6 +182,7 @@ impl Producer {
             id: JobId::new(reply.clash.map_or(reply.ulid, |clash| clash.with), queue.clone()),
             fresh: reply.fresh,
             clash: reply.clash,
+            spooled: false,
         };
         Ok(replies.into_iter().map(accepted).collect())
     }
@@ -150,7 +194,7 @@ impl std::fmt::Debug for Producer {
     }
 }
 
-/// A job the broker has: it is not lost from here on.
+/// A job the broker or the spool has: it is not lost from here on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     /// By which anyone finds it again: with a clash that of the job which holds the unique key.
@@ -159,6 +203,8 @@ pub struct Accepted {
     pub fresh: bool,
     /// Another job with its unique key stands for it.
     pub clash: Option<Clash>,
+    /// It waits on this machine's disk for the broker to answer again; a clash is seen only then.
+    pub spooled: bool,
 }
 
 /// One thing wrong with one job.

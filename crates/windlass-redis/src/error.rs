@@ -2,6 +2,8 @@
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
+use crate::cause::{Cause, is_denied_in_script};
+
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -22,26 +24,47 @@ pub struct Error {
     server: String,
     what: &'static str,
     class: Class,
+    cause: Cause,
     #[source]
     source: Option<RedisError>,
 }
 
 impl Error {
     pub(crate) fn new(server: &str, source: RedisError) -> Self {
+        Self::with_cause(server, Cause::of(&source), source)
+    }
+
+    /// One met while a connection came up, where a garbled answer says something about TLS.
+    pub(crate) fn at_connect(server: &str, is_tls: bool, source: RedisError) -> Self {
+        Self::with_cause(server, Cause::at_connect(is_tls, &source), source)
+    }
+
+    fn with_cause(server: &str, cause: Cause, source: RedisError) -> Self {
         let class = classify(&source);
-        let what = match class {
+        let what = cause.what().unwrap_or(match class {
             Class::Retryable => "no answer",
             Class::Full => "out of memory",
             Class::Denied => "refused",
             Class::Bug => "unexpected answer",
-        };
-        Self { server: server.to_owned(), what, class, source: Some(source) }
+        });
+        Self { server: server.to_owned(), what, class, cause, source: Some(source) }
     }
 
     /// One of a caller that waited no longer.
     #[must_use]
     pub fn timeout(server: &str, what: &'static str) -> Self {
-        Self { server: server.to_owned(), what, class: Class::Retryable, source: None }
+        Self { server: server.to_owned(), what, class: Class::Retryable, cause: Cause::Timeout, source: None }
+    }
+
+    /// One that no server said.
+    pub(crate) fn away(server: &str, what: &'static str, cause: Cause) -> Self {
+        Self { server: server.to_owned(), what, class: Class::Retryable, cause, source: None }
+    }
+
+    /// What lies behind it, where that can be told.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
+        self.cause
     }
 
     /// What to do about it.
@@ -89,7 +112,7 @@ fn classify(e: &RedisError) -> Class {
     match code {
         "OOM" => return Class::Full,
         "LOADING" | "BUSY" | "MISCONF" | "READONLY" | "NOREPLICAS" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN"
-        | "MOVED" | "ASK" => {
+        | "MOVED" | "ASK" | "UNBLOCKED" => {
             return Class::Retryable;
         }
         "NOAUTH" | "WRONGPASS" | "NOPERM" => return Class::Denied,
@@ -97,6 +120,9 @@ fn classify(e: &RedisError) -> Class {
     }
     if text.contains("OOM command not allowed") {
         return Class::Full;
+    }
+    if is_denied_in_script(e) {
+        return Class::Denied;
     }
     match e.kind() {
         ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => Class::Denied,

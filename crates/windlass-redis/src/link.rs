@@ -1,18 +1,20 @@
 //! A connection that comes back.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Value};
-use tokio::sync::Mutex;
+use redis::{Cmd, FromRedisValue as _, Value};
+use tokio::sync::watch;
 
+use crate::cause::Cause;
+use crate::connect::{Wire, connect};
 use crate::error::Error;
 use crate::options::Options;
 
-/// One shared connection to a Redis, made on first use and made again after it broke.
+/// A shared way to a Redis, made on first use and made again after it broke.
 ///
-/// Cheap to clone; calls of all clones travel over the same connection. While the server is
+/// Cheap to clone; calls of all clones travel over the same connections. While the server is
 /// away a call fails at once instead of waiting for its turn to time out: attempts to connect
 /// are at least [`Link::RETRY_EVERY`] apart.
 #[derive(Clone)]
@@ -20,31 +22,60 @@ pub struct Link {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    options: Options,
-    client: Client,
-    slot: Mutex<Slot>,
+pub(crate) struct Inner {
+    pub(crate) options: Options,
+    shown: String,
+    open: Mutex<Open>,
+    /// Held by the one that connects.
+    connecting: tokio::sync::Mutex<Tried>,
+    /// How often another server has become the primary.
+    moves: watch::Sender<u64>,
+    is_watched: AtomicBool,
+}
+
+/// The connections that stand.
+#[derive(Default)]
+struct Open {
+    /// Rises whenever they are given up, so that a late error does not close their successors.
+    generation: u64,
+    members: Vec<Member>,
+    is_growing: bool,
+}
+
+#[derive(Clone)]
+struct Member {
+    wire: Wire,
+    /// Each call under way holds one more.
+    calls: Arc<()>,
 }
 
 #[derive(Default)]
-struct Slot {
-    connection: Option<MultiplexedConnection>,
-    /// Rises with each connection, so that a late error does not close its successor.
-    generation: u64,
+struct Tried {
     failed: Option<(Instant, Error)>,
+    said: Option<Cause>,
 }
 
 impl Link {
     /// The least time between two attempts to connect.
     pub const RETRY_EVERY: Duration = Duration::from_millis(200);
+    /// Calls under way on every connection before another one is opened.
+    pub const CALLS_PER_CONNECTION: usize = 128;
 
     /// A link to a server, which is not contacted yet.
     ///
     /// # Errors
     /// When the options name no usable server.
     pub fn new(options: Options) -> Result<Self, Error> {
-        let client = Client::open(options.info.clone()).map_err(|e| Error::new(options.shown(), e))?;
-        Ok(Self { inner: Arc::new(Inner { options, client, slot: Mutex::default() }) })
+        let shown = options.shown();
+        let inner = Inner {
+            options,
+            shown,
+            open: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+            moves: watch::Sender::new(0),
+            is_watched: AtomicBool::new(false),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// How this server is reached.
@@ -53,8 +84,16 @@ impl Link {
         &self.inner.options
     }
 
-    pub(crate) fn client(&self) -> &Client {
-        &self.inner.client
+    /// The same as a URL, without its password.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        &self.inner.shown
+    }
+
+    /// How many connections stand, of at most [`Options::max_connections`].
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.inner.open().members.len()
     }
 
     /// Sends one command and waits for its reply.
@@ -63,21 +102,19 @@ impl Link {
     /// [`Error`]. After [`Class::Retryable`](crate::Class::Retryable) it is not known whether
     /// the command took effect.
     pub async fn call(&self, command: &Cmd) -> Result<Value, Error> {
-        let (mut connection, generation) = self.connection().await?;
-        let reply = match connection.send_packed_command(command).await {
-            Ok(Value::ServerError(e)) => Err(e.into()),
-            other => other,
-        };
-        match reply {
-            Ok(value) => Ok(value),
-            Err(e) => {
-                let error = Error::new(self.inner.options.shown(), e);
-                if error.breaks_connection() {
-                    self.drop_connection(generation).await;
-                }
-                Err(error)
-            }
-        }
+        let (mut member, generation) = self.member().await?;
+        let reply = self.unless_moved(member.wire.send(command)).await;
+        self.judge(reply, generation)
+    }
+
+    /// Sends a command that names no key to the server that holds this one.
+    ///
+    /// # Errors
+    /// As [`Link::call`].
+    pub(crate) async fn call_at(&self, key: &[u8], command: &Cmd) -> Result<Value, Error> {
+        let (mut member, generation) = self.member().await?;
+        let reply = self.unless_moved(member.wire.send_to(key, command)).await;
+        self.judge(reply, generation)
     }
 
     /// `PING`.
@@ -88,59 +125,146 @@ impl Link {
         self.call(&redis::cmd("PING")).await.map(|_| ())
     }
 
-    async fn connection(&self) -> Result<(MultiplexedConnection, u64), Error> {
-        let mut slot = self.inner.slot.lock().await;
-        if let Some(connection) = &slot.connection {
-            return Ok((connection.clone(), slot.generation));
+    /// A section of `INFO`; of a cluster that of each primary, one after the other.
+    ///
+    /// # Errors
+    /// As [`Link::call`].
+    pub async fn info(&self, section: &str) -> Result<Vec<String>, Error> {
+        let mut command = redis::cmd("INFO");
+        command.arg(section);
+        let text = |value| String::from_redis_value(value).unwrap_or_default();
+        Ok(match self.call(&command).await? {
+            Value::Map(nodes) => nodes.into_iter().map(|(_, info)| text(info)).collect(),
+            info => vec![text(info)],
+        })
+    }
+
+    /// Counts how often another server has become the primary.
+    pub(crate) fn moves(&self) -> watch::Receiver<u64> {
+        self.inner.moves.subscribe()
+    }
+
+    /// Waits for a reply, but not for one of a server that is the primary no more.
+    async fn unless_moved(
+        &self,
+        reply: impl Future<Output = Result<Value, redis::RedisError>>,
+    ) -> Option<Result<Value, redis::RedisError>> {
+        if !self.inner.options.is_sentinel() {
+            return Some(reply.await);
         }
-        if let Some((at, error)) = &slot.failed
+        let mut moves = self.moves();
+        tokio::select! {
+            reply = reply => Some(reply),
+            _ = moves.changed() => None,
+        }
+    }
+
+    fn judge(&self, reply: Option<Result<Value, redis::RedisError>>, generation: u64) -> Result<Value, Error> {
+        let error = match reply {
+            Some(Ok(Value::ServerError(error))) => Error::new(&self.inner.shown, error.into()),
+            Some(Ok(value)) => return Ok(value),
+            Some(Err(error)) => Error::new(&self.inner.shown, error),
+            None => return Err(Error::timeout(&self.inner.shown, "another server has become the primary")),
+        };
+        if error.breaks_connection() {
+            self.inner.give_up(generation);
+        }
+        Err(error)
+    }
+
+    /// The least busy connection, made first where there is none.
+    async fn member(&self) -> Result<(Member, u64), Error> {
+        if let Some(found) = self.standing() {
+            return Ok(found);
+        }
+        let mut tried = self.inner.connecting.lock().await;
+        // Somebody else may have made it meanwhile.
+        if let Some(found) = self.standing() {
+            return Ok(found);
+        }
+        if let Some((at, error)) = &tried.failed
             && at.elapsed() < Self::RETRY_EVERY
         {
             return Err(error.clone());
         }
-        match self.connect().await {
-            Ok(connection) => {
-                slot.connection = Some(connection.clone());
-                slot.generation += 1;
-                if slot.failed.take().is_some() {
-                    tracing::info!(server = self.inner.options.shown(), "Redis connected successfully");
+        self.watch_sentinels();
+        match connect(&self.inner.options, self.moves()).await {
+            Ok(wire) => {
+                tried.failed = None;
+                if tried.said.take().is_some() {
+                    tracing::info!(server = self.shown(), "Redis connected successfully");
                 }
-                Ok((connection, slot.generation))
+                let mut open = self.inner.open();
+                let member = Member { wire, calls: Arc::default() };
+                open.members = vec![member.clone()];
+                Ok((member, open.generation))
             }
             Err(error) => {
-                if slot.failed.is_none() {
-                    tracing::warn!(server = self.inner.options.shown(), error = %chain(&error), "Redis connection failed");
+                // Once for each new reason.
+                if tried.said.replace(error.cause()) != Some(error.cause()) {
+                    tracing::warn!(server = self.shown(), error = %chain(&error), "Redis connection failed");
                 }
-                slot.failed = Some((Instant::now(), error.clone()));
+                tried.failed = Some((Instant::now(), error.clone()));
                 Err(error)
             }
         }
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, Error> {
-        let options = &self.inner.options;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(options.connect_timeout))
-            .set_response_timeout(Some(options.response_timeout));
-        let connecting = self.inner.client.get_multiplexed_async_connection_with_config(&config);
-        match tokio::time::timeout(options.connect_timeout, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(e)) => Err(Error::new(options.shown(), e)),
-            Err(_) => Err(Error::timeout(options.shown(), "no connection in time")),
+    fn standing(&self) -> Option<(Member, u64)> {
+        let mut open = self.inner.open();
+        let member = open.members.iter().min_by_key(|member| Arc::strong_count(&member.calls))?.clone();
+        let busy = Arc::strong_count(&member.calls) > Self::CALLS_PER_CONNECTION;
+        let most = if self.inner.options.is_cluster() { 1 } else { self.inner.options.max_connections };
+        if busy && !open.is_growing && open.members.len() < most {
+            open.is_growing = true;
+            tokio::spawn(self.clone().grow(open.generation));
+        }
+        Some((member, open.generation))
+    }
+
+    /// Opens one more connection; where that fails the others have to do.
+    async fn grow(self, generation: u64) {
+        let wire = connect(&self.inner.options, self.moves()).await;
+        let mut open = self.inner.open();
+        open.is_growing = false;
+        if let Ok(wire) = wire
+            && open.generation == generation
+        {
+            open.members.push(Member { wire, calls: Arc::default() });
         }
     }
 
-    async fn drop_connection(&self, generation: u64) {
-        let mut slot = self.inner.slot.lock().await;
-        if slot.generation == generation {
-            slot.connection = None;
+    fn watch_sentinels(&self) {
+        if self.inner.options.is_sentinel() && !self.inner.is_watched.swap(true, Ordering::SeqCst) {
+            tokio::spawn(crate::sentinel::watch(Arc::downgrade(&self.inner)));
         }
+    }
+}
+
+impl Inner {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_up(&self, generation: u64) {
+        let mut open = self.open();
+        if open.generation == generation {
+            open.generation += 1;
+            open.members.clear();
+        }
+    }
+
+    /// Another server has become the primary: whoever waits for the old one waits no longer.
+    pub(crate) fn moved(&self) {
+        let generation = self.open().generation;
+        self.give_up(generation);
+        self.moves.send_modify(|moves| *moves += 1);
     }
 }
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Link({})", self.inner.options.shown())
+        write!(f, "Link({})", self.shown())
     }
 }
 

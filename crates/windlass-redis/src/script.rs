@@ -43,11 +43,19 @@ impl Script {
         for _ in 0..Self::LOADS {
             match link.call(call).await {
                 Err(e) if e.code() == Some("NOSCRIPT") => {
-                    link.call(redis::cmd("SCRIPT").arg("LOAD").arg(&self.text)).await?;
+                    link.call_at(key_of(call), redis::cmd("SCRIPT").arg("LOAD").arg(&self.text)).await?;
                 }
                 other => return other,
             }
         }
         link.call(call).await
+    }
+}
+
+/// The key of a call: `EVALSHA hash 1 key …`. In a cluster its server alone is given the script.
+fn key_of(call: &Cmd) -> &[u8] {
+    match call.args_iter().nth(3) {
+        Some(redis::Arg::Simple(key)) => key,
+        _ => &[],
     }
 }

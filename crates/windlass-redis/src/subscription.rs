@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
+use crate::connect::{cluster_nodes, messages};
 use crate::link::Link;
+use crate::options::Node;
 
 /// What a subscription says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +26,10 @@ pub fn subscribe(link: &Link, channel: String) -> mpsc::UnboundedReceiver<Messag
     let link = link.clone();
     tokio::spawn(async move {
         let mut wait = Duration::from_millis(50);
+        // A cluster may lose every node that the options name.
+        let mut known = Vec::new();
         while !sender.is_closed() {
-            if listen(&link, &channel, &sender).await {
+            if listen(&link, &channel, &sender, &mut known).await {
                 wait = Duration::from_millis(50);
             }
             tokio::select! {
@@ -39,16 +43,26 @@ pub fn subscribe(link: &Link, channel: String) -> mpsc::UnboundedReceiver<Messag
 }
 
 /// Listens until the connection breaks or nobody is interested; true when it stood at all.
-async fn listen(link: &Link, channel: &str, sender: &mpsc::UnboundedSender<Message>) -> bool {
-    let connect_timeout = link.options().connect_timeout;
+async fn listen(link: &Link, channel: &str, sender: &mpsc::UnboundedSender<Message>, known: &mut Vec<Node>) -> bool {
+    let mut moves = link.moves();
     let subscribing = async {
-        let mut pubsub = link.client().get_async_pubsub().await?;
-        pubsub.subscribe(channel).await?;
-        Ok::<_, redis::RedisError>(pubsub)
+        let mut pubsub = messages(link.options(), known).await.ok()?;
+        pubsub.subscribe(channel).await.ok()?;
+        Some(pubsub)
     };
-    let Ok(Ok(pubsub)) = tokio::time::timeout(connect_timeout, subscribing).await else { return false };
+    let limit = link.options().connect_timeout * u32::try_from(1 + known.len()).unwrap_or(1);
+    let subscribed = tokio::select! {
+        _ = moves.changed() => None,
+        subscribed = tokio::time::timeout(limit, subscribing) => subscribed.ok().flatten(),
+    };
+    let Some(pubsub) = subscribed else { return false };
     if sender.send(Message::Subscribed).is_err() {
         return true;
+    }
+    if link.options().is_cluster()
+        && let Ok(slots) = link.call_at(channel.as_bytes(), redis::cmd("CLUSTER").arg("SLOTS")).await
+    {
+        *known = cluster_nodes(slots);
     }
     let (mut sink, mut messages) = pubsub.split();
     // A half-open connection says nothing for ever: ask it now and then.
@@ -57,6 +71,8 @@ async fn listen(link: &Link, channel: &str, sender: &mpsc::UnboundedSender<Messa
     loop {
         tokio::select! {
             () = sender.closed() => return true,
+            // What the old primary hears reaches nobody once it is cut off.
+            _ = moves.changed() => return true,
             message = messages.next() => match message {
                 Some(message) => {
                     let text = message.get_payload::<String>().unwrap_or_default();

@@ -27,6 +27,7 @@ pub struct RedisServer {
     port: u16,
     dir: TempDir,
     args: Vec<String>,
+    is_tls: bool,
     child: Mutex<Option<Child>>,
 }
 
@@ -34,6 +35,8 @@ pub struct RedisServer {
 #[derive(Debug, Clone, Default)]
 pub struct RedisServerBuilder {
     args: Vec<String>,
+    is_tls: bool,
+    port: Option<u16>,
 }
 
 impl RedisServerBuilder {
@@ -57,6 +60,31 @@ impl RedisServerBuilder {
         self.arg("maxmemory", bytes).arg("maxmemory-policy", policy)
     }
 
+    /// Speaks nothing but TLS on its port, with what lies in this folder (see [`Certificates`]).
+    ///
+    /// [`Certificates`]: crate::Certificates
+    #[must_use]
+    pub fn tls(mut self, certificates: &crate::Certificates) -> Self {
+        self.is_tls = true;
+        self.arg("tls-cert-file", certificates.server_certificate().display())
+            .arg("tls-key-file", certificates.server_key().display())
+            .arg("tls-ca-cert-file", certificates.ca().display())
+            .arg("tls-auth-clients", "optional")
+    }
+
+    /// Reads users and what they may do from this file.
+    #[must_use]
+    pub fn acl_file(self, file: &Path) -> Self {
+        self.arg("aclfile", file.display())
+    }
+
+    /// Listens on this port, which the caller knows to be free.
+    #[must_use]
+    pub(crate) fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
     /// Starts it and waits until it answers.
     ///
     /// # Panics
@@ -64,10 +92,11 @@ impl RedisServerBuilder {
     #[must_use]
     pub fn start(self) -> RedisServer {
         let dir = tempfile::Builder::new().prefix("windlass-redis-").tempdir().expect("a temp dir can be made");
+        let (args, is_tls) = (self.args, self.is_tls);
         for _ in 0..PORT_TRIES {
-            let port = free_port();
-            match launch(port, dir.path(), &self.args) {
-                Ok(child) => return RedisServer { port, dir, args: self.args, child: Mutex::new(Some(child)) },
+            let port = self.port.unwrap_or_else(free_port);
+            match launch(port, dir.path(), &args, is_tls) {
+                Ok(child) => return RedisServer { port, dir, args, is_tls, child: Mutex::new(Some(child)) },
                 Err(log) if log.contains("Address already in use") => {}
                 Err(log) => panic!("redis-server did not start:\n{log}"),
             }
@@ -92,10 +121,15 @@ impl RedisServer {
         RedisServerBuilder::default()
     }
 
-    /// Where it listens: `redis://127.0.0.1:<port>`. It stays the same over a restart.
+    /// Where it listens: `redis://127.0.0.1:<port>`, or `rediss://localhost:<port>` with TLS. It
+    /// stays the same over a restart.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        if self.is_tls {
+            format!("rediss://localhost:{}", self.port)
+        } else {
+            format!("redis://127.0.0.1:{}", self.port)
+        }
     }
 
     /// The port it listens on.
@@ -135,7 +169,7 @@ impl RedisServer {
     pub fn restart(&self) {
         self.kill();
         assert!(self.dir.path().exists(), "the shared server is not for restarting: start one of your own");
-        let child = launch(self.port, self.dir.path(), &self.args);
+        let child = launch(self.port, self.dir.path(), &self.args, self.is_tls);
         *self.child() = Some(child.unwrap_or_else(|log| panic!("redis-server did not start again:\n{log}")));
     }
 
@@ -187,19 +221,22 @@ pub fn shared_redis() -> &'static RedisServer {
     })
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("the loopback interface has a free port");
     listener.local_addr().expect("a bound socket has an address").port()
 }
 
 /// Starts a server and waits until it answers; the error is its log.
-fn launch(port: u16, dir: &Path, args: &[String]) -> Result<Child, String> {
+fn launch(port: u16, dir: &Path, args: &[String], is_tls: bool) -> Result<Child, String> {
     let log_path = dir.join("redis.log");
     let log = File::create(&log_path).expect("the server's temp dir is writable");
     let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
     let mut command = Command::new(&program);
+    let port_text = port.to_string();
+    let ports: &[&str] = if is_tls { &["--port", "0", "--tls-port", &port_text] } else { &["--port", &port_text] };
     command
-        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--daemonize", "no"])
+        .args(["--bind", "127.0.0.1", "--save", "", "--daemonize", "no"])
+        .args(ports)
         .args(args)
         .current_dir(dir)
         .stdin(Stdio::null())
@@ -210,7 +247,10 @@ fn launch(port: u16, dir: &Path, args: &[String]) -> Result<Child, String> {
     });
     let begun = Instant::now();
     loop {
-        if is_ready(port, child.id()) {
+        // What is said over TLS is not asked here: the log says when it is ready.
+        let says_so =
+            || std::fs::read_to_string(&log_path).is_ok_and(|log| log.contains("Ready to accept connections"));
+        if if is_tls { says_so() } else { is_ready(port, child.id()) } {
             return Ok(child);
         }
         let ended = child.try_wait().ok().flatten();
@@ -236,7 +276,7 @@ fn is_ready(port: u16, pid: u32) -> bool {
 }
 
 /// One inline command; answers the first line, or the line with the pid out of `INFO`.
-fn ask(port: u16, command: &str) -> io::Result<String> {
+pub(crate) fn ask(port: u16, command: &str) -> io::Result<String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;

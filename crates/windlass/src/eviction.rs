@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use windlass_redis::{FromRedisValue as _, Link, cmd};
+use windlass_redis::Link;
 
+use crate::marker::Marker;
 use crate::settings::Settings;
 
 /// How long a start waits for the answer.
@@ -12,19 +13,19 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is asked again while Redis is away.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// What a full Redis does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a full Redis does, from the best to the worst.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Eviction {
     /// It refuses what would make it larger: no job is lost.
     Never,
-    /// It throws away keys that have a time to live, by this policy. Jobs have none.
-    Expiring(String),
-    /// It throws away any key, by this policy.
-    Any(String),
-    /// It has no bound on its memory yet; when it gets one, it throws any key away.
-    AnyOnceBounded(String),
     /// It does not say: `INFO` is not allowed, or does not name a policy.
     Untold,
+    /// It throws away keys that have a time to live, by this policy. Jobs have none.
+    Expiring(String),
+    /// It has no bound on its memory yet; when it gets one, it throws any key away.
+    AnyOnceBounded(String),
+    /// It throws away any key, by this policy.
+    Any(String),
 }
 
 impl Eviction {
@@ -43,8 +44,8 @@ impl Eviction {
 
     /// What to do about it; `None` when all is well.
     pub(crate) fn advice(&self) -> Option<String> {
-        let set = "set maxmemory-policy to noeviction (redis-cli CONFIG SET maxmemory-policy noeviction, or the \
-                   provider's console)";
+        let set = "set maxmemory-policy to noeviction (redis-cli CONFIG SET maxmemory-policy noeviction; where CONFIG \
+                   is denied, in the provider's console or parameter group)";
         match self {
             Self::Never => None,
             Self::Expiring(policy) => {
@@ -60,47 +61,64 @@ impl Eviction {
 }
 
 async fn ask(link: &Link) -> Result<Eviction, windlass_redis::Error> {
-    let mut info = cmd("INFO");
-    info.arg("memory");
-    match link.call(&info).await {
-        Ok(answer) => Ok(Eviction::read(&String::from_redis_value(answer).unwrap_or_default())),
+    match link.info("memory").await {
+        // Of a cluster's servers the one that loses most counts.
+        Ok(texts) => Ok(texts.iter().map(|text| Eviction::read(text)).max().unwrap_or(Eviction::Untold)),
         Err(e) if e.class() == windlass_redis::Class::Denied => Ok(Eviction::Untold),
         Err(e) => Err(e),
     }
 }
 
-/// Refuses to start on a Redis that throws jobs away, unless the settings allow it; a Redis that is
-/// away is asked when it is back, and what it says is logged.
+/// Refuses to start on a Redis that throws jobs away or belongs to another environment, unless the
+/// settings allow it; a Redis that is away is asked when it is back, and what it says is logged.
 pub(crate) async fn guard(settings: &Settings) -> anyhow::Result<()> {
     let Some(options) = &settings.redis else { return Ok(()) };
     let link = Link::new(options.clone())?;
-    if let Ok(Ok(eviction)) = tokio::time::timeout(PATIENCE, ask(&link)).await {
-        let Some(advice) = eviction.advice() else { return Ok(()) };
-        if matches!(eviction, Eviction::Any(_)) && !settings.allow_eviction {
-            bail!(
-                "the queue's Redis at {}: {advice}, or take the loss with WINDLASS_ALLOW_EVICTION=true",
-                options.shown()
-            );
+    let (allow_eviction, marker) = (settings.allow_eviction, Marker::new(settings));
+    let look = async || Ok::<_, windlass_redis::Error>((ask(&link).await?, marker.foreign(&link).await?));
+    if let Ok(Ok((eviction, foreign))) = tokio::time::timeout(PATIENCE, look()).await {
+        if let Some(foreign) = foreign {
+            bail!("the queue's Redis at {}: {foreign}", link.shown());
         }
-        tracing::warn!(redis = options.shown(), "{advice}");
+        let Some(advice) = eviction.advice() else { return Ok(()) };
+        if matches!(eviction, Eviction::Any(_)) && !allow_eviction {
+            bail!("the queue's Redis at {}: {advice}, or take the loss with {SWITCH}=true", link.shown());
+        }
+        warn(&link, &eviction, &advice, allow_eviction);
         return Ok(());
     }
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(ASK_EVERY).await;
-            if let Ok(eviction) = ask(&link).await {
-                match eviction.advice() {
-                    Some(advice) if matches!(eviction, Eviction::Any(_)) => {
-                        tracing::error!(redis = link.options().shown(), "{advice}");
-                    }
-                    Some(advice) => tracing::warn!(redis = link.options().shown(), "{advice}"),
-                    None => {}
-                }
-                return;
+            let Ok(eviction) = ask(&link).await else { continue };
+            let Ok(foreign) = marker.foreign(&link).await else { continue };
+            if let Some(foreign) = foreign {
+                tracing::error!(redis = link.shown(), "{foreign}");
             }
+            match eviction.advice() {
+                Some(advice) if matches!(eviction, Eviction::Any(_)) && !allow_eviction => {
+                    tracing::error!(redis = link.shown(), "{advice}, or take the loss with {SWITCH}=true");
+                }
+                Some(advice) => warn(&link, &eviction, &advice, allow_eviction),
+                None => {}
+            }
+            return;
         }
     });
     Ok(())
+}
+
+/// The setting that takes the loss.
+const SWITCH: &str = "WINDLASS_ALLOW_EVICTION";
+
+/// Managed servers often evict by default and deny `CONFIG`: that is no dead end. What to change is
+/// said, and which setting says that it is known.
+fn warn(link: &Link, eviction: &Eviction, advice: &str, is_known: bool) {
+    match eviction {
+        Eviction::Untold => tracing::warn!(redis = link.shown(), "{advice}; the user's right +info would tell"),
+        _ if is_known => tracing::info!(redis = link.shown(), "{advice}"),
+        _ => tracing::warn!(redis = link.shown(), "{advice}; {SWITCH}=true says that this is known"),
+    }
 }
 
 #[cfg(test)]

@@ -107,13 +107,7 @@ impl ImageSettings {
         if asked.is_some() && format == Format::Png {
             tracing::info!("REDIS_IMAGE_QUALITY has no effect on PNG, which is exact; jobs that ask for JPEG have it");
         }
-        let redis = match found.text("WINDLASS_IMAGE_REDIS_URL") {
-            Some(url) => {
-                let options = windlass_redis::Options::from_url(url);
-                Some(options.map_err(|e| anyhow!("WINDLASS_IMAGE_REDIS_URL: {e}"))?)
-            }
-            None => None,
-        };
+        let redis = crate::redis_settings::of_store("WINDLASS_IMAGE_REDIS_URL", found)?;
         Ok(Self {
             options,
             redis,

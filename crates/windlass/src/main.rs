@@ -7,13 +7,17 @@ mod api_settings;
 mod cli;
 mod cli_pdf;
 mod commands;
+mod descriptors;
 mod duties;
 mod eviction;
 mod images;
 mod kinds;
+mod local;
 mod log;
+mod marker;
 mod panic;
 mod probe;
+mod redis_settings;
 mod runtime;
 mod settings;
 mod system;
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
         return windlass_worker::child_main(&kinds::registry());
     }
     let cli = cli::parse();
+    descriptors::raise();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return telemetry::fail(&anyhow::Error::new(e).context("the async runtime"), cli.json),

@@ -8,6 +8,7 @@ use windlass_broker::SharedBroker;
 use windlass_broker::redis::RedisBroker;
 use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
 use windlass_jobs::Queue;
+use windlass_producer::{Producer, Spool};
 use windlass_redis::Link;
 use windlass_store::records::{PostgresRecords, Records, RedisRecords, SqliteRecords};
 use windlass_store::{Claims, FileClaims, RedisClaims, Services, file_services, redis_services};
@@ -30,6 +31,8 @@ pub(crate) struct Stores {
     pub(crate) records: Arc<dyn Records>,
     /// Where a copy of the records is kept, if they lie in a store that may lose them.
     pub(crate) snapshot: Option<PathBuf>,
+    /// Where jobs wait while the queue's store is away; none on the embedded one, which never is.
+    pub(crate) spool: Option<Spool>,
     /// Where they are, for people.
     pub(crate) place: String,
     /// True when nothing but files is used.
@@ -61,11 +64,19 @@ impl Stores {
         let broker = Arc::new(RedisBroker::new(link, prefix));
         // One for each server and prefix: a copy of one never seeds another.
         let which = windlass_store::Digest::of(format!("{}\0{prefix}", options.shown()).as_bytes());
-        let snapshot = may_be_lost.then(|| settings.data_dir.join(format!("records-{}.json", &which.hex()[..16])));
+        let which = &which.hex()[..16];
+        let snapshot = may_be_lost.then(|| settings.data_dir.join(format!("records-{which}.json")));
+        let spool = match settings.spool_bytes {
+            0 => None,
+            most => {
+                let dir = settings.data_dir.join("spool").join(which);
+                Some(Spool::open(&dir, most).with_context(|| format!("the spool {}", dir.display()))?)
+            }
+        };
         let (options, prefix) = (options.clone(), prefix.to_owned());
-        let place = options.shown().to_owned();
+        let place = options.shown();
         let pump: MakeBroker = Arc::new(move || Ok(Arc::new(RedisBroker::new(Link::new(options.clone())?, &prefix))));
-        Ok(Self { broker, pump, services, claims, records, snapshot, place, embedded: false })
+        Ok(Self { broker, pump, services, claims, records, snapshot, spool, place, embedded: false })
     }
 
     /// A SQLite file and folders below the data directory.
@@ -89,9 +100,27 @@ impl Stores {
                 None => Arc::new(SqliteRecords::new(&dir.join("records.db"))),
             },
             snapshot: None,
+            spool: None,
             place: file.display().to_string(),
             embedded: true,
         })
+    }
+
+    /// Puts jobs on their queues; into the spool while the store is away.
+    pub(crate) fn producer(&self) -> Producer {
+        let producer = Producer::new(self.broker.clone());
+        match &self.spool {
+            Some(spool) => producer.spooling(spool.clone()),
+            None => producer,
+        }
+    }
+
+    /// Forwards what was spooled here, by this process or one before it, for as long as the process
+    /// lives.
+    pub(crate) fn forward_spool(&self) {
+        if let Some(spool) = &self.spool {
+            tokio::spawn(spool.clone().forward(self.broker.clone()));
+        }
     }
 
     /// Lets images be swept and moved back from files for as long as the process lives. Once is

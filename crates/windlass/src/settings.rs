@@ -14,6 +14,8 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use windlass_jobs::Queue;
 
+use crate::redis_settings::of_store;
+
 /// A text that never shows itself.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) String);
@@ -34,11 +36,22 @@ pub(crate) struct Settings {
     pub(crate) records_database_url: Option<Secret>,
     /// Where positions lie, `postgres://…`. `WINDLASS_MARKET_DATABASE_URL`; none: a file in the data directory.
     pub(crate) market_database_url: Option<Secret>,
-    /// How Redis is reached; none: embedded. `REDIS_URL`, or `REDIS_HOST` and its parts.
+    /// How Redis is reached; none: embedded. `REDIS_URL`, or `REDIS_SENTINELS`, or `REDIS_HOST`,
+    /// each with what belongs to it: see [`crate::redis_settings`].
     pub(crate) redis: Option<windlass_redis::Options>,
+    /// What whoever wrote the settings should know; said once there is a log.
+    pub(crate) notes: Vec<String>,
     /// Start on a Redis that throws keys away when it is full. `WINDLASS_ALLOW_EVICTION`, default
     /// false.
     pub(crate) allow_eviction: bool,
+    /// What may wait on this machine's disk while the queue's Redis is away; 0: nothing.
+    /// `WINDLASS_SPOOL_MAX_MB`, 0–1,048,576, default 256.
+    pub(crate) spool_bytes: u64,
+    /// Which environment this is; a Redis that another one has marked is refused. `ENVIRONMENT`,
+    /// default none.
+    pub(crate) environment: Option<String>,
+    /// Start on another environment's Redis all the same. `WINDLASS_ANY_ENVIRONMENT`, default false.
+    pub(crate) any_environment: bool,
     /// First word of the queue's keys, `[a-z0-9_-]{1,32}`. `WINDLASS_QUEUE_PREFIX`, default `wl`.
     pub(crate) queue_prefix: String,
     /// Where the API listens. `WINDLASS_LISTEN`, else `0.0.0.0:$PORT`, else `127.0.0.1:8001`.
@@ -172,6 +185,8 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_MEMORY_MIB", "memory_mib"),
     ("WINDLASS_LEASE_MS", "lease_ms"),
     ("WINDLASS_ALLOW_EVICTION", "allow_eviction"),
+    ("WINDLASS_ANY_ENVIRONMENT", "any_environment"),
+    ("WINDLASS_SPOOL_MAX_MB", "spool_max_mb"),
     ("WINDLASS_PARK_SECONDS", "park_seconds"),
     ("WINDLASS_WORKER_LISTEN", "worker_listen"),
     ("WINDLASS_READY_WITHIN_MS", "ready_within_ms"),
@@ -214,6 +229,17 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("REDIS_DB", "redis_db"),
     ("REDIS_SOCKET_TIMEOUT", "redis_socket_timeout"),
     ("REDIS_SOCKET_CONNECT_TIMEOUT", "redis_socket_connect_timeout"),
+    ("REDIS_CONNECTION_POOL_MAX_SIZE", "redis_connection_pool_max_size"),
+    ("WINDLASS_REDIS_KEEPALIVE_SECONDS", "redis_keepalive_seconds"),
+    ("REDIS_SENTINELS", "redis_sentinels"),
+    ("REDIS_SENTINEL_SERVICE", "redis_sentinel_service"),
+    ("REDIS_SENTINEL_USERNAME", "redis_sentinel_username"),
+    ("REDIS_SENTINEL_PASSWORD", "redis_sentinel_password"),
+    ("REDIS_SSL", "redis_ssl"),
+    ("REDIS_SSL_CERT_REQS", "redis_ssl_cert_reqs"),
+    ("REDIS_SSL_CA_CERTS", "redis_ssl_ca_certs"),
+    ("REDIS_SSL_CERTFILE", "redis_ssl_certfile"),
+    ("REDIS_SSL_KEYFILE", "redis_ssl_keyfile"),
 ];
 
 /// Names whose values are never shown.
@@ -221,6 +247,7 @@ const SECRET: &[&str] = &[
     "WINDLASS_API_KEYS",
     "REDIS_URL",
     "REDIS_PASSWORD",
+    "REDIS_SENTINEL_PASSWORD",
     "WINDLASS_MARKET_DATABASE_URL",
     "WINDLASS_RECORDS_DATABASE_URL",
     "WINDLASS_CACHE_REDIS_URL",
@@ -379,6 +406,7 @@ impl Settings {
         let prefix_fits = |p: &String| {
             (1..=32).contains(&p.len()) && p.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
         };
+        let (redis, notes) = crate::redis_settings::queue(&found)?;
         let lease_ms =
             found.parse::<u64>("WINDLASS_LEASE_MS", "100 to 3600000", |ms| (100..=3_600_000).contains(ms))?;
         let grace_s = found.parse::<u64>("WINDLASS_GRACE_SECONDS", "0 to 3600", |s| *s <= 3600)?;
@@ -386,8 +414,15 @@ impl Settings {
             data_dir: found.text("WINDLASS_DATA_DIR").unwrap_or("windlass-data").into(),
             records_database_url: database_url(&found, "WINDLASS_RECORDS_DATABASE_URL")?,
             market_database_url: database_url(&found, "WINDLASS_MARKET_DATABASE_URL")?,
-            redis: redis(&found)?,
+            cache_redis: of_store("WINDLASS_CACHE_REDIS_URL", &found)?.or_else(|| redis.clone()),
+            redis,
+            notes,
             allow_eviction: found.parse("WINDLASS_ALLOW_EVICTION", "true or false", |_| true)?.unwrap_or(false),
+            spool_bytes: found
+                .parse::<u64>("WINDLASS_SPOOL_MAX_MB", "0 (no spool) to 1048576", |mib| *mib <= 1_048_576)?
+                .map_or(windlass_producer::Spool::MAX_BYTES, |mib| mib << 20),
+            environment: found.text("ENVIRONMENT").map(|name| name.trim().to_ascii_lowercase()),
+            any_environment: found.parse("WINDLASS_ANY_ENVIRONMENT", "true or false", |_| true)?.unwrap_or(false),
             queue_prefix: found
                 .parse("WINDLASS_QUEUE_PREFIX", "1 to 32 of a-z 0-9 _ -", prefix_fits)?
                 .unwrap_or_else(|| windlass_broker::redis::DEFAULT_PREFIX.to_owned()),
@@ -430,7 +465,6 @@ impl Settings {
                 |_| true,
             )?,
             caching: caching(&found)?,
-            cache_redis: cache_redis(&found)?,
             images: crate::images::ImageSettings::read(&found)?,
             log: found.text("WINDLASS_LOG").unwrap_or("info").to_owned(),
             log_format: found.parse("WINDLASS_LOG_FORMAT", "text or json", |_| true)?.unwrap_or(LogFormat::Text),
@@ -546,17 +580,6 @@ fn caching(found: &Found) -> anyhow::Result<windlass_store::CachingOptions> {
     Ok(caching)
 }
 
-/// The cache service's own server, else the queue's.
-fn cache_redis(found: &Found) -> anyhow::Result<Option<windlass_redis::Options>> {
-    match found.text("WINDLASS_CACHE_REDIS_URL") {
-        Some(url) => {
-            let options = windlass_redis::Options::from_url(url);
-            options.map(Some).map_err(|e| anyhow!("WINDLASS_CACHE_REDIS_URL: {e}"))
-        }
-        None => redis(found),
-    }
-}
-
 fn database_url(found: &Found, name: &str) -> anyhow::Result<Option<Secret>> {
     let Some(url) = found.text(name) else { return Ok(None) };
     // The connection is made when it is first needed.
@@ -581,55 +604,6 @@ fn queues(found: &Found) -> anyhow::Result<Vec<Queue>> {
     let Some(text) = found.text("WINDLASS_QUEUES") else { return Ok(Vec::new()) };
     let names: Result<Vec<Queue>, _> = text.split(',').map(|name| Queue::new(name.trim())).collect();
     names.map_err(|_| bad("WINDLASS_QUEUES", text, "names of 1 to 64 of a-z 0-9 _ -, separated by commas,"))
-}
-
-/// `REDIS_URL` wins over the parts; a disagreement is a warning.
-fn redis(found: &Found) -> anyhow::Result<Option<windlass_redis::Options>> {
-    let url = match (found.text("REDIS_URL"), found.text("REDIS_HOST")) {
-        (Some(url), host) => {
-            if host.is_some_and(|host| !url.contains(host)) {
-                tracing::warn!("REDIS_URL and REDIS_HOST name different servers: REDIS_URL is used");
-            }
-            url.to_owned()
-        }
-        (None, Some(host)) => url_of_parts(host, found)?,
-        (None, None) => return Ok(None),
-    };
-    let mut options = windlass_redis::Options::from_url(&url).map_err(|e| anyhow!("REDIS_URL: {e}"))?;
-    let seconds = |s: &f64| (0.001..=3600.0).contains(s);
-    if let Some(s) = found.parse("REDIS_SOCKET_TIMEOUT", "0.001 to 3600 seconds", seconds)? {
-        options.response_timeout = Duration::from_secs_f64(s);
-    }
-    if let Some(s) = found.parse("REDIS_SOCKET_CONNECT_TIMEOUT", "0.001 to 3600 seconds", seconds)? {
-        options.connect_timeout = Duration::from_secs_f64(s);
-    }
-    Ok(Some(options))
-}
-
-fn url_of_parts(host: &str, found: &Found) -> anyhow::Result<String> {
-    let port = found.parse::<u16>("REDIS_PORT", "1 to 65535", |p| *p > 0)?.unwrap_or(6379);
-    let db = found.parse::<u16>("REDIS_DB", "0 to 65535", |_| true)?.unwrap_or(0);
-    let user = found.text("REDIS_USERNAME").unwrap_or("default");
-    let login = match found.text("REDIS_PASSWORD") {
-        Some(password) => format!("{}:{}@", percent(user), percent(password)),
-        None => String::new(),
-    };
-    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
-    Ok(format!("redis://{login}{host}:{port}/{db}"))
-}
-
-/// Percent-escapes everything but letters, digits and `-._~` (RFC 3986).
-fn percent(text: &str) -> String {
-    use fmt::Write as _;
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -713,13 +687,6 @@ pub(crate) mod tests {
         let env = [("REDIS_URL", "redis://u:geheim@h:1"), ("WINDLASS_API_KEYS", "geheimgeheimgeheim")];
         let text = format!("{:?}", read(&env, &[]).unwrap());
         assert!(!text.contains("geheim"), "{text}");
-    }
-
-    #[test]
-    fn redis_can_be_named_in_parts() {
-        let env = [("REDIS_HOST", "::1"), ("REDIS_PASSWORD", "p@ss/w:rd"), ("REDIS_DB", "3")];
-        let redis = read(&env, &[]).unwrap().redis.unwrap();
-        assert_eq!(redis.shown(), "redis://default:***@[::1]:6379/3");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::upload::{self, Upload};
 use super::{MAX_WAIT, Waited, enqueue, extend, finished, wait_for};
 use crate::Shared;
 use crate::auth::Caller;
+use crate::local::Place;
 use crate::problem::{Code, Problem};
 
 /// The set of layouts of the old service.
@@ -133,16 +134,21 @@ pub(crate) async fn generate(
     caller: Caller,
     request: Request,
 ) -> Result<Response, Problem> {
-    let mut upload = upload::read(&shared, request, &FILES, &FIELDS).await.map_err(translate)?;
+    let place = Place::of(&shared).await;
+    let shared = &place.shared;
+    let mut upload = upload::read(shared, request, &FILES, &FIELDS).await.map_err(translate)?;
     let form = Form::read(&mut upload)?;
     let name = form.name.clone();
     let wants_task = form.asynchronous;
+    if wants_task {
+        place.needs_queue()?;
+    }
     let args = form.args(upload)?;
-    let id = enqueue(&shared, &caller, "pdf.card_sheet", &args, &LABELS).await.map_err(translate)?;
+    let id = enqueue(shared, &caller, "pdf.card_sheet", &args, &LABELS).await.map_err(translate)?;
     if wants_task {
         return Ok(started("PDF generation started", &id));
     }
-    answer(&shared, &id, name.as_deref().unwrap_or("cards")).await
+    answer(shared, &id, name.as_deref().unwrap_or("cards")).await.map(|response| place.mark(response))
 }
 
 /// The old service's answer to a task that was started. The gate adds nothing to a success, so the
@@ -332,7 +338,9 @@ pub(crate) async fn offset(
     request: Request,
 ) -> Result<Response, Problem> {
     let fields = ["x_offset", "y_offset", "ppi", "stream_output", "async_generation"];
-    let mut upload = upload::read(&shared, request, &["pdf_file"], &fields).await.map_err(translate)?;
+    let place = Place::of(&shared).await;
+    let shared = &place.shared;
+    let mut upload = upload::read(shared, request, &["pdf_file"], &fields).await.map_err(translate)?;
     let Some(file) = upload.files("pdf_file").into_iter().next() else {
         return Err(invalid("NO_PDF_FILE", "no PDF file was sent"));
     };
@@ -352,15 +360,18 @@ pub(crate) async fn offset(
         return Err(invalid("INVALID_OFFSET", format!("Invalid offset parameter: {}", wrong.join("; "))));
     }
     let asynchronous = upload.field("async_generation").is_some_and(|t| t.trim().eq_ignore_ascii_case("true"));
+    if asynchronous {
+        place.needs_queue()?;
+    }
     #[expect(clippy::cast_precision_loss, reason = "at most 1000")]
     let px300 = |value: i64| value as f64 * 300.0 / ppi as f64;
     let args = json!({ "pdf": file.digest.to_string(), "x": px300(x), "y": px300(y) });
-    let id = enqueue(&shared, &caller, "pdf.offset", &args, &LABELS).await.map_err(|problem| match problem.code() {
+    let id = enqueue(shared, &caller, "pdf.offset", &args, &LABELS).await.map_err(|problem| match problem.code() {
         Code::ArgsInvalid => worded(problem, "INVALID_OFFSET", StatusCode::BAD_REQUEST),
         _ => problem,
     })?;
     if asynchronous {
         return Ok(started("PDF offset started", &id));
     }
-    answer(&shared, &id, "cards_offset").await
+    answer(shared, &id, "cards_offset").await.map(|response| place.mark(response))
 }

@@ -21,6 +21,7 @@ use windlass_jobs::{JobId, JobRecord, NewJob, Queue, State as JobState, Violatio
 use windlass_store::Digest;
 
 use crate::auth::Caller;
+use crate::local::Place;
 use crate::problem::{Code, Problem};
 use crate::task::{self, Task};
 use crate::{Shared, request};
@@ -62,15 +63,20 @@ pub(crate) async fn post(
     if wait > MAX_WAIT {
         return Err(wrong());
     }
-    let upload = upload::read(&shared, request, &["fronts", "back", "double_sided"], &["args"]).await?;
+    let place = Place::of(&shared).await;
+    if wait.is_zero() {
+        place.needs_queue()?;
+    }
+    let shared = &place.shared;
+    let upload = upload::read(shared, request, &["fronts", "back", "double_sided"], &["args"]).await?;
     let args = own_args(upload)?;
-    let id = enqueue(&shared, &caller, "pdf.card_sheet", &args, &[]).await?;
+    let id = enqueue(shared, &caller, "pdf.card_sheet", &args, &[]).await?;
     if wait.is_zero() {
         return Ok(accepted(&id));
     }
-    match wait_for(&shared, &id, wait).await? {
-        Waited::Ended(record) => finished(&shared, &record, "cards").await,
-        Waited::GoesOn => Ok(accepted(&id)),
+    match wait_for(shared, &id, wait).await? {
+        Waited::Ended(record) => finished(shared, &record, "cards").await.map(|response| place.mark(response)),
+        Waited::GoesOn => place.needs_queue().map(|()| accepted(&id)),
     }
 }
 

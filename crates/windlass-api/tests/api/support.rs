@@ -336,6 +336,8 @@ impl Bench {
             worker: None,
             records,
             scheduler: None,
+            spool: None,
+            local: None,
             caching: Caching::new(None, &CachingOptions::default()),
             options,
         };

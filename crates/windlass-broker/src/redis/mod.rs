@@ -62,11 +62,13 @@ struct Scripts {
 }
 
 impl Scripts {
-    fn new() -> Self {
+    /// With so many workers told of new jobs, at most, until one of them hears it.
+    fn new(told: usize) -> Self {
         let of = |parts: &[&str]| {
             let text = [&[keys::LUA_NAMES], parts].concat().concat();
             let text =
                 text.replace("@FORMAT@", &keys::FORMAT.to_string()).replace("@PLAIN@", &keys::PLAIN_FORMAT.to_string());
+            let text = text.replace("@TOLD@", &told.to_string());
             Script::new(text.replace("@CANCELLED@", CANCELLED_ERROR).replace("@EXPIRED@", EXPIRED_ERROR))
         };
         let wake = include_str!("lua/wake.lua");
@@ -102,6 +104,10 @@ impl RedisBroker {
     const DELETE_SLICE: usize = 8;
     /// How long a worker waits for its subscription to stand before it goes on without.
     const SUBSCRIBE_WAIT: Duration = Duration::from_secs(1);
+    /// Most idle workers told of new jobs until one hears it.
+    const TOLD: usize = 64;
+    /// The same in a cluster, where a script does not know who listens at other nodes.
+    const TOLD_IN_CLUSTER: usize = 3;
     /// Most leases renewed in one script call.
     const RENEW_SLICE: usize = 500;
 
@@ -115,11 +121,12 @@ impl RedisBroker {
     /// The same, keeping only `keep` successes and `keep` failures per queue.
     #[must_use]
     pub fn keeping(link: Link, prefix: &str, keep: usize) -> Self {
+        let told = if link.options().is_cluster() { Self::TOLD_IN_CLUSTER } else { Self::TOLD };
         Self {
             link,
             keys: Keys::new(prefix),
             keep,
-            scripts: Scripts::new(),
+            scripts: Scripts::new(told),
             listed: Mutex::default(),
             watches: Watches::default(),
         }

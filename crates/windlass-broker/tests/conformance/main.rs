@@ -5,5 +5,9 @@
 mod model;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "redis")]
+mod rights;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "redis")]
+mod topologies;

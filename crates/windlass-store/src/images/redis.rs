@@ -128,7 +128,7 @@ impl RedisImages {
     /// The server, without its password.
     #[must_use]
     pub fn shown(&self) -> &str {
-        self.link.options().shown()
+        self.link.shown()
     }
 
     /// Keeps an image. An id that is known changes nothing.

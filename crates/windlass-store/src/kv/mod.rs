@@ -110,15 +110,13 @@ impl Caching {
     /// few words without any address or secret.
     pub async fn info(&self) -> Option<Result<BTreeMap<String, String>, &'static str>> {
         let link = self.link.as_ref()?;
-        let call = windlass_redis::cmd("INFO");
-        let text = match tokio::time::timeout(INFO_WITHIN, link.call(&call)).await {
-            Ok(Ok(windlass_redis::Value::BulkString(text))) => text,
-            Ok(Ok(windlass_redis::Value::VerbatimString { text, .. })) => text.into_bytes(),
-            Ok(Ok(_)) => return Some(Err("Redis answers something unexpected")),
+        let texts = match tokio::time::timeout(INFO_WITHIN, link.info("default")).await {
+            Ok(Ok(texts)) => texts,
             Ok(Err(error)) => return Some(Err(about(&error))),
             Err(_) => return Some(Err("Redis does not answer in time")),
         };
-        let pairs = String::from_utf8_lossy(&text);
+        // Of a cluster the first server speaks.
+        let pairs = texts.into_iter().next().unwrap_or_default();
         let pairs = pairs.lines().filter_map(|line| line.split_once(':'));
         Some(Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
     }

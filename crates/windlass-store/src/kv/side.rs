@@ -182,7 +182,7 @@ async fn within<T>(work: impl Future<Output = T>) -> Option<T> {
 }
 
 fn slow(link: &Link) -> Error {
-    Error::timeout(link.options().shown(), "no answer in time")
+    Error::timeout(link.shown(), "no answer in time")
 }
 
 /// Runs a script on one key.

@@ -46,6 +46,7 @@ impl Server {
         let is_open = options.auth.anonymous == Anonymous::Everything || !options.auth.fixed.is_empty();
         let copy = stores.snapshot.as_ref().map(|file| file.with_extension("api.json"));
         let ring = Arc::new(Ring::new(Arc::clone(&stores.records), copy.as_deref()));
+        stores.forward_spool();
         let api = Api {
             ring,
             broker: stores.broker.clone(),
@@ -56,8 +57,11 @@ impl Server {
             records: Arc::clone(&stores.records),
             scheduler,
             claims: Arc::clone(&stores.claims),
+            spool: stores.spool.clone(),
+            local: (!stores.embedded).then(|| crate::local::maker(settings)),
             options: ApiOptions {
                 old_images: settings.images.old_folder(),
+                connections: options.connections.min(crate::descriptors::connections()),
                 settings: settings.in_force.clone(),
                 ..options
             },

@@ -166,7 +166,7 @@ fn is_whole(answer: &[u8]) -> bool {
 /// Reads values that are there from many clients: at an even pace, then as fast as they can.
 pub(crate) async fn cache(settings: &Settings, args: &BenchCache, as_json: bool) -> anyhow::Result<ExitCode> {
     let link = settings.cache_redis.clone().map(Link::new).transpose()?;
-    let place = settings.cache_redis.as_ref().map_or("this process", |options| options.shown()).to_owned();
+    let place = settings.cache_redis.as_ref().map_or_else(|| "this process".to_owned(), |options| options.shown());
     let mut options = settings.caching.clone();
     options.prefix = format!("wlbench-{}", &new_ulid().to_string()[16..]);
     let cache = Caching::new(link, &options).cache;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use windlass_redis::{FromRedisValue as _, Link, cmd};
+use windlass_redis::Link;
 use windlass_worker::{Isolation, Sandbox};
 
 use super::report;
@@ -93,15 +93,19 @@ async fn store(stores: &Stores) -> Finding {
     }
 }
 
-/// Version and the setting without which a full Redis throws jobs away.
+/// Version and the setting without which a full Redis throws jobs away; or what keeps it from
+/// answering, and what to do about that.
 async fn redis(link: &Link) -> Vec<Finding> {
     let mut findings = Vec::new();
-    match info(link).await {
-        Ok(text) => {
-            let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            let version = field("redis_version").unwrap_or("unknown").trim();
-            findings.push(Finding("redis", Health::Ok, format!("version {version}")));
-            let eviction = Eviction::read(&text);
+    match link.info("default").await {
+        Ok(texts) => {
+            let version = |text: &String| {
+                text.lines().find_map(|line| Some(line.strip_prefix("redis_version:")?.trim().to_owned()))
+            };
+            let mut versions: Vec<String> = texts.iter().filter_map(version).collect();
+            versions.dedup();
+            findings.push(Finding("redis", Health::Ok, format!("version {}", versions.join(", "))));
+            let eviction = texts.iter().map(|text| Eviction::read(text)).max().unwrap_or(Eviction::Untold);
             findings.push(match eviction.advice() {
                 None => Finding("maxmemory_policy", Health::Ok, "noeviction".to_owned()),
                 Some(advice) if matches!(eviction, Eviction::Any(_)) => {
@@ -110,14 +114,13 @@ async fn redis(link: &Link) -> Vec<Finding> {
                 Some(advice) => Finding("maxmemory_policy", Health::Warn, advice),
             });
         }
-        Err(e) => findings.push(Finding("redis", Health::Fail, e.to_string())),
+        Err(e) => {
+            let advice = crate::redis_settings::advice(e.cause(), link.options().is_tls());
+            let advice = advice.map_or(String::new(), |advice| format!("; {advice}"));
+            findings.push(Finding("redis", Health::Fail, format!("{:#}{advice}", anyhow::Error::new(e))));
+        }
     }
     findings
-}
-
-async fn info(link: &Link) -> Result<String, windlass_redis::Error> {
-    let answer = link.call(&cmd("INFO")).await?;
-    Ok(String::from_redis_value(answer).unwrap_or_default())
 }
 
 /// A file can be written there.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 use windlass_jobs::command::Clash;
 use windlass_jobs::{DependsOn, JobId, NewJob, OnClash, Options, Queue, Unique, Violation, When};
-use windlass_producer::{Accepted, Catalogue, Producer};
+use windlass_producer::{Accepted, Catalogue};
 use windlass_store::{Digest, Services};
 use windlass_worker::{KindSpec, Registry, Worker};
 
@@ -42,12 +42,12 @@ pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> an
     let job = new_job(&args, &kind, &value)?;
     let id = JobId::new(job.ulid, queue.clone());
     hold_inputs(&registry, &stores.services, kind.name(), &value, &id).await?;
-    let Accepted { id, clash, .. } = Producer::new(stores.broker.clone()).enqueue(&queue, job).await?;
+    let Accepted { id, clash, spooled, .. } = stores.producer().enqueue(&queue, job).await?;
     if clash.is_some_and(|clash| clash.replaced) {
         hold_inputs(&registry, &stores.services, kind.name(), &value, &id).await?;
     }
-    if !args.wait {
-        return Ok(accepted(&id, clash, as_json));
+    if !args.wait || spooled {
+        return Ok(accepted(&id, clash, spooled, as_json));
     }
     let registry = crate::kinds::for_worker(settings, &stores);
     wait(settings, &stores, registry, &id, args.out.as_deref(), as_json).await
@@ -113,7 +113,7 @@ pub(crate) async fn submit_and_wait(
 ) -> anyhow::Result<ExitCode> {
     let job = NewJob::new(kind, args)?;
     let id = JobId::new(job.ulid, queue.clone());
-    Producer::new(stores.broker.clone()).enqueue(queue, job).await?;
+    stores.producer().enqueue(queue, job).await?;
     wait(settings, stores, crate::kinds::for_worker(settings, stores), &id, None, as_json).await
 }
 
@@ -136,12 +136,15 @@ pub(crate) async fn hold_inputs(
     }
 }
 
-fn accepted(id: &JobId, clash: Option<Clash>, as_json: bool) -> ExitCode {
+fn accepted(id: &JobId, clash: Option<Clash>, spooled: bool, as_json: bool) -> ExitCode {
     let unique = clash.map(|clash| if clash.replaced { "replaced" } else { "kept" });
     if as_json {
         let mut line = json!({ "task_id": id, "queue": id.queue });
         if let Some(unique) = unique {
             line["unique"] = unique.into();
+        }
+        if spooled {
+            line["accepted"] = "spooled".into();
         }
         report::json_line(&line);
     } else {
@@ -150,6 +153,11 @@ fn accepted(id: &JobId, clash: Option<Clash>, as_json: bool) -> ExitCode {
             Some("replaced") => report::line(format_args!("it held the unique key, and was replaced in its place")),
             Some(_) => report::line(format_args!("it holds the unique key: nothing was enqueued")),
             None => {}
+        }
+        if spooled {
+            let word = "Redis is away: it waits on this machine's disk, and goes to its queue while `windlass api`, \
+                        `worker` or `up` runs with this data directory";
+            report::line(format_args!("{word}"));
         }
         report::line(format_args!("see it with `windlass task {id} --follow`"));
     }

@@ -43,6 +43,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         "warn".clone_into(&mut settings.log);
     }
     telemetry::start(&settings)?;
+    for note in &settings.notes {
+        tracing::warn!("{note}");
+    }
     crate::panic::install();
     let json = cli.json;
     match cli.command {

@@ -24,6 +24,7 @@ pub(crate) async fn run(settings: &Settings, args: &WorkerArgs, as_json: bool) -
     let listener = listen(settings.worker_listen).await?;
     let names: Vec<String> = queues.iter().map(ToString::to_string).collect();
     let _housekeeper = Housekeeper::start(stores.broker.clone(), stores.services.clone());
+    stores.forward_spool();
     let mut worker = stores.worker(settings, registry, queues, args.slots)?;
     let probes = listener.map(|listener| Probes::on(listener, worker.health())).transpose()?;
     let at = probes.as_ref().map(|probes| probes.address);

@@ -1,7 +1,5 @@
 //! What each error a server can answer means (F22): a table over canned answers.
 
-#![allow(clippy::unwrap_used, reason = "a test's panic is its failure")]
-
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -37,7 +35,7 @@ async fn answering(answer: &'static [u8]) -> Link {
 
 #[tokio::test]
 async fn f22_every_error_says_what_to_do() {
-    let table: [(&'static [u8], Class); 18] = [
+    let table: [(&'static [u8], Class); 19] = [
         (b"-LOADING Redis is loading the dataset in memory\r\n", Class::Retryable),
         (b"-BUSY Redis is busy running a script\r\n", Class::Retryable),
         (b"-MISCONF Errors writing to the AOF file\r\n", Class::Retryable),
@@ -53,6 +51,7 @@ async fn f22_every_error_says_what_to_do() {
         (b"-NOAUTH Authentication required.\r\n", Class::Denied),
         (b"-WRONGPASS invalid username-password pair or user is disabled.\r\n", Class::Denied),
         (b"-NOPERM this user has no permissions to run the 'evalsha' command\r\n", Class::Denied),
+        (b"-ERR The user executing the script can't run this command\r\n", Class::Denied),
         (b"-ERR unknown command 'X'\r\n", Class::Bug),
         (b"this is no redis\r\n", Class::Retryable),
         (b"", Class::Retryable),
