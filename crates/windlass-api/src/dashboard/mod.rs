@@ -79,7 +79,7 @@ impl Dashboard {
     }
 
     /// The looks at the queues; they begin with the first page anybody asks for.
-    async fn sampler(&self, shared: &Inner) -> &Arc<Sampler> {
+    pub(crate) async fn sampler(&self, shared: &Inner) -> &Arc<Sampler> {
         let begin = async || Sampler::start(shared.broker.clone(), shared.shutdown.clone());
         self.sampler.get_or_init(begin).await
     }

@@ -2,20 +2,22 @@
 //! history behind their charts.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use windlass_broker::{Error, SharedBroker};
 use windlass_jobs::command::{Counts, WorkerInfo};
 use windlass_jobs::{JobId, Queue, State as JobState, Timestamp};
 
-/// The time between two looks at few queues.
+/// The time between two looks at few queues while a page is open.
 const EVERY: Duration = Duration::from_secs(2);
+/// The same while none is.
+const UNSEEN_EVERY: Duration = Duration::from_secs(10);
 /// Queues looked at in a second, at most: with a thousand queues the looks are farther apart.
 const QUEUES_PER_SECOND: u32 = 50;
-/// Looks that are remembered: ten minutes of them.
+/// Looks that are remembered: ten minutes of them at least.
 const KEPT: usize = 300;
 
 /// One look.
@@ -97,40 +99,70 @@ async fn oldest(broker: &SharedBroker, queue: &Queue) -> Result<Option<Timestamp
     Ok(broker.get(&JobId::new(*ulid, queue.clone())).await?.map(|record| record.created_at))
 }
 
-/// Looks at the queues from the first time somebody asks until the process stops.
+/// Looks at the queues until the process stops: often while a page is open, else now and then, so
+/// that the first one to look finds a history.
 #[derive(Debug)]
 pub(super) struct Sampler {
     latest: watch::Sender<Arc<Sample>>,
     history: Mutex<VecDeque<Point>>,
+    /// Says that somebody wants a look now.
+    wanted: Notify,
 }
 
 impl Sampler {
-    /// Begins to look; ends with `shutdown`, or when nobody holds the sampler any more.
+    /// Begins to look; ends with `shutdown`.
     pub(super) fn start(broker: SharedBroker, shutdown: CancellationToken) -> Arc<Self> {
-        let sampler = Arc::new(Self { latest: watch::Sender::new(Arc::default()), history: Mutex::default() });
-        tokio::spawn(look(Arc::downgrade(&sampler), broker, shutdown));
+        let sampler = Arc::new(Self {
+            latest: watch::Sender::new(Arc::default()),
+            history: Mutex::default(),
+            wanted: Notify::new(),
+        });
+        tokio::spawn(look(Arc::clone(&sampler), broker, shutdown));
         sampler
     }
 
-    /// The last look, waiting for the first.
+    /// A look of the last seconds.
     pub(super) async fn latest(&self) -> Arc<Sample> {
         let mut looks = self.latest.subscribe();
-        // Bounded, so that a page is answered although the queue is away from the start.
-        let first = looks.wait_for(|sample| sample.at != Timestamp::default());
-        match tokio::time::timeout(EVERY, first).await {
+        let oldest = Timestamp(Timestamp::now().0 - windlass_jobs::millis(EVERY));
+        self.wanted.notify_one();
+        // Bounded, so that a page is answered although the queue is away.
+        let fresh = looks.wait_for(|sample| sample.at > oldest);
+        match tokio::time::timeout(EVERY, fresh).await {
             Ok(Ok(sample)) => Arc::clone(&sample),
-            _ => Arc::new(Sample { at: Timestamp::now(), away: true, ..Sample::default() }),
+            // With a thousand queues the looks are farther apart; before the first there is nothing.
+            _ => match Arc::clone(&self.latest.borrow()) {
+                last if last.at == Timestamp::default() => {
+                    Arc::new(Sample { away: true, at: Timestamp::now(), ..Sample::default() })
+                }
+                last => last,
+            },
         }
     }
 
     /// Says whenever there was a look.
     pub(super) fn looks(&self) -> watch::Receiver<Arc<Sample>> {
+        self.wanted.notify_one();
         self.latest.subscribe()
     }
 
     /// The looks of the last ten minutes, oldest first.
     pub(super) fn history(&self) -> Vec<Point> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    /// Waits until the next look, at least `least` long; false when the process stops.
+    async fn pause(&self, least: Duration, shutdown: &CancellationToken) -> bool {
+        let next = async {
+            tokio::time::sleep(least.max(EVERY)).await;
+            if self.latest.receiver_count() == 0 {
+                let _ = tokio::time::timeout(UNSEEN_EVERY.saturating_sub(EVERY), self.wanted.notified()).await;
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => false,
+            () = next => true,
+        }
     }
 
     fn remember(&self, sample: Sample) {
@@ -161,13 +193,13 @@ pub(super) fn rates(history: &[Point]) -> Vec<Rate> {
     history.windows(2).filter_map(rate).collect()
 }
 
-async fn look(sampler: Weak<Sampler>, broker: SharedBroker, shutdown: CancellationToken) {
-    loop {
+async fn look(sampler: Arc<Sampler>, broker: SharedBroker, shutdown: CancellationToken) {
+    // Until nobody else holds it.
+    while Arc::strong_count(&sampler) > 1 {
         let taken = tokio::select! {
             () = shutdown.cancelled() => return,
             taken = Sample::take(&broker) => taken,
         };
-        let Some(sampler) = sampler.upgrade() else { return };
         let sample = match taken {
             Ok(sample) => sample,
             // Nothing is remembered of a time nobody could look; the pages say that it is so.
@@ -175,22 +207,18 @@ async fn look(sampler: Weak<Sampler>, broker: SharedBroker, shutdown: Cancellati
                 tracing::debug!(error = %crate::problem::chain(&error), "the dashboard waits for the queue");
                 let last = Arc::clone(&sampler.latest.borrow());
                 sampler.latest.send_replace(Arc::new(Sample { at: Timestamp::now(), away: true, ..(*last).clone() }));
-                drop(sampler);
-                if pause(EVERY, &shutdown).await { continue } else { return }
+                if sampler.pause(EVERY, &shutdown).await {
+                    continue;
+                }
+                return;
             }
         };
         let queues = u32::try_from(sample.queues.len()).unwrap_or(u32::MAX);
         sampler.remember(sample);
-        drop(sampler);
-        if !pause(EVERY.max(Duration::from_secs(1) * (queues / QUEUES_PER_SECOND)), &shutdown).await {
+        if !sampler.pause(Duration::from_secs(1) * (queues / QUEUES_PER_SECOND), &shutdown).await {
             return;
         }
     }
-}
-
-/// Waits; false when the process stops.
-async fn pause(span: Duration, shutdown: &CancellationToken) -> bool {
-    tokio::time::timeout(span, shutdown.cancelled()).await.is_err()
 }
 
 #[cfg(test)]
