@@ -71,7 +71,7 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: impl Future<Output
     let (shared, auditing) = Inner::new(api, streams.clone());
     let auditing = tokio::spawn(auditing);
     // The history behind the charts begins now, not with the first page.
-    shared.dashboard.sampler(&shared).await;
+    shared.dashboard.begin(&shared).await;
     let router = under(&base_path, build(shared));
     let shutdown = async {
         shutdown.await;

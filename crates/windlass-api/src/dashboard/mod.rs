@@ -73,13 +73,18 @@ pub(crate) struct Dashboard {
 }
 
 impl Dashboard {
+    /// Begins to look at the queues, so that the first page finds a history.
+    pub(crate) async fn begin(&self, shared: &Inner) {
+        self.sampler(shared).await;
+    }
+
     /// The last look at the queues.
     pub(crate) async fn latest(&self, shared: &Inner) -> Arc<Sample> {
         self.sampler(shared).await.latest().await
     }
 
-    /// The looks at the queues; they begin with the first page anybody asks for.
-    pub(crate) async fn sampler(&self, shared: &Inner) -> &Arc<Sampler> {
+    /// The looks at the queues.
+    async fn sampler(&self, shared: &Inner) -> &Arc<Sampler> {
         let begin = async || Sampler::start(shared.broker.clone(), shared.shutdown.clone());
         self.sampler.get_or_init(begin).await
     }
