@@ -89,7 +89,12 @@ fn l9_a_worker_under_mixed_faults_holds_no_more_at_the_end() {
     let home = Home::on(&redis);
     let direct = Direct::to(&home, "probe");
     let mut worker = home.worker("probe", &["--slots", "16"]);
-    let pid = home.json(&["workers"])["workers"][0]["pid"].as_u64().unwrap();
+    let mut pid = None;
+    wait(SOON, "the worker is on the list", || {
+        pid = home.json(&["workers"])["workers"][0]["pid"].as_u64();
+        pid.is_some()
+    });
+    let pid = pid.unwrap();
     let mut soak = Soak { direct: &direct, pid, sent: 0 };
     // Pools, buffers and caches fill up first.
     soak.load(Duration::from_secs((seconds / 3).min(30)));

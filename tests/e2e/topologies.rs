@@ -218,7 +218,8 @@ fn the_users_of_deploy_suffice() {
         let ran = looker.run(words);
         assert!(ran.status.success(), "{words:?}: {ran:?}");
     }
-    for words in [&["pause", "chart"][..], &["cancel", &id], &["enqueue", "probe.noop"]] {
+    let later = producer.enqueue("probe.noop", "{}", &["--delay", "1h"]);
+    for words in [&["pause", "chart"][..], &["cancel", &later], &["enqueue", "probe.noop"]] {
         let ran = looker.run(words);
         assert!(!ran.status.success() && ran.stderr.contains("this user may not do that"), "{words:?}: {ran:?}");
     }

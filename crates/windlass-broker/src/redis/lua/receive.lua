@@ -18,6 +18,15 @@ redis.call('ZREM', LEASE, '')
 local ENDED = {success = 's', failure = 'f', cancelled = 'c'}
 local WHAT = {s = 'has ended', f = 'ended in failure', c = 'was cancelled', u = 'is not known'}
 local done, ended, gone_on, heard = {}, {}, {}, {}
+local any_ended = false
+
+-- Whoever waits for what has just ended is told, before more are known to wait for it: those hear
+-- of it by their answer.
+local function tell_of_ends()
+  if #ended == 0 then return end
+  tell(ended, now_text)
+  ended, any_ended = {}, true
+end
 
 -- A parent is told who waits for it.
 local function note_child(ulid, child)
@@ -61,6 +70,7 @@ end
 
 for k = 3, #ARGV, 4 do
   if ARGV[k] == 'w' then
+    tell_of_ends()
     heard[#heard + 1] = note_child(ARGV[k + 1], ARGV[k + 2])
   else
     parent_ended(ARGV[k + 1], ARGV[k + 2], ARGV[k + 3])
@@ -68,10 +78,10 @@ for k = 3, #ARGV, 4 do
   end
 end
 close_lanes()
-tell(ended, now_text)
+tell_of_ends()
 push_done(done, tonumber(ARGV[2]))
 if #gone_on > 0 then
-  if meta[3] ~= '1' or #ended > 0 then wake(ARGV[1]) end
+  if meta[3] ~= '1' or any_ended then wake(ARGV[1]) end
   changed(gone_on)
 end
 return {now, table.concat(heard)}
