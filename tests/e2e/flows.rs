@@ -76,6 +76,10 @@ fn a_flow_goes_its_way_over_http() {
     let long = json!({ "chain": [{ "kind": "probe.sleep", "args": { "ms": 60_000 } }, sleep(1), sleep(1)] });
     let (_, ids, _) = post(&long);
     home.wait_for(&ids[0], "running");
+    // Who waits for a job is carried over to it after the answer.
+    wait(SOON, "each knows who waits for it", || {
+        (0..2).all(|step| home.task(&ids[step])["children"] == json!([ids[step + 1]]))
+    });
     let (status, body) = http::delete(&format!("{base}/api/tasks/{}?tree=true", ids[0]));
     assert_eq!(status, 200, "{body}");
     assert_eq!(body["tasks"].as_array().unwrap().len(), 3, "{body}");
