@@ -45,8 +45,13 @@ impl Home {
 
     /// Everything on a Redis, under a prefix of its own.
     pub(crate) fn on(redis: &RedisServer) -> Self {
+        Self::at(&redis.url())
+    }
+
+    /// The same, of any topology.
+    pub(crate) fn at(url: &str) -> Self {
         let prefix = format!("t{}", windlass_jobs::new_ulid().to_string().to_ascii_lowercase());
-        Self::embedded().with("REDIS_URL", &redis.url()).with("WINDLASS_QUEUE_PREFIX", &prefix)
+        Self::embedded().with("REDIS_URL", url).with("WINDLASS_QUEUE_PREFIX", &prefix)
     }
 
     /// The same settings and working directory kind, in a directory of its own.

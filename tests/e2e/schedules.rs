@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use windlass_broker::Inspect as _;
 use windlass_jobs::{JobId, JobRecord, Timestamp};
-use windlass_testkit::RedisServer;
+use windlass_testkit::{RedisSentinels, RedisServer};
 
 use crate::faults::Direct;
 use crate::harness::{Daemon, Home, SOON, wait};
@@ -36,10 +36,36 @@ fn storm_lasts() -> Duration {
     Duration::from_secs(seconds.unwrap_or(16))
 }
 
-/// Schedulers on one Redis, and what befalls them.
+/// The Redis of a fleet.
+enum Store {
+    /// One, which keeps everything on disk.
+    One(RedisServer),
+    /// A primary with two replicas and three sentinels.
+    Set(RedisSentinels),
+}
+
+impl Store {
+    /// What befalls a server: a restart, or another one that takes over.
+    fn replace(&self) {
+        match self {
+            Self::One(redis) => redis.restart(),
+            Self::Set(set) => set.fail_over(),
+        }
+    }
+
+    /// The server that is asked.
+    fn server(&self) -> &RedisServer {
+        match self {
+            Self::One(redis) => redis,
+            Self::Set(set) => set.primary(),
+        }
+    }
+}
+
+/// Schedulers on one store, and what befalls them.
 struct Fleet {
     home: Home,
-    redis: RedisServer,
+    redis: Store,
     direct: Direct,
     replicas: Vec<Daemon>,
     /// Stopped by SIGSTOP, and until when.
@@ -47,9 +73,11 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start(replicas: usize) -> Self {
-        let redis = RedisServer::builder().append_only("always").start();
-        let home = Home::on(&redis);
+    fn start(replicas: usize, redis: Store) -> Self {
+        let home = match &redis {
+            Store::One(redis) => Home::on(redis),
+            Store::Set(set) => Home::at(&set.url()),
+        };
         home.file("windlass.toml", SETTINGS);
         let direct = Direct::to(&home, "probe");
         let replicas = (0..replicas).map(|_| home.start(&["scheduler"])).collect();
@@ -116,11 +144,13 @@ impl Fleet {
                 let fresh = self.home.start(&["scheduler"]);
                 std::mem::replace(&mut self.replicas[leader], fresh).kill();
             }
-            2 => self.redis.restart(),
+            2 => self.redis.replace(),
             3 => {
-                self.redis.freeze();
+                let server = self.redis.server();
+                server.freeze();
+                // Long enough for sentinels to make another one the primary.
                 std::thread::sleep(Duration::from_millis(1_200));
-                self.redis.thaw();
+                server.thaw();
             }
             _ => {}
         }
@@ -128,8 +158,8 @@ impl Fleet {
 }
 
 /// F36: whatever befalls them, each tick is one job that runs once.
-fn storm(replicas: usize) {
-    let mut fleet = Fleet::start(replicas);
+fn storm(replicas: usize, redis: Store) {
+    let mut fleet = Fleet::start(replicas, redis);
     let _worker = fleet.home.worker("probe", &["--slots", "4"]);
     wait(SOON, "ticks are fired", || fleet.enqueued() >= 4);
     let (begun, mut turn, mut next) = (Instant::now(), 0, Instant::now() + Duration::from_secs(1));
@@ -186,14 +216,23 @@ fn check_ticks(fleet: &Fleet, faults: usize) {
     );
 }
 
+fn durable() -> Store {
+    Store::One(RedisServer::builder().append_only("always").start())
+}
+
 #[test]
 fn f36_two_schedulers_under_stops_kills_and_restarts_of_redis_fire_each_tick_once() {
-    storm(2);
+    storm(2, durable());
 }
 
 #[test]
 fn f36_five_schedulers_under_stops_kills_and_restarts_of_redis_fire_each_tick_once() {
-    storm(5);
+    storm(5, durable());
+}
+
+#[test]
+fn f36_two_schedulers_under_stops_kills_and_fail_overs_of_redis_fire_each_tick_once() {
+    storm(2, Store::Set(RedisSentinels::start(2)));
 }
 
 /// F32: a scheduler whose clock is an hour ahead fires nothing early and nothing late: the time is

@@ -241,6 +241,12 @@ pub trait Inspect: Send + Sync {
 pub trait Broker: Enqueue + Leases + Inspect + Control + Outbox {
     /// Which engine this is: `"redis"`, `"sqlite"`.
     fn engine(&self) -> &'static str;
+
+    /// Rises when another server may answer than before: what the former one accepted last may be
+    /// lost with it. Never where there is only one.
+    fn generation(&self) -> u64 {
+        0
+    }
 }
 
 /// A broker, whichever engine it is.

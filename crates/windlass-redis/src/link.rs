@@ -96,6 +96,14 @@ impl Link {
         self.inner.open().members.len()
     }
 
+    /// How often the connections were given up and made anew: since then another server may answer,
+    /// and what the former one accepted last may be lost with it. Of a cluster, whose servers are
+    /// replaced within a connection, it says less.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.inner.open().generation
+    }
+
     /// Sends one command and waits for its reply.
     ///
     /// # Errors

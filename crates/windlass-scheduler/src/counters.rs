@@ -10,6 +10,7 @@ pub struct Counters {
     takeovers: AtomicU64,
     fired: AtomicU64,
     repeated: AtomicU64,
+    refired: AtomicU64,
     skipped: AtomicU64,
     missed: AtomicU64,
     refused: AtomicU64,
@@ -52,6 +53,7 @@ names! {
     takeovers "scheduler_takeovers_total"
     fired "scheduler_fired_total"
     repeated "scheduler_repeated_total"
+    refired "scheduler_refired_total"
     skipped "scheduler_skipped_total"
     missed "scheduler_missed_total"
     refused "scheduler_refused_total"
@@ -80,6 +82,11 @@ impl Counters {
         self.repeated.fetch_add(u64::from(!fresh), Ordering::Relaxed);
         self.late_ms.fetch_add(late_ms, Ordering::Relaxed);
         self.late_most_ms.fetch_max(late_ms, Ordering::Relaxed);
+    }
+
+    /// Ticks that the store had lost were enqueued anew.
+    pub(crate) fn refired(&self, ticks: usize) {
+        self.refired.fetch_add(u64::try_from(ticks).unwrap_or(0), Ordering::Relaxed);
     }
 
     pub(crate) fn skipped(&self) {

@@ -35,6 +35,8 @@ pub(crate) struct Standing {
     pub(crate) holder: String,
     /// The store has answered, and has what it should have.
     pub(crate) heard: bool,
+    /// How often it had lost everything and was seeded by this process.
+    pub(crate) seeded: u64,
 }
 
 impl Standing {
@@ -87,6 +89,7 @@ impl LeaseTask {
             snapshot,
             copied_at: None,
             silent_since: None,
+            seeded: 0,
         };
         let task = tokio::spawn(asker.run(sender));
         Self { standing, clock, task, records }
@@ -118,6 +121,7 @@ struct Asker {
     snapshot: Option<Snapshot>,
     copied_at: Option<tokio::time::Instant>,
     silent_since: Option<Instant>,
+    seeded: u64,
 }
 
 impl Asker {
@@ -153,8 +157,14 @@ impl Asker {
             }
         }
         let valid_until = lead.fence.as_ref().map(|_| asked_at + TTL - MARGIN);
-        let standing =
-            Standing { fence: lead.fence, valid_until, version: lead.meta.version, holder: lead.holder, heard: true };
+        let standing = Standing {
+            fence: lead.fence,
+            valid_until,
+            version: lead.meta.version,
+            holder: lead.holder,
+            heard: true,
+            seeded: self.seeded,
+        };
         sender.send_replace(standing);
         Ok(())
     }
@@ -167,6 +177,7 @@ impl Asker {
         if meta == before {
             return Ok(lead);
         }
+        self.seeded += 1;
         self.records.lead(SPACE, &self.who, TTL).await
     }
 }

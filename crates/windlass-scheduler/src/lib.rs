@@ -11,6 +11,7 @@ mod counters;
 mod due;
 mod lease;
 mod plan;
+mod recent;
 mod round;
 mod runner;
 mod schedule;

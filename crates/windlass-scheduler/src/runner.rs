@@ -20,6 +20,7 @@ use windlass_store::records::{Batch, Expect, Fence, MAX_WRITES, Record, Records,
 use crate::book::{Book, OVERDUE_AFTER, append, forget, read};
 use crate::counters::Counters;
 use crate::lease::{LeaseTask, Standing, chain};
+use crate::recent::Recent;
 use crate::round::{Round, decide};
 use crate::schedule::{Overlap, Schedule};
 use crate::state::{Entry, Kept, LastRun, SCHEDULES, SPACE, STATES, State, What};
@@ -72,6 +73,7 @@ impl Runner {
             unsaved: BTreeMap::new(),
             alarmed: BTreeSet::new(),
             looked_at: None,
+            recent: Recent::default(),
         };
         let (standing, stop) = (lease.standing.clone(), Arc::new(Notify::new()));
         let task = tokio::spawn(run(leader, lease, Arc::clone(&stop)));
@@ -158,6 +160,8 @@ struct Leader {
     /// Schedules that were said to be overdue.
     alarmed: BTreeSet<String>,
     looked_at: Option<Instant>,
+    /// What was enqueued lately, for a store that loses it in a fail-over.
+    recent: Recent,
 }
 
 /// What a round does for one schedule.
@@ -173,6 +177,7 @@ impl Leader {
     /// Does what is due; answers how long there is nothing to do.
     async fn work(&mut self, fence: &Fence, standing: &Standing, now: Timestamp, lease: &LeaseTask) -> Duration {
         self.counters.leads(true);
+        self.recent.heed(standing.seeded);
         let result = match self.load(fence, standing.version, now).await {
             Ok(()) => self.turn(fence, lease).await,
             Err(e) => Err(e),
@@ -289,6 +294,7 @@ impl Leader {
         self.save(fence).await?;
         loop {
             let Some(now) = lease.clock.now() else { return Ok(()) };
+            self.offer_again(now).await;
             let due = self.agenda.iter().take_while(|(at, _)| *at <= now).take(ROUND);
             let names: Vec<String> = due.map(|(_, name)| name.clone()).collect();
             let still_leads = |lease: &LeaseTask| lease.standing.borrow().leads() == Some(fence);
@@ -400,6 +406,36 @@ impl Leader {
         }
     }
 
+    /// Enqueues once more what was enqueued lately, when the store may have lost it: what is there is
+    /// left alone.
+    async fn offer_again(&mut self, now: Timestamp) {
+        let mut queues: BTreeMap<Queue, Vec<NewJob>> = BTreeMap::new();
+        let generation = self.broker.generation();
+        for (name, tick) in self.recent.in_doubt(generation, now) {
+            let Some(live) = self.live.get(name).filter(|live| live.kept.is_active()) else { continue };
+            if let Ok((id, new)) = live.schedule.job(tick, live.kept.queue.clone()) {
+                queues.entry(id.queue).or_default().push(new);
+            }
+        }
+        for (queue, new) in queues {
+            match self.broker.enqueue(&queue, &new).await {
+                Ok(replies) => {
+                    let lost = replies.iter().filter(|reply| reply.fresh).count();
+                    if lost > 0 {
+                        self.counters.refired(lost);
+                        tracing::warn!(queue = %queue, ticks = lost, "schedule_refired: the store had lost them");
+                    }
+                }
+                Err(e) => {
+                    self.counters.error();
+                    tracing::warn!(queue = %queue, error = %chain(&e), "not offered again; tried again");
+                    return;
+                }
+            }
+        }
+        self.recent.settled(generation);
+    }
+
     /// Notes what was done for a schedule, to be saved.
     fn settled(&mut self, job: Job, now: Timestamp, taken: &HashMap<JobId, (Timestamp, bool)>) {
         let Some(live) = self.live.get_mut(&job.name) else { return };
@@ -427,6 +463,7 @@ impl Leader {
             let what = if job.replaces.is_some() { What::Replaced } else { What::Fired };
             counters.fired(u64::try_from(at.since(live.schedule.due(tick)).as_millis()).unwrap_or(0), fresh);
             entries.push(Entry { job: Some(id.clone()), ..Entry::new(what, tick, at) });
+            self.recent.fired(at, &job.name, tick);
             state.last = Some(LastRun { planned_at: tick, fired_at: at, job: id });
             state.fired_total += 1;
         }

@@ -474,4 +474,8 @@ impl Broker for RedisBroker {
     fn engine(&self) -> &'static str {
         "redis"
     }
+
+    fn generation(&self) -> u64 {
+        self.link.generation()
+    }
 }
