@@ -33,6 +33,11 @@ fn an_operator_sees_and_steers_what_runs() {
     browser.wait_for_text("success");
     assert_eq!(browser.run("return window.sameDocument"), json!(true), "no reload");
 
+    // A task is found by its id.
+    browser.open(&base);
+    browser.type_into("input[type=search]", &format!("{slow}\u{e007}"));
+    browser.wait("its page", || browser.url() == format!("{base}/tasks/{slow}"));
+
     // Cancel one that runs.
     let long = home.enqueue("probe.sleep", r#"{"ms": 600000}"#, &["--label", "customer=acme"]);
     browser.open(&format!("{base}/tasks/{long}"));

@@ -170,14 +170,9 @@ pub(crate) async fn dead(
     let (cursor, limit) = asked(query)?.read(signer, &listing, PAGE)?;
     let cursor = cursor.and_then(|at| at.parse().ok()).unwrap_or(0);
     let page = shared.broker.list(&queue, JobState::Failure, cursor, limit).await?;
-    let mut tasks = Vec::with_capacity(page.ids.len());
-    for ulid in page.ids {
-        if let Some(record) = shared.broker.get(&JobId::new(ulid, queue.clone())).await?
-            && caller.sees(record.options.tenant.as_deref())
-        {
-            tasks.push(serde_json::to_value(Task::of(&record, shared.door.registry())).unwrap_or_default());
-        }
-    }
+    let records = task::records(&shared, &queue, &page.ids).await?;
+    let seen = records.iter().filter(|record| caller.sees(record.options.tenant.as_deref()));
+    let tasks: Vec<Task<'_>> = seen.map(|record| Task::of(record, shared.door.registry())).collect();
     let next = page.next.map(|next| listing.seal(signer, &next.to_string()));
     Ok(axum::Json(json!({ "tasks": tasks, "next": next })).into_response())
 }

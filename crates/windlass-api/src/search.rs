@@ -7,13 +7,13 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 use windlass_jobs::command::{Filter, Found, MAX_PAGE, SEARCH_WINDOW};
-use windlass_jobs::{JobId, Queue, State as JobState};
+use windlass_jobs::{Queue, State as JobState};
 
 use crate::Shared;
 use crate::auth::Caller;
 use crate::paging::Listing;
 use crate::problem::{Code, Problem};
-use crate::task::Task;
+use crate::task::{self, Task};
 
 /// How many jobs an answer holds unless the caller says.
 const LIMIT: usize = 50;
@@ -81,15 +81,9 @@ pub(crate) async fn search(
     let cursor = cursor.map(|cursor| listing.open(signer, &cursor)).transpose()?;
     let cursor = cursor.and_then(|at| at.parse().ok()).unwrap_or(0);
     let Found { ids, next, beyond } = shared.broker.search(&queue, &filter, cursor, limit).await?;
-    let mut tasks = Vec::with_capacity(ids.len());
-    for ulid in ids {
-        // One that left in between is no longer there to show.
-        if let Some(record) = shared.broker.get(&JobId::new(ulid, queue.clone())).await?
-            && caller.sees(record.options.tenant.as_deref())
-        {
-            tasks.push(serde_json::to_value(Task::of(&record, shared.door.registry())).unwrap_or_default());
-        }
-    }
+    let records = task::records(&shared, &queue, &ids).await?;
+    let seen = records.iter().filter(|record| caller.sees(record.options.tenant.as_deref()));
+    let tasks: Vec<Task<'_>> = seen.map(|record| Task::of(record, shared.door.registry())).collect();
     let window = json!({ "entries": SEARCH_WINDOW, "beyond": beyond });
     let next = next.map(|next| listing.seal(signer, &next.to_string()));
     Ok(axum::Json(json!({ "tasks": tasks, "next": next, "window": window })).into_response())

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use windlass_jobs::{JobId, JobRecord, Priority, Reason, RunError, State as JobState, Timestamp};
+use windlass_jobs::{JobId, JobRecord, Priority, Queue, Reason, RunError, State as JobState, Timestamp, Ulid};
 use windlass_worker::{Registry, StoredResult};
 
 use crate::auth::Caller;
@@ -141,6 +142,18 @@ impl<'a> Task<'a> {
     pub(crate) fn standing(&self) -> Standing {
         (self.status, self.attempt, self.run_at, self.started_at)
     }
+}
+
+/// Jobs that are asked for at the same time.
+const AT_ONCE: usize = 16;
+
+/// The records of jobs of one queue, in the order of their ids. One that left in between is not among
+/// them.
+pub(crate) async fn records(shared: &Shared, queue: &Queue, ids: &[Ulid]) -> Result<Vec<JobRecord>, Problem> {
+    let ids: Vec<JobId> = ids.iter().map(|ulid| JobId::new(*ulid, queue.clone())).collect();
+    let asked = ids.into_iter().map(|id| async move { shared.broker.get(&id).await });
+    let found: Vec<Option<JobRecord>> = futures_util::stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// See [`Task::standing`].

@@ -1,11 +1,13 @@
 //! What the pages' forms do. Each answers with the page it came from.
 
+use std::collections::BTreeMap;
+
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use windlass_jobs::{JobId, Queue};
+use windlass_jobs::{JobId, Queue, Ulid};
 
 use crate::problem::{Code, Problem};
 use crate::{Shared, body, session};
@@ -22,6 +24,10 @@ pub(super) async fn tasks(State(shared): State<Shared>, headers: HeaderMap, body
     for (_, id) in form.iter().filter(|(name, _)| name == "id") {
         ids.push(id.parse::<JobId>().map_err(|_| wrong("an id is not one of a task"))?);
     }
+    let mut queues: BTreeMap<&Queue, Vec<Ulid>> = BTreeMap::new();
+    for id in &ids {
+        queues.entry(&id.queue).or_default().push(id.ulid);
+    }
     match one("verb") {
         Some("cancel") => {
             for id in &ids {
@@ -29,13 +35,13 @@ pub(super) async fn tasks(State(shared): State<Shared>, headers: HeaderMap, body
             }
         }
         Some("retry") => {
-            for id in &ids {
-                shared.broker.replay(&id.queue, &[id.ulid]).await?;
+            for (queue, ulids) in &queues {
+                shared.broker.replay(queue, ulids).await?;
             }
         }
         Some("delete") => {
-            for id in &ids {
-                shared.broker.delete(&id.queue, &[id.ulid]).await?;
+            for (queue, ulids) in &queues {
+                shared.broker.delete(queue, ulids).await?;
             }
         }
         _ => return Err(wrong("verb is cancel, retry or delete")),

@@ -157,6 +157,12 @@ impl Body {
     fn new(title: impl Into<String>, content: Markup) -> Self {
         Self { title: title.into(), content, done: false }
     }
+
+    /// In place of a task that was there.
+    fn gone() -> Self {
+        let content = maud::html! { p class="empty" { "This task was deleted, or is past retention." } };
+        Self { done: true, ..Self::new("Task", content) }
+    }
 }
 
 impl Page {
@@ -215,6 +221,10 @@ impl Page {
 /// Any page, whole.
 async fn show(State(shared): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     let page = Page::read(uri.path(), uri.query().unwrap_or_default())?;
+    if let Page::Tasks(tasks::Wish { id: Some(id), .. }) = &page {
+        let id: JobId = id.parse().map_err(|_| Problem::new(Code::TaskNotFound, "this is no id of a task"))?;
+        return Ok(actions::to(&shared, &format!("/tasks/{id}")));
+    }
     let sample = shared.dashboard.latest(&shared).await;
     let body = page.render(&shared, &sample).await?;
     Ok(view::whole(&shared, &uri, &headers, &body))
@@ -238,7 +248,7 @@ async fn live(State(shared): State<Shared>, caller: Caller, uri: Uri) -> Result<
         signals = Some(shared.broker.watch(id).await);
     }
     let looks = shared.dashboard.sampler(&shared).await.looks();
-    let live = Live { page, looks, signals, seen: String::new(), shared, _permit: permit };
+    let live = Live { page, looks, signals, seen: None, is_stale: true, shared, _permit: permit };
     let events = stream::unfold(Some(live), |live| async move {
         let mut live = live?;
         let (event, done) = live.next().await?;
@@ -263,8 +273,10 @@ struct Live {
     looks: tokio::sync::watch::Receiver<Arc<Sample>>,
     /// Words about the job of a job's page.
     signals: Option<tokio::sync::mpsc::UnboundedReceiver<()>>,
-    /// What the browser shows.
-    seen: String,
+    /// What was sent last; `None` before anything was.
+    seen: Option<String>,
+    /// Something may have changed since the page was last rendered.
+    is_stale: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -273,23 +285,23 @@ impl Live {
     async fn next(&mut self) -> Option<(Event, bool)> {
         let shutdown = self.shared.shutdown.clone();
         loop {
-            if !self.seen.is_empty() {
+            if !std::mem::take(&mut self.is_stale) {
                 tokio::select! {
                     () = shutdown.cancelled() => return None,
                     () = self.word() => {}
                 }
             }
             let sample = Arc::clone(&self.looks.borrow_and_update());
-            let Ok(body) = self.page.render(&self.shared, &sample).await else {
-                // The queue is away, or the job is past retention: what is shown stays.
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                self.seen.push(' ');
-                continue;
+            let body = match self.page.render(&self.shared, &sample).await {
+                Ok(body) => body,
+                Err(problem) if problem.code() == Code::TaskNotFound => Body::gone(),
+                // The queue is away: what is shown stays.
+                Err(_) => continue,
             };
             let html = body.content.into_string();
-            if html != self.seen {
+            if self.seen.as_ref() != Some(&html) {
                 let event = Event::default().event(if body.done { "done" } else { "page" }).data(&html);
-                self.seen = html;
+                self.seen = Some(html);
                 return Some((event, body.done));
             }
         }
@@ -301,7 +313,7 @@ impl Live {
             Some(signals) => {
                 tokio::select! {
                     _ = self.looks.changed() => {}
-                    _ = signals.recv() => {}
+                    Some(()) = signals.recv() => {}
                 }
                 tokio::time::sleep(CALM).await;
                 while signals.try_recv().is_ok() {}

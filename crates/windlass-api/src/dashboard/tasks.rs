@@ -2,13 +2,14 @@
 
 use maud::{Markup, html};
 use windlass_jobs::command::{Filter, Found, SEARCH_WINDOW};
-use windlass_jobs::{JobId, JobRecord, Queue, State as JobState};
+use windlass_jobs::{JobRecord, Queue, State as JobState};
 
 use super::Body;
 use super::sample::Sample;
 use super::view::{away, moment, state};
 use crate::Shared;
 use crate::problem::{Code, Problem};
+use crate::task;
 
 /// Jobs on a page.
 const PAGE: usize = 50;
@@ -103,11 +104,7 @@ pub(super) async fn body(shared: &Shared, sample: &Sample, wish: &Wish) -> Resul
         return Ok(Body::new("Tasks", content));
     };
     let Found { ids, next, beyond } = shared.broker.search(queue, &wish.filter(), wish.cursor, PAGE).await?;
-    let mut records = Vec::with_capacity(ids.len());
-    for ulid in ids {
-        // One that left in between is no longer there to show.
-        records.extend(shared.broker.get(&JobId::new(ulid, queue.clone())).await?);
-    }
+    let records = task::records(shared, queue, &ids).await?;
     let counts = sample.queues.iter().find(|q| &q.name == queue).map(|q| q.counts).unwrap_or_default();
     let here = wish.link(base, queue, wish.list(), wish.cursor);
     let content = html! {

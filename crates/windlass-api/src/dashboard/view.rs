@@ -114,13 +114,12 @@ const ASSETS: [(&str, &str, &str); 4] = [
     ("icon.svg", "image/svg+xml", include_str!("../../assets/icon.svg")),
 ];
 
-/// `GET /ui/assets/{file}`: asked for again with each version, by its ETag.
+/// `GET /ui/assets/{file}`: a browser asks each time whether it has changed, by its ETag.
 pub(super) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     let Some((_, media_type, text)) = ASSETS.iter().find(|(known, ..)| *known == name) else {
         return Err(Problem::new(Code::NotFound, "there is no such asset"));
     };
-    let etag = concat!("\"", env!("CARGO_PKG_VERSION"), "-");
-    let etag = format!("{etag}{:x}\"", text.len());
+    let etag = format!("\"{}\"", windlass_store::Digest::of(text.as_bytes()).hex());
     let fresh = headers.get(header::IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == etag.as_bytes());
     let mut response = if fresh {
         axum::http::StatusCode::NOT_MODIFIED.into_response()
