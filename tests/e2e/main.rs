@@ -6,6 +6,7 @@ mod away;
 mod bad_input;
 mod cache;
 mod catalogue;
+mod charts;
 mod cli;
 mod dashboard;
 mod demo;

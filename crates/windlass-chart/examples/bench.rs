@@ -38,6 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count: usize = words.next().and_then(|n| n.parse().ok()).unwrap_or(1000);
     let args = reference(effort)?;
     let (mut draw_s, mut encode_s, mut bytes, mut after_100_kib) = (0.0, 0.0, 0, 0);
+    let sha256 = windlass_store::Digest::of(&render_file(&args)?.file).hex();
     let begun = cpu_s();
     for index in 0..count {
         let drawn = render_file(&args)?;
@@ -56,6 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "draw_ms": draw_s * 1e3 / count as f64,
         "encode_ms": encode_s * 1e3 / count as f64,
         "file_bytes": bytes,
+        "sha256": sha256,
         "peak_kib_after_100": after_100_kib,
         "peak_kib": status_kib("VmHWM:"),
     });

@@ -178,6 +178,10 @@ impl IsolatedKind for ChartBook {
         args.check()
     }
 
+    fn cache_args(&self, args: &BookArgs) -> Option<Value> {
+        font::second().map(|font| json!({"args": args, "font": font}))
+    }
+
     fn inputs(&self, args: &BookArgs) -> Inputs {
         let mut blobs: Vec<String> = Vec::new();
         for source in args.charts.iter().filter_map(|chart| chart.source.as_ref()) {

@@ -11,7 +11,7 @@ use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext, StoredResult, 
 
 use crate::args::{Candles, Format, Return};
 use crate::publish::{self, About};
-use crate::{ChartArgs, Drawn, Error, RENDERER_VERSION, csv, render_file, thumbnail_png};
+use crate::{ChartArgs, Drawn, Error, RENDERER_VERSION, csv, font, render_file, thumbnail_png};
 
 /// Bytes a pixel costs at the peak: four drawn, three as RGB, three for the file at worst.
 const PEAK_BYTES_PER_PIXEL: u64 = 10;
@@ -80,6 +80,10 @@ impl IsolatedKind for ChartRender {
             blobs: source.map(|digest| digest.hex()).into_iter().collect(),
             peak_memory_bytes: BASE_BYTES + pixels * PEAK_BYTES_PER_PIXEL,
         }
+    }
+
+    fn cache_args(&self, args: &ChartArgs) -> Option<Value> {
+        font::second().map(|font| json!({"args": args, "font": font}))
     }
 
     fn fill(&self, args: &mut Value) {

@@ -54,7 +54,7 @@ impl About {
 /// where the image goes, and of the renderer's version.
 fn spec_hash(args: &ChartArgs) -> String {
     let plain = ChartArgs { store: Store::default(), returns: Return::default(), ..args.clone() };
-    let json = serde_json::to_vec(&(RENDERER_VERSION, plain)).unwrap_or_default();
+    let json = serde_json::to_vec(&(RENDERER_VERSION, plain, crate::font::second())).unwrap_or_default();
     Digest::of(&json).hex()
 }
 

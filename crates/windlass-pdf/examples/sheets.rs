@@ -16,7 +16,7 @@ use windlass_jobs::{Done, Outcome};
 use windlass_pdf::{CardSheet, CardSheetArgs, Report, ReportArgs};
 use windlass_worker::{IsolatedKind, RunContext};
 
-const CASES: &str = "embed-none embed-edge embed-edge-1500 raster raster-1500 png report";
+const CASES: &str = "embed-none embed-edge embed-edge-1500 raster raster-1500 png large report";
 
 struct Quiet;
 
@@ -142,6 +142,8 @@ fn main() {
         "embed-edge-1500" => deck(dir, large, false, json!({})),
         "raster" => deck(dir, small, false, json!({"mode": "raster"})),
         "raster-1500" => deck(dir, large, false, json!({"mode": "raster"})),
+        // Over 200 MiB of output, to see what holding it takes.
+        "large" => deck(dir, (1800, 2520), true, json!({"png": "lossless", "bleed": "none", "max_source_ppi": 2400})),
         "png" => deck(dir, small, true, json!({"png": "lossless", "bleed": "none"})),
         "report" => {
             let columns = ["No", "Article", "Unit", "Count", "Price"].map(|header| json!({ "header": header }));

@@ -3,11 +3,11 @@
 //!
 //! A single variable beats the preset, the preset beats the default.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use windlass_chart::{Defaults, Format};
 use windlass_redis::Link;
 use windlass_store::images::{Evict, FileImages, ImageOptions, Images, OldFolder, RedisImages};
@@ -34,6 +34,9 @@ pub(crate) struct ImageSettings {
     dir: Option<PathBuf>,
     /// Image files of a former system: `WINDLASS_IMAGE_OLD_DIR`.
     old_dir: Option<PathBuf>,
+    /// The font for letters of charts that the embedded Inter lacks: `WINDLASS_CHART_FONT`, a TrueType
+    /// or OpenType file. Default none: such letters are refused.
+    pub(crate) font: Option<PathBuf>,
     /// What charts get that do not say: `REDIS_IMAGE_FORMAT` (PNG, JPEG, WEBP, SVG in any case;
     /// default PNG) and `REDIS_IMAGE_QUALITY` (1–100, default 85).
     pub(crate) defaults: Defaults,
@@ -72,6 +75,19 @@ fn format(found: &Found, preset: Format) -> anyhow::Result<Format> {
         "svg" => Format::Svg,
         _ => return Err(anyhow!("REDIS_IMAGE_FORMAT is {text:?}; PNG, JPEG, WEBP or SVG is allowed")),
     })
+}
+
+/// Sets the second font of this process, where one is named.
+fn second_font(found: &Found) -> anyhow::Result<Option<PathBuf>> {
+    let Some(path) = found.text("WINDLASS_CHART_FONT").map(PathBuf::from) else { return Ok(None) };
+    use_font(&path).map_err(|e| anyhow!("WINDLASS_CHART_FONT is {path:?}: {e:#}"))?;
+    Ok(Some(path))
+}
+
+/// Reads a font file and has charts use it.
+pub(crate) fn use_font(path: &Path) -> anyhow::Result<()> {
+    let file = std::fs::read(path).context("it cannot be read")?;
+    Ok(windlass_chart::font::set_second(file)?)
 }
 
 impl ImageSettings {
@@ -113,6 +129,7 @@ impl ImageSettings {
             redis,
             dir: found.text("WINDLASS_IMAGE_DIR").map(PathBuf::from),
             old_dir: found.text("WINDLASS_IMAGE_OLD_DIR").map(PathBuf::from),
+            font: second_font(found)?,
             defaults: Defaults { format, quality: Some(asked.unwrap_or(quality)) },
         })
     }

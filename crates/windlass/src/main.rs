@@ -32,6 +32,11 @@ const CHILD_ARG: &str = "__child";
 fn main() -> ExitCode {
     // Before any thread or runtime exists: the child limits its one thread, and itself.
     if std::env::args_os().nth(1).is_some_and(|arg| arg == CHILD_ARG) {
+        if let Some(font) = std::env::args_os().nth(2)
+            && let Err(error) = images::use_font(font.as_ref())
+        {
+            return telemetry::fail(&error.context("the font of charts"), false);
+        }
         return windlass_worker::child_main(&kinds::registry());
     }
     let cli = cli::parse();

@@ -218,6 +218,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_IMAGE_REDIS_URL", "image_redis_url"),
     ("WINDLASS_IMAGE_DIR", "image_dir"),
     ("WINDLASS_IMAGE_OLD_DIR", "image_old_dir"),
+    ("WINDLASS_CHART_FONT", "chart_font"),
     ("WINDLASS_IMAGE_MAX_KB", "image_max_kb"),
     ("WINDLASS_IMAGE_EVICT", "image_evict"),
     ("WINDLASS_IMAGE_FILES_MAX_MB", "image_files_max_mb"),

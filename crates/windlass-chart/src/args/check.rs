@@ -6,7 +6,7 @@
 use windlass_jobs::Violation;
 
 use super::{Brick, Candles, ChartArgs, ChartType, Column, Format, Overlay, PanelKind, PriceMode, check_marks};
-use crate::font::missing_glyphs;
+use crate::font;
 use crate::renko;
 
 /// The largest price, and the negative of the smallest. Beyond it the steps of a 64-bit
@@ -308,7 +308,7 @@ pub(crate) fn check_text(path: &str, title: Option<&str>, most: usize, found: &m
         found.push(Violation::new(path, "control_character", message));
         return;
     }
-    let missing = missing_glyphs(title);
+    let missing = font::undrawable(title);
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().take(8).map(|&c| format!("{c} (U+{:04X})", u32::from(c))).collect();
         let message = format!("the font has no glyph for {}", names.join(", "));

@@ -8,6 +8,7 @@ mod publishing;
 mod refusals;
 mod runs;
 mod schemas;
+mod second_font;
 mod studies;
 
 use serde_json::{Value, json};

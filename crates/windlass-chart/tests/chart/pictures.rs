@@ -3,7 +3,8 @@
 use windlass_chart::args::{Candles, Effort, PanelKind, Side, Theme};
 use windlass_chart::render::{Style, chart};
 use windlass_chart::scene::{Color, Item, Rect, Scene, Text, Weight};
-use windlass_chart::{ChartArgs, encode, raster, render_file};
+use windlass_chart::{ChartArgs, RENDERER_VERSION, encode, raster, render_file};
+use windlass_store::Digest;
 
 use crate::{goog, hourly};
 
@@ -246,6 +247,9 @@ fn balanced_is_small_and_nearly_exact() {
 fn equal_args_give_equal_bytes() {
     let png = || render_file(&goog(200)).expect("good args").file;
     let first = png();
+    // Another digest means other pictures for equal args: RENDERER_VERSION rises with it.
+    assert_eq!(RENDERER_VERSION, 3);
+    assert_eq!(Digest::of(&first).hex(), "RECORD");
     assert_eq!(first, png());
     let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(png)).collect();
     for thread in threads {

@@ -65,6 +65,10 @@ impl Canvas for VectorCanvas {
     }
 
     fn text(&mut self, text: &Text) {
+        if !font::missing_glyphs(&text.text).is_empty() {
+            // What only the charts' second font has is drawn as contours: the document embeds Inter alone.
+            return self.fill(&text.outline(), text.color);
+        }
         let face = match text.weight {
             Weight::Regular => Face::Regular,
             Weight::SemiBold => Face::Bold,

@@ -106,6 +106,10 @@ impl IsolatedKind for Report {
         args.violations()
     }
 
+    fn cache_args(&self, args: &ReportArgs) -> Option<serde_json::Value> {
+        windlass_chart::font::second().map(|font| serde_json::json!({"args": args, "font": font}))
+    }
+
     fn inputs(&self, args: &ReportArgs) -> Inputs {
         let blobs: Vec<String> = args.digests().into_iter().map(str::to_owned).collect();
         let stored = blobs.len() as u64 * MAX_FILE_BYTES;

@@ -89,6 +89,8 @@ impl Table<'_> {
         let width: f64 = widths.iter().sum();
         if let Some(tint) = tint {
             flow.draw(PageOp::fill_rect(RectPt { x: left, y: top, width, height: row.height }, tint));
+            // A tint that a viewer rounds up to whole pixels covers the rule above it.
+            flow.draw(PageOp::fill_rect(RectPt { x: left, y: top - 0.4, width, height: 0.4 }, RULE));
         }
         let rule = RectPt { x: left, y: top + row.height - 0.4, width, height: 0.4 };
         flow.draw(PageOp::fill_rect(rule, RULE));

@@ -242,7 +242,7 @@ async fn counters_survive_four_clients() {
                 (state >> 33) % below
             };
             let mut ids: Vec<ImageId> = Vec::new();
-            for _ in 0..600 {
+            for _ in 0..2_500 {
                 match next(10) {
                     0..6 => {
                         let (number, symbol) = (next(60), next(3));

@@ -16,7 +16,7 @@ pub(super) fn report(candles: &Candles, stamp: &str) -> Value {
     let mut chart = json!({
         "symbol": "GOOG", "interval": "1d", "candles": candles, "visible_bars": SHOWN,
         "overlays": [{ "kind": "sma", "period": 20 }, { "kind": "sma", "period": 50 }],
-        "panels": [{ "kind": "volume" }], "theme": "light", "width_px": 1200, "height_px": 640,
+        "panels": [{ "kind": "volume" }], "theme": "light", "width_px": 900, "height_px": 480,
     });
     chart["title"] = "GOOG, daily".into();
     json!({
@@ -61,7 +61,7 @@ fn money(value: f64) -> String {
 }
 
 fn percent(part: f64) -> String {
-    format!("{:+.2} %", part * 100.0)
+    format!("{:+.2} %", part * 100.0).replace('-', "\u{2212}")
 }
 
 /// The mean of the last `period` values up to `at`.
