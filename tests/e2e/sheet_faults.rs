@@ -17,6 +17,20 @@ fn blob(url: &str, bytes: &[u8]) -> String {
     answer.body_mut().read_json::<Value>().unwrap()["blob"].as_str().unwrap().to_owned()
 }
 
+/// What a job is given is limited in all, whatever each file is: it fails before it runs.
+#[test]
+fn inputs_are_limited_in_all() {
+    let home = Home::on(shared_redis()).with("WINDLASS_CHILD_INPUT_MIB", "1");
+    let (_up, url) = home.serve(&["up", "--queues", "pdf"]);
+    let part = |byte: u8| blob(&url, &vec![byte; 600 * 1024]);
+    let run = |pdfs: &[String]| {
+        let id = home.enqueue("pdf.merge", &json!({ "pdfs": pdfs }).to_string(), &["--max-attempts", "1"]);
+        home.wait_for(&id, "failure")["error"]["code"].clone()
+    };
+    assert_eq!(run(&[part(1), part(2)]), "inputs_too_large");
+    assert_ne!(run(&[part(1)]), "inputs_too_large");
+}
+
 /// Forty sheets, each a picture of its own with its label: some seconds of work.
 fn long(url: &str) -> Value {
     json!({

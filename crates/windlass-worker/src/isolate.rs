@@ -40,11 +40,16 @@ pub struct Isolation {
     /// What a job may write into its directory in all, in bytes on disk; looked at twice a second,
     /// over it the child is killed. Default [`Isolation::DISK_BYTES`].
     pub disk_bytes: u64,
+    /// What the inputs of a job may be in all, in bytes; a job with more fails before it runs.
+    /// Default [`Isolation::INPUT_BYTES`].
+    pub input_bytes: u64,
 }
 
 impl Isolation {
     /// Default of [`Isolation::disk_bytes`]: as much as the largest file.
     pub const DISK_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+    /// Default of [`Isolation::input_bytes`]: 1 GiB.
+    pub const INPUT_BYTES: u64 = 1024 * 1024 * 1024;
 
     /// Defaults; children are started as `program args…`.
     #[must_use]
@@ -55,6 +60,7 @@ impl Isolation {
             scratch: std::env::temp_dir(),
             recycle: Recycle::default(),
             disk_bytes: Self::DISK_BYTES,
+            input_bytes: Self::INPUT_BYTES,
         }
     }
 

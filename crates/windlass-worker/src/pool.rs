@@ -88,6 +88,11 @@ impl Pool {
         pool
     }
 
+    /// What the inputs of a job may be in all.
+    pub(crate) fn input_bytes(&self) -> u64 {
+        self.isolation.input_bytes
+    }
+
     /// Starts a child ahead of the first job; how well it is confined.
     pub(crate) async fn warm(&self) -> std::io::Result<Sandbox> {
         let mut child = self.start().await?;

@@ -322,11 +322,9 @@ impl Runner {
         let inputs = run.kind.inputs(args);
         let mut seat = self.pool.seat().await?;
         let dir = seat.dir();
-        for blob in &inputs.blobs {
-            if let Err(ended) = self.lay(blob, &dir).await {
-                seat.leave().await;
-                return Err(ended);
-            }
+        if let Err(ended) = self.lay_all(&inputs.blobs, &dir).await {
+            seat.leave().await;
+            return Err(ended);
         }
         let facts = JobFacts {
             kind: run.spec().name,
@@ -352,9 +350,7 @@ impl Runner {
         for part in ["in", "out"] {
             std::fs::create_dir(dir.path().join(part)).map_err(|e| storage("private directory", &e))?;
         }
-        for blob in &run.kind.inputs(&args).blobs {
-            self.lay(blob, dir.path()).await?;
-        }
+        self.lay_all(&run.kind.inputs(&args).blobs, dir.path()).await?;
         let (kind, at, context) = (Arc::clone(&run.kind), dir.path().to_owned(), RunningContext(Arc::clone(run)));
         let work = tokio::task::spawn_blocking(move || kind.run_isolated(&args, &at, &context));
         match self.within_limits(run, work).await? {
@@ -375,14 +371,29 @@ impl Runner {
         Ok((stored, done.skipped))
     }
 
-    async fn lay(&self, blob: &str, dir: &Path) -> Result<(), Ended> {
+    async fn lay_all(&self, blobs: &[String], dir: &Path) -> Result<(), Ended> {
+        let most = self.pool.input_bytes();
+        let mut sum = 0;
+        for blob in blobs {
+            sum += self.lay(blob, dir).await?;
+            if sum > most {
+                let message = format!("the inputs are more than {} MiB in all", most / (1024 * 1024));
+                return Err(fatal("inputs_too_large", message));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many bytes it has.
+    async fn lay(&self, blob: &str, dir: &Path) -> Result<u64, Ended> {
         let digest: Digest = blob.parse().map_err(|e| fatal("blob_missing", format!("{e}")))?;
         let bytes = self.services.artifacts.get(&digest).await.map_err(|e| storage("input", &e))?;
         let Some(bytes) = bytes else {
             return Err(fatal("blob_missing", format!("blob {digest} is not stored: upload it again")));
         };
         let path = dir.join("in").join(digest.hex());
-        tokio::fs::write(&path, &bytes).await.map_err(|e| storage("input", &e))
+        tokio::fs::write(&path, &bytes).await.map_err(|e| storage("input", &e))?;
+        Ok(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
     }
 
     /// Stores a file the child wrote; only a plain file below the directory is taken.

@@ -158,11 +158,11 @@ impl Stores {
 /// How the children of this process are started: they are this program.
 pub(crate) fn isolation(settings: &Settings) -> Isolation {
     let recycle = settings.recycle.clone();
-    let disk_bytes = settings.child_disk_bytes;
+    let (disk_bytes, input_bytes) = (settings.child_disk_bytes, settings.child_input_bytes);
     let mut isolation = Isolation::new(settings.child_program.clone(), &[crate::CHILD_ARG]);
     // A child knows no settings, and reads the font before it is confined.
     isolation.args.extend(settings.images.font.as_ref().map(|path| path.as_os_str().to_owned()));
-    Isolation { recycle, disk_bytes, ..isolation }
+    Isolation { recycle, disk_bytes, input_bytes, ..isolation }
 }
 
 /// The queues to serve: asked for, else from the settings, else those of all kinds.

@@ -102,6 +102,8 @@ pub(crate) struct Settings {
     pub(crate) scheduler_listen: Option<SocketAddr>,
     /// What a job in a child may write in all. `WINDLASS_CHILD_DISK_MIB`, 1–1,048,576, default 2,048.
     pub(crate) child_disk_bytes: u64,
+    /// What its inputs may be in all. `WINDLASS_CHILD_INPUT_MIB`, 1–1,048,576, default 1,024.
+    pub(crate) child_input_bytes: u64,
     /// Names, times and memory of the cache service: `REDIS_KEY_PREFIX` (default `windlass`),
     /// `WINDLASS_OLD_NAMES` (true or false, default false), `REDIS_TTL_DEFAULT` (1–2,592,000 s, default
     /// 3600), `WINDLASS_CACHE_MEMORY_MB` (1–1,048,576, default 64).
@@ -201,6 +203,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_ARTIFACT_TTL_HOURS", "artifact_ttl_hours"),
     ("WINDLASS_BLOB_TTL_HOURS", "blob_ttl_hours"),
     ("WINDLASS_CHILD_DISK_MIB", "child_disk_mib"),
+    ("WINDLASS_CHILD_INPUT_MIB", "child_input_mib"),
     ("WINDLASS_OLD_NAMES", "old_names"),
     ("WINDLASS_CACHE_MEMORY_MB", "cache_memory_mb"),
     ("WINDLASS_CACHE_REDIS_URL", "cache_redis_url"),
@@ -455,9 +458,9 @@ impl Settings {
             grace: grace_s.map_or(windlass_worker::WorkerOptions::GRACE, Duration::from_secs),
             child_program: found.text("WINDLASS_CHILD_PROGRAM").unwrap_or(THIS_PROGRAM).into(),
             recycle: recycle(&found)?,
-            child_disk_bytes: found
-                .parse::<u64>("WINDLASS_CHILD_DISK_MIB", "1 to 1048576", |mib| (1..=1_048_576).contains(mib))?
-                .map_or(windlass_worker::Isolation::DISK_BYTES, |mib| mib * 1024 * 1024),
+            child_disk_bytes: mib(&found, "WINDLASS_CHILD_DISK_MIB")?.unwrap_or(windlass_worker::Isolation::DISK_BYTES),
+            child_input_bytes: mib(&found, "WINDLASS_CHILD_INPUT_MIB")?
+                .unwrap_or(windlass_worker::Isolation::INPUT_BYTES),
             limits: limits(&found)?,
             schedules: found.1.clone(),
             scheduler_listen: found.parse(
@@ -481,11 +484,16 @@ fn recycle(found: &Found) -> anyhow::Result<windlass_worker::Recycle> {
     if let Some(n) = found.parse("WINDLASS_CHILD_JOBS", "1 to 1000000", |n| (1..=1_000_000).contains(n))? {
         recycle.after_jobs = n;
     }
-    let mib = |n: &u64| (1..=1_048_576).contains(n);
-    if let Some(mib) = found.parse("WINDLASS_CHILD_MEMORY_MIB", "1 to 1048576", mib)? {
-        recycle.above_rss_bytes = mib * 1024 * 1024;
+    if let Some(bytes) = mib(found, "WINDLASS_CHILD_MEMORY_MIB")? {
+        recycle.above_rss_bytes = bytes;
     }
     Ok(recycle)
+}
+
+/// A setting of 1 to 1,048,576 MiB, in bytes.
+fn mib(found: &Found, name: &str) -> anyhow::Result<Option<u64>> {
+    let mib = found.parse::<u64>(name, "1 to 1048576", |mib| (1..=1_048_576).contains(mib))?;
+    Ok(mib.map(|mib| mib * 1024 * 1024))
 }
 
 /// Names and numbers, as in `a=1,b=2`.
