@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
-use windlass_jobs::{JobId, NewJob, Queue, State as JobState, Timestamp, Violation, When};
+use windlass_jobs::{Durability, JobId, NewJob, Queue, State as JobState, Timestamp, Violation, When};
 use windlass_store::Digest;
 
 use crate::auth::Caller;
@@ -29,7 +29,8 @@ const LOOKS: usize = 16;
 /// `{"tasks": [...]}` in the order of its jobs. Where another job holds the unique key, that one
 /// is named, with its status (null when it is no longer known), and there is `"unique": "kept" |
 /// "replaced"`. While the queue's store is away there is `"accepted": "spooled"`: the job is on this
-/// machine's disk, and on its queue under the same id once the store answers.
+/// machine's disk, and on its queue under the same id once the store answers. Where more than `fast` was
+/// asked for, `durability` says what was reached.
 #[derive(Serialize)]
 pub(crate) struct Accepted {
     pub(crate) task_id: JobId,
@@ -39,6 +40,8 @@ pub(crate) struct Accepted {
     unique: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durability: Option<Durability>,
 }
 
 pub(crate) async fn enqueue(
@@ -79,7 +82,7 @@ async fn again(shared: &Shared, ids: Vec<JobId>) -> Vec<Accepted> {
         // One past retention is not there any more; its id is answered all the same.
         let record = shared.broker.get(&task_id).await.ok().flatten();
         let (status, status_url) = (record.map(|record| record.state), format!("/api/tasks/{task_id}"));
-        Accepted { task_id, status, status_url, unique: None, accepted: None }
+        Accepted { task_id, status, status_url, unique: None, accepted: None, durability: None }
     });
     stream::iter(looks).buffered(LOOKS).collect().await
 }
@@ -208,6 +211,7 @@ fn accepted(Ready { queue, job, .. }: &Ready) -> Accepted {
         status: Some(status),
         unique: None,
         accepted: None,
+        durability: None,
     }
 }
 
@@ -258,6 +262,7 @@ async fn take_reply(
     blobs: &[String],
 ) -> Result<(), Problem> {
     accepted.accepted = reply.spooled.then_some("spooled");
+    accepted.durability = reply.durability;
     let Some(clash) = reply.clash else { return Ok(()) };
     name_holder(shared, accepted, reply.id.clone(), clash.replaced).await;
     if clash.replaced && !blobs.is_empty() {

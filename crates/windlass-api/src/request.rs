@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use windlass_jobs::{
-    Backoff, DependsOn, JobId, NewJob, OnFailure, Options, Priority, Queue, Timestamp, Unique, Violation, When,
-    new_ulid,
+    Backoff, DependsOn, Durability, JobId, NewJob, OnFailure, Options, Priority, Queue, Timestamp, Unique, Violation,
+    When, new_ulid,
 };
 
 use crate::door::Kinds;
@@ -16,7 +16,7 @@ use crate::problem::{Code, Problem};
 use crate::{flow, json};
 
 /// The members of a job. `kind` and `args` must be there; null means absent, but for `args`.
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 20] = [
     "kind",
     "args",
     "queue",
@@ -36,6 +36,7 @@ const FIELDS: [&str; 19] = [
     "rate_key",
     "depends_on",
     "on_failure",
+    "durability",
 ];
 /// Most violations an answer lists; the total is always told.
 const MAX_LISTED: usize = 1_000;
@@ -308,6 +309,7 @@ impl Fields<'_> {
             rate_key: self.key("rate_key"),
             unique: self.optional("unique", unique, |v| object(v).and_then(|v| Unique::deserialize(v).ok())),
             depends_on: self.depends_on(),
+            durability: self.durability(),
         }
     }
 
@@ -320,6 +322,11 @@ impl Fields<'_> {
             return None;
         }
         Some(DependsOn { parents: parents.unwrap_or_default(), on_failure: on_failure.unwrap_or_default() })
+    }
+
+    fn durability(&mut self) -> Durability {
+        let read = |v: &Value| Durability::deserialize(v).ok();
+        self.optional("durability", "\"fast\", \"replicated\" or \"fsynced\"", read).unwrap_or_default()
     }
 
     fn key(&mut self, name: &str) -> Option<String> {

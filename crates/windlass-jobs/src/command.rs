@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::durability::Durability;
 use crate::id::{JobId, Lease, Queue, Ulid};
 use crate::job::{MAX_DELIVERIES, NewJob, Options, Reason, State};
 use crate::time::Timestamp;
@@ -63,6 +64,8 @@ pub struct Enqueued {
     pub fresh: bool,
     /// Another job holds its unique key.
     pub clash: Option<Clash>,
+    /// What was reached of the durability that it asks for.
+    pub durability: Durability,
 }
 
 /// The job that holds a unique key, and what became of it.
@@ -78,13 +81,13 @@ impl Enqueued {
     /// Accepted.
     #[must_use]
     pub const fn fresh(ulid: Ulid) -> Self {
-        Self { ulid, fresh: true, clash: None }
+        Self { ulid, fresh: true, clash: None, durability: Durability::Fast }
     }
 
     /// Known before: nothing was changed.
     #[must_use]
     pub const fn known(ulid: Ulid) -> Self {
-        Self { ulid, fresh: false, clash: None }
+        Self { ulid, fresh: false, clash: None, durability: Durability::Fast }
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::backoff::Backoff;
+use crate::durability::Durability;
 use crate::flow::{DependsOn, OnFailure};
 use crate::id::{JobId, Ulid, check_kind, new_ulid};
 use crate::outcome::{RunError, Violation};
@@ -236,6 +237,8 @@ pub struct Options {
     pub rate_key: Option<String>,
     /// The jobs that have to end before it starts. Its `when` and `expires` count from its enqueue.
     pub depends_on: Option<DependsOn>,
+    /// What its acceptance waits for. It is not kept with the job.
+    pub durability: Durability,
 }
 
 impl Options {

@@ -9,6 +9,7 @@
 mod backoff;
 pub mod catalogue;
 pub mod command;
+mod durability;
 pub mod flow;
 mod id;
 mod job;
@@ -21,6 +22,7 @@ mod time;
 mod unique;
 
 pub use backoff::Backoff;
+pub use durability::Durability;
 pub use flow::{DependsOn, OnFailure};
 pub use id::{JobId, Lease, NameError, Queue, Ulid, check_kind, new_ulid};
 pub use job::{

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use windlass_broker::Enqueue;
 use windlass_jobs::command::Clash;
-use windlass_jobs::{JobId, NewJob, Queue, Violation};
+use windlass_jobs::{Durability, JobId, NewJob, Queue, Violation};
 
 #[cfg(feature = "catalogue")]
 pub use catalogue::Catalogue;
@@ -97,7 +97,11 @@ impl Producer {
             return None;
         }
         let id = |job: &NewJob| JobId::new(job.ulid, queue.clone());
-        Some(jobs.iter().map(|job| Accepted { id: id(job), fresh: true, clash: None, spooled: true }).collect())
+        Some(
+            jobs.iter()
+                .map(|job| Accepted { id: id(job), fresh: true, clash: None, durability: None, spooled: true })
+                .collect(),
+        )
     }
 
     #[cfg(not(feature = "spool"))]
@@ -178,13 +182,14 @@ impl Producer {
         if replies.len() != jobs.len() {
             return Err(short_answer(replies.len(), jobs.len()));
         }
-        let accepted = |reply: windlass_jobs::command::Enqueued| Accepted {
+        let accepted = |(reply, job): (windlass_jobs::command::Enqueued, &NewJob)| Accepted {
             id: JobId::new(reply.clash.map_or(reply.ulid, |clash| clash.with), queue.clone()),
             fresh: reply.fresh,
             clash: reply.clash,
+            durability: (job.options.durability != Durability::Fast).then_some(reply.durability),
             spooled: false,
         };
-        Ok(replies.into_iter().map(accepted).collect())
+        Ok(replies.into_iter().zip(jobs).map(accepted).collect())
     }
 }
 
@@ -203,6 +208,9 @@ pub struct Accepted {
     pub fresh: bool,
     /// Another job with its unique key stands for it.
     pub clash: Option<Clash>,
+    /// What was reached, if more than [`Durability::Fast`] was asked for and it is not spooled. The
+    /// job is accepted, whatever it says.
+    pub durability: Option<Durability>,
     /// It waits on this machine's disk for the broker to answer again; a clash is seen only then.
     pub spooled: bool,
 }

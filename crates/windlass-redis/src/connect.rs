@@ -32,6 +32,22 @@ impl Wire {
         }
     }
 
+    /// One right after the other on one connection to the server that holds this key; errors of
+    /// single commands stand among the replies.
+    pub(crate) async fn send_row(&mut self, key: &[u8], commands: &[Cmd]) -> Result<Vec<Value>, RedisError> {
+        let mut row = redis::Pipeline::with_capacity(commands.len());
+        for command in commands {
+            row.add_command(command.clone());
+        }
+        match self {
+            Self::One(connection) => connection.send_packed_commands(&row, 0, commands.len()).await,
+            Self::Cluster(connection) => {
+                let holder = SingleNodeRoutingInfo::SpecificNode(Route::with_key(key, SlotAddr::Master));
+                connection.route_pipeline(row, 0, commands.len(), holder).await
+            }
+        }
+    }
+
     /// To the server that holds this key.
     pub(crate) async fn send_to(&mut self, key: &[u8], command: &Cmd) -> Result<Value, RedisError> {
         match self {

@@ -33,6 +33,9 @@ pub(crate) struct Inner {
     is_watched: AtomicBool,
 }
 
+/// Why a call of the old primary ends.
+const MOVED: &str = "another server has become the primary";
+
 /// The connections that stand.
 #[derive(Default)]
 struct Open {
@@ -125,6 +128,18 @@ impl Link {
         self.judge(reply, generation)
     }
 
+    /// Sends commands one right after the other, over one connection to the server that holds a key,
+    /// and answers what became of each.
+    pub(crate) async fn call_row(&self, key: &[u8], commands: &[Cmd]) -> Result<Vec<Result<Value, Error>>, Error> {
+        let (mut member, generation) = self.member().await?;
+        let replies = self.unless_moved(member.wire.send_row(key, commands)).await;
+        match replies {
+            Some(Ok(replies)) => Ok(replies.into_iter().map(|reply| self.judge(Some(Ok(reply)), generation)).collect()),
+            Some(Err(error)) => Err(self.failed(error, generation)),
+            None => Err(Error::timeout(&self.inner.shown, MOVED)),
+        }
+    }
+
     /// `PING`.
     ///
     /// # Errors
@@ -153,10 +168,10 @@ impl Link {
     }
 
     /// Waits for a reply, but not for one of a server that is the primary no more.
-    async fn unless_moved(
+    async fn unless_moved<T>(
         &self,
-        reply: impl Future<Output = Result<Value, redis::RedisError>>,
-    ) -> Option<Result<Value, redis::RedisError>> {
+        reply: impl Future<Output = Result<T, redis::RedisError>>,
+    ) -> Option<Result<T, redis::RedisError>> {
         if !self.inner.options.is_sentinel() {
             return Some(reply.await);
         }
@@ -168,16 +183,20 @@ impl Link {
     }
 
     fn judge(&self, reply: Option<Result<Value, redis::RedisError>>, generation: u64) -> Result<Value, Error> {
-        let error = match reply {
-            Some(Ok(Value::ServerError(error))) => Error::new(&self.inner.shown, error.into()),
-            Some(Ok(value)) => return Ok(value),
-            Some(Err(error)) => Error::new(&self.inner.shown, error),
-            None => return Err(Error::timeout(&self.inner.shown, "another server has become the primary")),
-        };
+        match reply {
+            Some(Ok(Value::ServerError(error))) => Err(self.failed(error.into(), generation)),
+            Some(Ok(value)) => Ok(value),
+            Some(Err(error)) => Err(self.failed(error, generation)),
+            None => Err(Error::timeout(&self.inner.shown, MOVED)),
+        }
+    }
+
+    fn failed(&self, error: redis::RedisError, generation: u64) -> Error {
+        let error = Error::new(&self.inner.shown, error);
         if error.breaks_connection() {
             self.inner.give_up(generation);
         }
-        Err(error)
+        error
     }
 
     /// The least busy connection, made first where there is none.

@@ -30,6 +30,25 @@ impl Script {
         command
     }
 
+    /// The same with other commands right behind it on the same connection, such as `WAIT`; answers
+    /// what became of each.
+    ///
+    /// # Errors
+    /// [`Error`] when there is no answer at all.
+    pub async fn run_with(&self, link: &Link, call: Cmd, rest: &[Cmd]) -> Result<Vec<Result<Value, Error>>, Error> {
+        let mut row = vec![call];
+        row.extend_from_slice(rest);
+        let mut replies = link.call_row(key_of(&row[0]), &row).await?;
+        for _ in 0..Self::LOADS {
+            if !matches!(replies.first(), Some(Err(e)) if e.code() == Some("NOSCRIPT")) {
+                break;
+            }
+            link.call_at(key_of(&row[0]), redis::cmd("SCRIPT").arg("LOAD").arg(&self.text)).await?;
+            replies = link.call_row(key_of(&row[0]), &row).await?;
+        }
+        Ok(replies)
+    }
+
     /// How often a script is given again to a server that forgets it between load and call.
     const LOADS: usize = 5;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use market::{Market, MarketCandles, MarketDemo, MarketOpen, MarketReplay, MarketVerb, ReplayMode};
-use windlass_jobs::{JobId, OnFailure, Priority, Queue, Reason, State, Until};
+use windlass_jobs::{Durability, JobId, OnFailure, Priority, Queue, Reason, State, Until};
 
 pub(crate) use self::keys::{Audit, Keys, KeysCreate, KeysVerb, RecordsArgs, RecordsVerb};
 pub(crate) use self::schedule::{MissedArg, Schedule, ScheduleAdd, ScheduleVerb};
@@ -213,6 +213,9 @@ pub(crate) struct Enqueue {
     /// Jobs of a key start as often as `windlass limit --limits` says.
     #[arg(long, value_name = "KEY")]
     pub(crate) rate_key: Option<String>,
+    /// What its acceptance waits for; what was reached is said.
+    #[arg(long, value_enum, default_value_t = DurabilityArg::Fast)]
+    pub(crate) durability: DurabilityArg,
     /// The only one with this key: while the first is there, a second changes nothing.
     #[arg(long, value_name = "KEY")]
     pub(crate) unique: Option<String>,
@@ -254,6 +257,27 @@ impl From<OnFailureArg> for OnFailure {
         match arg {
             OnFailureArg::Cancel => Self::Cancel,
             OnFailureArg::Run => Self::Run,
+        }
+    }
+}
+
+/// What the acceptance of a job waits for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum DurabilityArg {
+    /// The store has it.
+    Fast,
+    /// Its replicas have it.
+    Replicated,
+    /// It is on the store's disk.
+    Fsynced,
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(durability: DurabilityArg) -> Self {
+        match durability {
+            DurabilityArg::Fast => Self::Fast,
+            DurabilityArg::Replicated => Self::Replicated,
+            DurabilityArg::Fsynced => Self::Fsynced,
         }
     }
 }

@@ -61,7 +61,7 @@ impl Stores {
             None => Arc::new(RedisRecords::new(link.clone(), prefix)),
         };
         let may_be_lost = settings.records_database_url.is_none();
-        let broker = Arc::new(RedisBroker::new(link, prefix));
+        let broker = Arc::new(RedisBroker::new(link, prefix).waiting(settings.waits));
         // One for each server and prefix: a copy of one never seeds another.
         let which = windlass_store::Digest::of(format!("{}\0{prefix}", options.shown()).as_bytes());
         let which = &which.hex()[..16];
@@ -75,7 +75,9 @@ impl Stores {
         };
         let (options, prefix) = (options.clone(), prefix.to_owned());
         let place = options.shown();
-        let pump: MakeBroker = Arc::new(move || Ok(Arc::new(RedisBroker::new(Link::new(options.clone())?, &prefix))));
+        let waits = settings.waits;
+        let pump: MakeBroker =
+            Arc::new(move || Ok(Arc::new(RedisBroker::new(Link::new(options.clone())?, &prefix).waiting(waits))));
         Ok(Self { broker, pump, services, claims, records, snapshot, spool, place, embedded: false })
     }
 

@@ -52,6 +52,9 @@ pub(crate) struct Settings {
     pub(crate) environment: Option<String>,
     /// Start on another environment's Redis all the same. `WINDLASS_ANY_ENVIRONMENT`, default false.
     pub(crate) any_environment: bool,
+    /// What jobs wait for that ask for more than `fast`: `WINDLASS_DURABLE_REPLICAS` (1–100, default 1) and
+    /// `WINDLASS_DURABLE_WITHIN_MS` (1–60,000, default 1,000).
+    pub(crate) waits: windlass_broker::redis::Waits,
     /// First word of the queue's keys, `[a-z0-9_-]{1,32}`. `WINDLASS_QUEUE_PREFIX`, default `wl`.
     pub(crate) queue_prefix: String,
     /// Where the API listens. `WINDLASS_LISTEN`, else `0.0.0.0:$PORT`, else `127.0.0.1:8001`.
@@ -159,6 +162,8 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_DATA_DIR", "data_dir"),
     ("WINDLASS_MARKET_DATABASE_URL", "market_database_url"),
     ("WINDLASS_QUEUE_PREFIX", "queue_prefix"),
+    ("WINDLASS_DURABLE_REPLICAS", "durable_replicas"),
+    ("WINDLASS_DURABLE_WITHIN_MS", "durable_within_ms"),
     ("WINDLASS_LISTEN", "listen"),
     ("PORT", "port"),
     ("WINDLASS_BASE_PATH", "base_path"),
@@ -427,6 +432,7 @@ impl Settings {
                 .map_or(windlass_producer::Spool::MAX_BYTES, |mib| mib << 20),
             environment: found.text("ENVIRONMENT").map(|name| name.trim().to_ascii_lowercase()),
             any_environment: found.parse("WINDLASS_ANY_ENVIRONMENT", "true or false", |_| true)?.unwrap_or(false),
+            waits: waits(&found)?,
             queue_prefix: found
                 .parse("WINDLASS_QUEUE_PREFIX", "1 to 32 of a-z 0-9 _ -", prefix_fits)?
                 .unwrap_or_else(|| windlass_broker::redis::DEFAULT_PREFIX.to_owned()),
@@ -478,6 +484,17 @@ impl Settings {
 
 /// What runs here and now, even when the file was replaced by an upgrade meanwhile: proc(5).
 const THIS_PROGRAM: &str = "/proc/self/exe";
+
+fn waits(found: &Found) -> anyhow::Result<windlass_broker::redis::Waits> {
+    let mut waits = windlass_broker::redis::Waits::default();
+    if let Some(n) = found.parse("WINDLASS_DURABLE_REPLICAS", "1 to 100", |n| (1..=100).contains(n))? {
+        waits.replicas = n;
+    }
+    if let Some(ms) = found.parse("WINDLASS_DURABLE_WITHIN_MS", "1 to 60000", |ms| (1..=60_000).contains(ms))? {
+        waits.within = Duration::from_millis(ms);
+    }
+    Ok(waits)
+}
 
 fn recycle(found: &Found) -> anyhow::Result<windlass_worker::Recycle> {
     let mut recycle = windlass_worker::Recycle::default();

@@ -40,6 +40,7 @@ pub(crate) fn job() -> Value {
             "tenant": key, "ordering_key": key, "concurrency_key": key, "rate_key": key,
             "depends_on": { "type": ["array", "null"], "items": text(), "maxItems": 1000, "uniqueItems": true },
             "on_failure": { "enum": ["cancel", "run", null] },
+            "durability": { "enum": ["fast", "replicated", "fsynced", null] },
         },
     })
 }

@@ -61,7 +61,11 @@ pub(super) fn all() -> Value {
                 "status": { "oneOf": [{ "$ref": "#/components/schemas/State" }, { "type": "null" }] },
                 "status_url": text(),
             }),
-            json!({ "unique": { "enum": ["kept", "replaced"] } }),
+            json!({
+                "unique": { "enum": ["kept", "replaced"] },
+                "accepted": { "enum": ["spooled"] },
+                "durability": { "enum": ["fast", "replicated", "fsynced"] },
+            }),
         ),
         "Task": task(),
         "Chain": super::jobs::chain(),

@@ -59,6 +59,17 @@ async fn every_option_reaches_the_job_and_args_stay_as_written() {
     assert_eq!(record.run_at, Some(record.created_at.plus(std::time::Duration::from_secs(60))));
 }
 
+/// Whoever asks for more than `fast` is told what was reached, each for itself.
+#[tokio::test]
+async fn a_durability_is_answered_with_what_was_reached() {
+    let bench = Bench::new();
+    let asks = |word: Value| echo(json!({ "durability": word }));
+    let batch = bench.post(json!([asks(json!("replicated")), asks(json!("fast")), asks(Value::Null)])).await.json();
+    let found: Vec<Option<&str>> = (0..3).map(|i| batch["tasks"][i]["durability"].as_str()).collect();
+    assert_eq!(found, [Some("fast"), None, None], "the model has no replicas");
+    refused(&Bench::new(), asks(json!("forever")), "job_invalid", "/durability").await;
+}
+
 /// A second job with a unique key is answered with the first.
 #[tokio::test]
 async fn a_unique_clash_names_the_job_that_is_there() {

@@ -137,7 +137,7 @@ pub(super) fn enqueued(value: Value, jobs: &[NewJob], replies: &mut Vec<Enqueued
             }
             _ => None,
         };
-        replies.push(Enqueued { ulid: job.ulid, fresh: *flag == b'1', clash });
+        replies.push(Enqueued { fresh: *flag == b'1', clash, ..Enqueued::known(job.ulid) });
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! arguments, replies and cost.
 
 mod decode;
+mod durable;
 mod encode;
 pub mod keys;
 mod watch;
@@ -25,6 +26,8 @@ use windlass_jobs::{JobId, JobRecord, Lease, Limits, NewJob, Progress, Queue, St
 use windlass_redis::{Class, Cmd, Link, Script, Value};
 
 use crate::{Broker, Control, Enqueue, Error, Inspect, Leases, Outbox, Result, Wake};
+use durable::Durable;
+pub use durable::Waits;
 use keys::Keys;
 use watch::Watches;
 
@@ -41,6 +44,7 @@ pub struct RedisBroker {
     /// When each queue was last put on the list of queues.
     listed: Mutex<HashMap<Queue, Instant>>,
     watches: Watches,
+    durable: Durable,
 }
 
 #[derive(Debug)]
@@ -123,6 +127,7 @@ impl RedisBroker {
     pub fn keeping(link: Link, prefix: &str, keep: usize) -> Self {
         let told = if link.options().is_cluster() { Self::TOLD_IN_CLUSTER } else { Self::TOLD };
         Self {
+            durable: Durable::new(&link, Waits::default()),
             link,
             keys: Keys::new(prefix),
             keep,
@@ -130,6 +135,33 @@ impl RedisBroker {
             listed: Mutex::default(),
             watches: Watches::default(),
         }
+    }
+
+    /// What jobs that ask for more than [`Fast`](windlass_jobs::Durability::Fast) wait for.
+    #[must_use]
+    pub fn waiting(mut self, waits: Waits) -> Self {
+        self.durable = Durable::new(&self.link, waits);
+        self
+    }
+
+    /// One slice, and what was reached of the durability its jobs ask for.
+    async fn enqueue_slice(&self, queue: &Queue, slice: &[NewJob]) -> Result<(Value, durable::Reached)> {
+        let key = self.keys.meta(queue);
+        let mut call = self.scripts.enqueue.on(&key);
+        encode::enqueue(&mut call, &self.keys.wake_prefix(), slice);
+        let wish = durable::Wish::of(slice);
+        let reply = if wish.is_fast() {
+            self.scripts.enqueue.run(&self.link, &call).await.map(|reply| (reply, durable::Reached::default()))
+        } else {
+            self.durable.run(&self.link, &self.scripts.enqueue, call, &key, wish).await
+        };
+        reply.map_err(|e| match e.code() {
+            Some("QUEUEFULL") => Error::QueueFull {
+                queue: queue.clone(),
+                max_waiting: e.detail().and_then(|text| text.trim().parse().ok()).unwrap_or_default(),
+            },
+            _ => broker_error("enqueue", e),
+        })
     }
 
     async fn run(&self, operation: &'static str, script: &Script, call: &Cmd) -> Result<Value> {
@@ -202,16 +234,12 @@ impl Enqueue for RedisBroker {
         self.list_queues(std::slice::from_ref(queue)).await?;
         let mut replies = Vec::with_capacity(jobs.len());
         for slice in slices(jobs) {
-            let mut call = self.scripts.enqueue.on(&self.keys.meta(queue));
-            encode::enqueue(&mut call, &self.keys.wake_prefix(), slice);
-            let reply = self.scripts.enqueue.run(&self.link, &call).await.map_err(|e| match e.code() {
-                Some("QUEUEFULL") => Error::QueueFull {
-                    queue: queue.clone(),
-                    max_waiting: e.detail().and_then(|text| text.trim().parse().ok()).unwrap_or_default(),
-                },
-                _ => broker_error("enqueue", e),
-            })?;
+            let (reply, reached) = self.enqueue_slice(queue, slice).await?;
+            let first = replies.len();
             decode::enqueued(reply, slice, &mut replies)?;
+            for (reply, job) in replies[first..].iter_mut().zip(slice) {
+                reply.durability = reached.of(job.options.durability);
+            }
         }
         Ok(replies)
     }

@@ -34,6 +34,9 @@ pub(super) struct Connection {
     in_doubt: bool,
     /// How often it was made.
     generation: u64,
+    /// Every commit waits for the disk until this is false again.
+    is_synced: bool,
+    synchronous: Synchronous,
 }
 
 /// A transaction that holds the file's write lock. Dropped without a commit it changes nothing.
@@ -78,7 +81,18 @@ impl Connection {
                 }),
         };
         let (in_memory, patience) = (path.is_none(), options.busy_timeout);
-        Self { options: connect, in_memory, patience, conn: None, in_doubt: false, generation: 0 }
+        let is_synced = options.synchronous == Synchronous::Full;
+        let synchronous = options.synchronous;
+        Self {
+            options: connect,
+            in_memory,
+            patience,
+            conn: None,
+            in_doubt: false,
+            generation: 0,
+            is_synced,
+            synchronous,
+        }
     }
 
     /// The connection, outside a transaction.
@@ -90,6 +104,7 @@ impl Connection {
         if self.conn.is_none() {
             self.conn = Some(self.connect().await.map_err(failed(operation))?);
             self.generation += 1;
+            self.is_synced = self.synchronous == Synchronous::Full;
         }
         Ok(self.conn.as_mut().expect("it was made above"))
     }
@@ -101,6 +116,24 @@ impl Connection {
         self.in_doubt = true;
         let inner = conn.begin_with("BEGIN IMMEDIATE").await.map_err(failed(operation))?;
         Ok(Tx { inner, in_doubt: &mut self.in_doubt })
+    }
+
+    /// Has the next commits wait for the disk, or wait no more than the file was opened for. Outside
+    /// a transaction. Answers whether they do: never in memory.
+    pub(super) async fn sync(&mut self, wish: bool) -> Result<bool> {
+        let wish = wish || self.synchronous == Synchronous::Full;
+        self.ready("sync").await?;
+        if self.in_memory || self.is_synced == wish {
+            return Ok(self.is_synced && !self.in_memory);
+        }
+        let sql = if wish { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+        let conn = self.ready("sync").await?;
+        if let Err(e) = sqlx::query(sql).execute(conn).await {
+            self.doubt();
+            return Err(failed("sync")(e));
+        }
+        self.is_synced = wish;
+        Ok(wish)
     }
 
     /// Has it remade before it is used again.

@@ -98,7 +98,7 @@ pub(super) async fn enqueue(
                 insert_large(conn, ledger.id, row.job).await?;
             }
         }
-        replies.push(Enqueued { ulid, fresh, clash: clash.map(|(clash, _)| clash) });
+        replies.push(Enqueued { fresh, clash: clash.map(|(clash, _)| clash), ..Enqueued::known(ulid) });
     }
     if replies.iter().any(|reply| reply.fresh) {
         ledger.since.get_or_insert(now);

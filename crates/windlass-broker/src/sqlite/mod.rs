@@ -52,7 +52,7 @@ use windlass_jobs::command::{
 use windlass_jobs::flow::{Mail, Message, Received};
 use windlass_jobs::model::Full;
 use windlass_jobs::{
-    Clock, JobId, JobRecord, Lease, Limits, NewJob, Progress, Queue, State, SystemClock, Timestamp, Ulid,
+    Clock, Durability, JobId, JobRecord, Lease, Limits, NewJob, Progress, Queue, State, SystemClock, Timestamp, Ulid,
 };
 
 use crate::{Broker, Control, Enqueue, Error, Inspect, Leases, Outbox, Result, Wake};
@@ -166,12 +166,17 @@ impl SqliteBroker {
 
     async fn enqueue_slice(&self, queue: &Queue, jobs: &[NewJob]) -> Result<Vec<Enqueued>> {
         let mut writer = self.0.writer.lock().await;
+        let is_synced = writer.sync(jobs.iter().any(|job| job.options.durability == Durability::Fsynced)).await?;
         let mut tx = writer.begin("enqueue").await?;
         let now = self.0.options.clock.now();
         let replies = enqueue::enqueue(tx.conn(), queue, jobs, now).await?;
         tx.commit("enqueue").await?;
         let full = |Full { max_waiting }| Error::QueueFull { queue: queue.clone(), max_waiting };
-        let accepted = replies.map_err(full)?;
+        let mut accepted = replies.map_err(full)?;
+        for (reply, job) in accepted.replies.iter_mut().zip(jobs) {
+            let asked = job.options.durability != Durability::Fast;
+            reply.durability = if is_synced && asked { Durability::Fsynced } else { Durability::Fast };
+        }
         let (any_fresh, any_clash) = accepted
             .replies
             .iter()

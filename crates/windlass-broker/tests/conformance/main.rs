@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is the failure")]
 
+#[cfg(feature = "redis")]
+mod durability;
 mod model;
 #[cfg(feature = "redis")]
 mod redis;

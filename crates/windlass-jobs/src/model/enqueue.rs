@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Full, Hold, Job, Model, len};
 use crate::command::{Clash, Enqueued};
+use crate::durability::Durability;
 use crate::id::{JobId, Ulid};
 use crate::job::{DEFAULT_MAX_ATTEMPTS, JobRecord, NewJob, Options, State, When};
 use crate::time::Timestamp;
@@ -32,7 +33,7 @@ impl Model {
             let reply = if self.jobs.contains_key(&job.ulid) {
                 Enqueued::known(job.ulid)
             } else if let Some(clash) = self.clash(job, now, &mut any) {
-                Enqueued { ulid: job.ulid, fresh: false, clash: Some(clash) }
+                Enqueued { clash: Some(clash), ..Enqueued::known(job.ulid) }
             } else {
                 self.accept(job, now);
                 any = true;
@@ -58,7 +59,7 @@ impl Model {
             max_attempts: job.options.max_attempts.unwrap_or(DEFAULT_MAX_ATTEMPTS),
             epoch: 0,
             deliveries: 0,
-            options: Options { expires: When::Now, ..job.options.clone() },
+            options: Options { expires: When::Now, durability: Durability::Fast, ..job.options.clone() },
             created_at: now,
             run_at,
             expires_at: job.options.expires.instant(now),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use windlass_jobs::{Backoff, NewJob, Options, Priority, Queue, Timestamp, Ulid, Unique, When};
+use windlass_jobs::{Backoff, Durability, NewJob, Options, Priority, Queue, Timestamp, Ulid, Unique, When};
 
 /// A job with its queue. What is at its default is left out.
 #[derive(Serialize, Deserialize)]
@@ -40,6 +40,12 @@ pub(super) struct Entry {
     concurrency_key: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rate_key: Option<String>,
+    #[serde(default, skip_serializing_if = "is_fast")]
+    durability: Durability,
+}
+
+fn is_fast(durability: &Durability) -> bool {
+    *durability == Durability::Fast
 }
 
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
@@ -95,6 +101,7 @@ impl Entry {
             rate_key,
             // Ties between jobs are never spooled: see `Producer::kept`.
             depends_on: _,
+            durability,
         } = options;
         Self {
             queue: queue.to_string(),
@@ -114,6 +121,7 @@ impl Entry {
             ordering_key,
             concurrency_key,
             rate_key,
+            durability,
         }
     }
 
@@ -137,6 +145,7 @@ impl Entry {
             concurrency_key: self.concurrency_key,
             rate_key: self.rate_key,
             depends_on: None,
+            durability: self.durability,
         };
         let when = self.when.when(self.accepted_at);
         let (queue, ulid) = (Queue::new(&self.queue).ok()?, self.ulid.parse().ok()?);

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use windlass_broker::Enqueue;
 use windlass_jobs::command::MAX_ENQUEUE;
-use windlass_jobs::{NewJob, Queue, Ulid};
+use windlass_jobs::{Durability, NewJob, Queue, Ulid};
 
 use entry::Entry;
 use files::{Reader, Segment};
@@ -173,12 +173,14 @@ impl Spool {
             let Some(queue) = batch.queue else { return Ok(()) };
             match broker.enqueue(&queue, &batch.jobs).await {
                 Ok(replies) => {
+                    let durabilities: Vec<Durability> = replies.iter().map(|reply| reply.durability).collect();
                     for reply in replies {
                         if let Some(clash) = reply.clash {
                             tracing::warn!(%queue, job = %reply.ulid, with = %clash.with, replaced = clash.replaced,
                                 "a spooled job's unique key was held when it was forwarded");
                         }
                     }
+                    say_what_is_missed(&queue, &batch.jobs, &durabilities);
                     *sum += batch.jobs.len();
                 }
                 Err(windlass_broker::Error::QueueFull { .. }) => {
@@ -218,6 +220,16 @@ enum Stop {
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         Self::Disk(error)
+    }
+}
+
+/// Whoever asked for more than was reached has gone: the log says it.
+fn say_what_is_missed(queue: &Queue, jobs: &[NewJob], reached: &[Durability]) {
+    for (job, reached) in jobs.iter().zip(reached) {
+        let wish = job.options.durability;
+        if wish != Durability::Fast && *reached == Durability::Fast {
+            tracing::warn!(%queue, job = %job.ulid, %wish, "a spooled job was forwarded, but is no more than fast");
+        }
     }
 }
 

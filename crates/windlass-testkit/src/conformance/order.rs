@@ -140,7 +140,7 @@ pub async fn a_known_id_changes_nothing(broker: SharedBroker) {
     let mixed = [new[0].clone(), jobs[0].clone(), new[1].clone(), new[0].clone()];
     let replies = bench.broker.enqueue(&bench.queue, &mixed).await.unwrap();
     let expected = [(&mixed[0], true), (&mixed[1], false), (&mixed[2], true), (&mixed[3], false)];
-    assert_eq!(replies, expected.map(|(job, fresh)| Enqueued { ulid: job.ulid, fresh, clash: None }));
+    assert_eq!(replies, expected.map(|(job, fresh)| Enqueued { fresh, ..Enqueued::known(job.ulid) }));
     assert_eq!(claimed_ulids(&bench.claim(10).await), [jobs[2].ulid, new[0].ulid, new[1].ulid]);
 }
 

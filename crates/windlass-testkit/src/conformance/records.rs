@@ -6,8 +6,8 @@ use std::time::Duration;
 use windlass_broker::SharedBroker;
 use windlass_jobs::command::{Ack, Counts, Filter, Found, Settle, WorkerInfo};
 use windlass_jobs::{
-    Backoff, DEFAULT_MAX_ATTEMPTS, JobId, MAX_ARGS_BYTES, MAX_RESULT_BYTES, NewJob, OnClash, Options, Priority,
-    Progress, Reason, State, Timestamp, Ulid, Unique, Until, When, new_ulid,
+    Backoff, DEFAULT_MAX_ATTEMPTS, Durability, JobId, MAX_ARGS_BYTES, MAX_RESULT_BYTES, NewJob, OnClash, Options,
+    Priority, Progress, Reason, State, Timestamp, Ulid, Unique, Until, When, new_ulid,
 };
 
 use super::{Bench, LONG, SHORT, done, error_text, moment, some_jobs};
@@ -114,6 +114,7 @@ pub async fn options_round_trip(broker: SharedBroker) {
         concurrency_key: Some("c:2".into()),
         rate_key: Some("r%3".into()),
         depends_on: None,
+        durability: Durability::Fast,
     };
     let mut jobs = some_jobs(2);
     jobs[0].options = full.clone();

@@ -32,7 +32,7 @@ impl Bench {
     async fn is_kept_out_by(&self, with: Ulid, unique: Unique) {
         let second = job(2, unique);
         let clash = Some(Clash { with, replaced: false });
-        assert_eq!(self.enqueue_one(&second).await, Enqueued { ulid: second.ulid, fresh: false, clash });
+        assert_eq!(self.enqueue_one(&second).await, Enqueued { clash, ..Enqueued::known(second.ulid) });
         assert_eq!(self.broker.get(&self.id(second.ulid)).await.unwrap(), None);
     }
 
@@ -148,7 +148,7 @@ pub async fn a_unique_job_is_replaced_in_its_place(broker: SharedBroker) {
         ..Options::default()
     };
     let clash = Some(Clash { with: first.ulid, replaced: true });
-    assert_eq!(bench.enqueue_one(&second).await, Enqueued { ulid: second.ulid, fresh: false, clash });
+    assert_eq!(bench.enqueue_one(&second).await, Enqueued { clash, ..Enqueued::known(second.ulid) });
     let record = bench.record(first.ulid).await;
     assert_eq!((record.kind.as_str(), record.args.as_str()), ("other", second.args.get()));
     assert_eq!(record.options, Options { priority: Priority::Normal, ..second.options.clone() });
@@ -198,7 +198,7 @@ pub async fn unique_jobs_of_one_batch_clash(broker: SharedBroker) {
     }
     let replies = bench.broker.enqueue(&bench.queue, &jobs).await.unwrap();
     let clash = Some(Clash { with: jobs[0].ulid, replaced: false });
-    let kept = |i: usize| Enqueued { ulid: jobs[i].ulid, fresh: false, clash };
+    let kept = |i: usize| Enqueued { clash, ..Enqueued::known(jobs[i].ulid) };
     assert_eq!(replies, [Enqueued::fresh(jobs[0].ulid), Enqueued::fresh(jobs[1].ulid), kept(2), kept(3)]);
     // Sent again, as after a lost reply: nothing has changed.
     let again = bench.broker.enqueue(&bench.queue, &jobs).await.unwrap();

@@ -9,7 +9,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
-use windlass_jobs::command::Clash;
 use windlass_jobs::{DependsOn, JobId, NewJob, OnClash, Options, Queue, Unique, Violation, When};
 use windlass_producer::{Accepted, Catalogue};
 use windlass_store::{Digest, Services};
@@ -42,12 +41,13 @@ pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> an
     let job = new_job(&args, &kind, &value)?;
     let id = JobId::new(job.ulid, queue.clone());
     hold_inputs(&registry, &stores.services, kind.name(), &value, &id).await?;
-    let Accepted { id, clash, spooled, .. } = stores.producer().enqueue(&queue, job).await?;
-    if clash.is_some_and(|clash| clash.replaced) {
+    let taken = stores.producer().enqueue(&queue, job).await?;
+    let id = taken.id.clone();
+    if taken.clash.is_some_and(|clash| clash.replaced) {
         hold_inputs(&registry, &stores.services, kind.name(), &value, &id).await?;
     }
-    if !args.wait || spooled {
-        return Ok(accepted(&id, clash, spooled, as_json));
+    if !args.wait || taken.spooled {
+        return Ok(accepted(&taken, as_json));
     }
     let registry = crate::kinds::for_worker(settings, &stores);
     wait(settings, &stores, registry, &id, args.out.as_deref(), as_json).await
@@ -136,15 +136,19 @@ pub(crate) async fn hold_inputs(
     }
 }
 
-fn accepted(id: &JobId, clash: Option<Clash>, spooled: bool, as_json: bool) -> ExitCode {
+fn accepted(taken: &Accepted, as_json: bool) -> ExitCode {
+    let Accepted { id, clash, spooled, durability, .. } = taken;
     let unique = clash.map(|clash| if clash.replaced { "replaced" } else { "kept" });
     if as_json {
         let mut line = json!({ "task_id": id, "queue": id.queue });
         if let Some(unique) = unique {
             line["unique"] = unique.into();
         }
-        if spooled {
+        if *spooled {
             line["accepted"] = "spooled".into();
+        }
+        if let Some(durability) = durability {
+            line["durability"] = durability.as_str().into();
         }
         report::json_line(&line);
     } else {
@@ -154,7 +158,10 @@ fn accepted(id: &JobId, clash: Option<Clash>, spooled: bool, as_json: bool) -> E
             Some(_) => report::line(format_args!("it holds the unique key: nothing was enqueued")),
             None => {}
         }
-        if spooled {
+        if let Some(durability) = durability {
+            report::line(format_args!("durability reached: {durability}"));
+        }
+        if *spooled {
             let word = "Redis is away: it waits on this machine's disk, and goes to its queue while `windlass api`, \
                         `worker` or `up` runs with this data directory";
             report::line(format_args!("{word}"));
@@ -222,6 +229,7 @@ fn new_job(args: &Enqueue, kind: &Kind, value: &Value) -> anyhow::Result<NewJob>
         rate_key: args.rate_key.clone(),
         depends_on: (!args.after.is_empty())
             .then(|| DependsOn { parents: args.after.clone(), on_failure: args.on_failure.into() }),
+        durability: args.durability.into(),
         unique: args.unique.as_ref().map(|key| Unique {
             key: key.clone(),
             ttl: args.unique_for.unwrap_or(Unique::DEFAULT_TTL),

@@ -46,7 +46,11 @@ pub(super) async fn run(registry: &Registry, stores: &Stores, file: &Path, as_js
     let accepted = Producer::new(stores.broker.clone()).enqueue_tied(jobs).await?;
     for (accepted, kind) in accepted.iter().zip(kinds) {
         if as_json {
-            report::json_line(&json!({ "task_id": accepted.id, "queue": accepted.id.queue, "kind": kind }));
+            let mut line = json!({ "task_id": accepted.id, "queue": accepted.id.queue, "kind": kind });
+            if let Some(durability) = accepted.durability {
+                line["durability"] = durability.as_str().into();
+            }
+            report::json_line(&line);
         } else {
             report::line(format_args!("{}  {kind}", accepted.id));
         }
