@@ -117,6 +117,75 @@ async fn slow_entries(link: &Link) -> Vec<i64> {
     entries.into_iter().map(took).collect()
 }
 
+/// How many jobs of each sort [`lanes_cost_soak`] drains; 1,000 when the variable is not set.
+const COST_VARIABLE: &str = "WINDLASS_SOAK_LANES";
+
+/// What a job costs the server at the exchange, by the lane it is in: `INFO commandstats` of a drain
+/// with batches of 128, 1,000 keys in turn. With the variable set the figures mean something.
+#[tokio::test]
+async fn lanes_cost_soak() {
+    let jobs: u32 = std::env::var(COST_VARIABLE).map_or(1_000, |text| text.parse().unwrap());
+    let server = windlass_testkit::RedisServer::start();
+    let link = Link::new(Options::from_url(&server.url()).unwrap()).unwrap();
+    let broker = RedisBroker::new(link.clone(), "cost");
+    for sort in ["none", "tenant", "concurrency", "ordering", "tenant and concurrency"] {
+        let queue = Queue::new(&sort.replace(' ', "_")).unwrap();
+        let limits = windlass_jobs::Limits { key_concurrency: Some(4), ..windlass_jobs::Limits::default() };
+        if sort.contains("concurrency") {
+            broker.set_limits(&queue, &limits).await.unwrap();
+        }
+        let all: Vec<NewJob> = (0..jobs).map(|n| laned(sort, n)).collect();
+        link.call(cmd("CONFIG").arg("RESETSTAT")).await.unwrap();
+        broker.enqueue(&queue, &all).await.unwrap();
+        let enqueue_us = script_us(&link).await;
+        link.call(cmd("CONFIG").arg("RESETSTAT")).await.unwrap();
+        let drained = drain(&broker, &queue).await;
+        assert_eq!(drained, jobs, "{sort}");
+        let per_job = |us: u64| Duration::from_micros(us).as_secs_f64() * 1e6 / f64::from(jobs);
+        let exchange_us = per_job(script_us(&link).await);
+        println!("{sort:24} enqueue {:5.2} us, exchange {exchange_us:5.2} us a job", per_job(enqueue_us));
+    }
+}
+
+fn laned(sort: &str, n: u32) -> NewJob {
+    let mut job = NewJob::new("noop", &"x".repeat(98)).unwrap();
+    let key = Some(format!("lane-{}", n % 1_000));
+    if sort.contains("tenant") {
+        job.options.tenant.clone_from(&key);
+    }
+    if sort.contains("concurrency") {
+        job.options.concurrency_key.clone_from(&key);
+    }
+    if sort == "ordering" {
+        job.options.ordering_key = key;
+    }
+    job
+}
+
+/// Claims and finishes until nothing is found; how many jobs that were.
+async fn drain(broker: &RedisBroker, queue: &Queue) -> u32 {
+    let hour = Duration::from_secs(3_600);
+    let claim = Claim { worker: "w".into(), max: MAX_EXCHANGE, lease: hour, grace: false, sent_at: None, quotas: None };
+    let mut finishes = Vec::new();
+    let mut drained = 0;
+    loop {
+        let reply = broker.exchange(queue, &Exchange { finishes, claim: Some(claim.clone()) }).await.unwrap();
+        if reply.claimed.is_empty() {
+            return drained;
+        }
+        drained += u32::try_from(reply.claimed.len()).unwrap();
+        let settle = Settle::Success { result: None, skipped: false };
+        finishes = reply.claimed.iter().map(|job| Finish { lease: job.lease, settle: settle.clone() }).collect();
+    }
+}
+
+/// Time the server has spent in scripts, in us.
+async fn script_us(link: &Link) -> u64 {
+    let text = link.info("commandstats").await.unwrap().concat();
+    let line = text.lines().find(|line| line.starts_with("cmdstat_evalsha:")).unwrap();
+    line.split("usec=").nth(1).and_then(|rest| rest.split(',').next()).unwrap().parse().unwrap()
+}
+
 /// What an older version does not know of raises the format of the queues that use it, and only of
 /// those: a process that reads formats up to 1 still serves the others.
 #[tokio::test]
