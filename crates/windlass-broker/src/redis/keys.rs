@@ -34,7 +34,7 @@
 //! | `idle` | set | workers that found nothing and wait for a wake-up |
 //! | `watch` | set | ids somebody has open; left when the job ends |
 //! | `stat` | hash | counters; `retrying`, `laned` (ids in lanes) and `ghosts` (cancelled ids still in `p0`–`p2`) are levels |
-//! | `meta` | hash | `format`, `since`, `paused`, `max_waiting`, `reap_after`, `graced_at`, `special` (there are limits, or some job had a unique key or a lane), `flows` (some job depends on another, or is depended on), `turn` (1: the ring is next, not the list), `durable` (1: written before a `WAIT`, so that it has something to wait for); the key every script of the queue is called on |
+//! | `meta` | hash | `format`, `since`, `paused`, `max_waiting`, `reap_after`, `graced_at`, `special` (there are limits, or some job had a unique key or a lane), `flows` (some job depends on another, or is depended on), `turn` (1: the ring is next, not the list), `alone` (1: no tenant's job ever had another key), `durable` (1: written before a `WAIT`, so that it has something to wait for); the key every script of the queue is called on |
 //!
 //! `idle`, `watch`, `stat` and `meta` have no cap of their own: their members are workers, open
 //! event streams and fixed fields. The channel `watched` of the queue says which watched job

@@ -32,7 +32,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 -- A number handed to redis.call is printed as a float, which costs more than the rest of the call.
 local now_text = string.format('%.0f', now)
-local meta = redis.call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'format', 'special', 'turn', 'flows')
+local meta = redis.call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'format', 'special', 'turn', 'flows', 'alone')
 local wrong = check_format(meta[5])
 if wrong then return wrong end
 local paused = meta[1] == '1'
@@ -42,6 +42,7 @@ local front, runs_again = {}, false
 -- The queue has limits, or some job had a unique key or a lane: what a running job holds stands in
 -- `held` as '<lane>\n<unique key>', unless the end of its run frees nothing. `ended`: jobs that will not run again.
 local special, held, ended = meta[6], {}, {}
+alone = meta[9]
 lane_now = now
 -- Some job waits, or is waited for. `told`: the jobs that have ended, {ulid, letter, ...}.
 local flows, told = meta[8], {}

@@ -5,10 +5,11 @@
 -- read of limits, counters and owners is kept for the length of the script; close_lanes() writes
 -- counters back. Cost per lane looked at: RPOP, with a tenant LMOVE, and what its keys cost: HGET,
 -- HSET per ordering key, GET, SET per rate key and script; counters of concurrency keys are read
--- and written many at a time, and so are rings.
+-- and written many at a time, and so are rings. Where no tenant's job ever had another key
+-- (meta.alone), a tenant has one lane, whose name is known: no LMOVE.
 local LANES, TENANTS, PARKS, RATED = P .. 'lanes', P .. 'tenants', P .. 'parks', P .. 'rated'
 local ORDERS, CONC, LIMITS = P .. 'orders', P .. 'conc', P .. 'limits'
-local lane_now, laned, any_parked, limit_defaults = 0, 0, nil, nil
+local lane_now, laned, any_parked, limit_defaults, alone = 0, 0, nil, nil, nil
 local parsed, owners, owned, running, tats, conc_limits, rates = {}, {}, {}, {}, {}, {}, {}
 local RINGS = {['0'] = P .. 'ring0', ['1'] = P .. 'ring1', ['2'] = P .. 'ring2'}
 -- The ring that is being gone through: its priority, entries taken off its right end, how many of
@@ -173,6 +174,10 @@ end
 local function enter(name)
   local lane = lane_of(name)
   if lane.t == '' then return join_ring(lane.p, name) end
+  if alone ~= false and not is_free(name) then
+    alone = false
+    redis.call('HDEL', KEYS[1], 'alone')
+  end
   if redis.call('SADD', TENANTS, lane.p .. '\t' .. lane.t) == 1 then join_ring(lane.p, 't' .. lane.t) end
   redis.call('LPUSH', lanes_of(lane), name)
 end
@@ -286,8 +291,16 @@ local function is_ready(p)
   return redis.call('EXISTS', RINGS[p]) == 1
 end
 
+-- The lane of the tenant whose turn it is; nil when there is none, and the tenant leaves the ring.
+local function next_of(tenant)
+  local own = P .. 't:' .. tenant
+  local name = redis.call('LMOVE', own, own, 'RIGHT', 'LEFT')
+  if not name then redis.call('SREM', TENANTS, tenant) end
+  return name
+end
+
 -- The next lane of a ring, which then stands at its left end; nil when a tenant has left it, and
--- true when it is empty.
+-- true when it is empty. Third the tenant of a lane that may not be there: its only one, if it has one.
 local function visit(p, most)
   local entry = next_entry(p, most)
   if not entry then return nil, true end
@@ -296,14 +309,21 @@ local function visit(p, most)
     return entry
   end
   local tenant = p .. '\t' .. string.sub(entry, 2)
-  local own = P .. 't:' .. tenant
-  local name = redis.call('LMOVE', own, own, 'RIGHT', 'LEFT')
-  if not name then
-    redis.call('SREM', TENANTS, tenant)
-    return nil, false
+  if alone then
+    ring.back[#ring.back + 1] = entry
+    return tenant .. '\t\t\t', false, tenant
   end
+  local name = next_of(tenant)
+  if not name then return nil, false end
   ring.back[#ring.back + 1] = entry
   return name
+end
+
+-- Takes back the turn of a tenant that turns out to have no lane; answers whether it has one.
+local function has_lane(tenant)
+  if next_of(tenant) then return true end
+  ring.back[#ring.back] = nil
+  return false
 end
 
 local function leave_lane(name)

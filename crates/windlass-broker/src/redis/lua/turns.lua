@@ -42,7 +42,7 @@ local function take_turns(claim, lists, wish, count, got)
 
   -- Answers false when no lane is ready.
   local function take_from_lane(p, ending)
-    local name, is_empty = visit(p, math.min(ending - got(), 64))
+    local name, is_empty, guessed = visit(p, math.min(ending - got(), 64))
     if is_empty then return false end
     reply.looked_at = reply.looked_at + 1
     if not name then return true end
@@ -50,7 +50,7 @@ local function take_turns(claim, lists, wish, count, got)
     while reply.looked_at <= 256 do
       local ulid = redis.call('RPOP', list)
       if not ulid then
-        leave_lane(name)
+        if not guessed or has_lane(guessed) then leave_lane(name) end
         return true
       end
       laned = laned - 1
