@@ -63,7 +63,7 @@ pub struct CardSheetArgs {
     /// JPEG quality of a page in mode raster, 1–100. Default 75.
     #[schemars(range(min = 1, max = 100))]
     pub quality: i64,
-    /// In mode embed a picture finer than this on paper is scaled down to it,
+    /// In mode embed a picture finer than this on paper by over a tenth is scaled down to it,
     /// [`MIN_PPI`]–2,400. Default 600.
     #[schemars(range(min = MIN_PPI, max = MAX_SOURCE_PPI))]
     pub max_source_ppi: i64,

@@ -160,12 +160,15 @@ impl<'a> EmbedPress<'a> {
     }
 }
 
-/// The part to which a picture is scaled when it is finer on paper than `max_source_ppi`.
+/// A picture is not scaled to more than this part: it would lose detail and its own bytes for nothing.
+const WORTH_SCALING: f64 = 0.9;
+
+/// The part to which a picture is scaled when it is clearly finer on paper than `max_source_ppi`.
 fn too_fine(args: &CardSheetArgs, header: &Header, role: Role, card: (f64, f64)) -> Option<f64> {
     let (_, _, width, height) = Treatment::of(args, role).filling(header.upright(), card);
     let ppi = (width / card.0).min(height / card.1) * 300.0;
     let scale = args.max_source_ppi as f64 / ppi;
-    (scale < 1.0).then_some(scale)
+    (scale < WORTH_SCALING).then_some(scale)
 }
 
 fn outline(layout: &Layout, slot: usize) -> PageOp {

@@ -241,6 +241,7 @@ fn a_picture_finer_than_anyone_prints_is_scaled_down_once() {
         (row[3].parse::<u32>().unwrap(), row[8].clone())
     };
     assert_eq!(list(2400), (1890, "jpeg".to_owned()));
+    assert_eq!(list(720), (1890, "jpeg".to_owned()), "762 ppi are close enough: its own bytes stay");
     let (width, encoding) = list(300);
     assert!((743..=745).contains(&width) && encoding == "jpeg", "{width} {encoding}");
 }
