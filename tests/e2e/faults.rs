@@ -47,12 +47,24 @@ impl Direct {
         JobId::new(job.ulid, self.queue.clone())
     }
 
+    /// The answer to a read, asked for again while a server that was replaced says nothing.
+    pub(crate) fn read<T>(&self, ask: impl AsyncFn(&RedisBroker) -> Result<T, windlass_broker::Error>) -> T {
+        let begun = Instant::now();
+        loop {
+            match self.runtime.block_on(ask(&self.broker)) {
+                Ok(answer) => return answer,
+                Err(error) => assert!(begun.elapsed() < SOON, "{error:?}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub(crate) fn counts(&self) -> Counts {
-        self.runtime.block_on(self.broker.counts(&self.queue)).unwrap()
+        self.read(async |broker| broker.counts(&self.queue).await)
     }
 
     pub(crate) fn get(&self, id: &JobId) -> JobRecord {
-        self.runtime.block_on(self.broker.get(id)).unwrap().unwrap()
+        self.read(async |broker| broker.get(id).await).unwrap()
     }
 
     pub(crate) fn wait_drained(&self, within: Duration) {

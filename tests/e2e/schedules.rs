@@ -91,10 +91,10 @@ impl Fleet {
         for state in windlass_jobs::State::ALL {
             let mut cursor = Some(0);
             while let Some(from) = cursor {
-                let page = direct.runtime.block_on(direct.broker.list(&direct.queue, state, from, 500)).unwrap();
+                let page = direct.read(async |broker| broker.list(&direct.queue, state, from, 500).await);
                 for ulid in page.ids {
                     let id = JobId::new(ulid, direct.queue.clone());
-                    let Some(job) = direct.runtime.block_on(direct.broker.get(&id)).unwrap() else { continue };
+                    let Some(job) = direct.read(async |broker| broker.get(&id).await) else { continue };
                     let tick = i64::try_from(ulid.timestamp_ms()).unwrap();
                     jobs.insert((job.options.labels["schedule"].clone(), tick), job);
                 }
