@@ -39,6 +39,14 @@ pub enum Cause {
     Tls,
     /// No sentinel answers, or none knows the service.
     NoPrimary,
+    /// The server has no room.
+    Full,
+    /// The server is a replica, which takes no writes.
+    ReadOnly,
+    /// The server takes no writes because it cannot save them.
+    NotPersisting,
+    /// The server still reads its data.
+    Loading,
     /// Anything else.
     Other,
 }
@@ -49,7 +57,15 @@ impl Cause {
             Some("NOAUTH") => return Self::NoAuth,
             Some("WRONGPASS") => return Self::WrongPassword,
             Some("NOPERM") => return Self::NoPermission,
+            Some("OOM") => return Self::Full,
+            Some("READONLY") => return Self::ReadOnly,
+            Some("MISCONF") => return Self::NotPersisting,
+            Some("LOADING") => return Self::Loading,
             _ => {}
+        }
+        // Scripts of Redis 6.2 hide the code in the text.
+        if error.detail().is_some_and(|text| text.contains("OOM command not allowed")) {
+            return Self::Full;
         }
         if is_denied_in_script(error) {
             return Self::NoPermission;
@@ -123,6 +139,10 @@ impl Cause {
             Self::ClientCertificate => "the server does not accept this client's certificate, or wants one",
             Self::Tls => "TLS failed",
             Self::NoPrimary => "no sentinel names a primary",
+            Self::Full => "out of memory",
+            Self::ReadOnly => "that server is a replica",
+            Self::NotPersisting => "the server cannot save, and takes no writes",
+            Self::Loading => "the server is still reading its data",
             Self::Other => return None,
         })
     }

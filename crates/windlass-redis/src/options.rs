@@ -195,6 +195,12 @@ impl Options {
         &self.login.user
     }
 
+    /// True when somebody logs in.
+    #[must_use]
+    pub const fn has_login(&self) -> bool {
+        self.login.password.is_some()
+    }
+
     /// True when this is the password.
     #[must_use]
     pub fn has_password(&self, password: &str) -> bool {

@@ -99,6 +99,8 @@ pub(crate) enum Command {
     Pdf(Box<crate::cli_pdf::PdfCommand>),
     /// The image store: how much it holds, which images, and whether its counters are right.
     Images(ImagesArgs),
+    /// Queues, workers and running jobs, live in the terminal.
+    Top(Top),
     /// Show every queue: what waits, runs, is done, has failed.
     Queues,
     /// Show every worker: whether it can fetch, how many slots it has, what it runs.
@@ -109,8 +111,8 @@ pub(crate) enum Command {
         #[arg(long)]
         published: bool,
     },
-    /// Look whether everything a worker needs is there and works; code 1 when not.
-    Doctor,
+    /// Look whether everything a worker needs is there and works, and what to do where not; code 1 then.
+    Doctor(Doctor),
     /// Prices and positions: hold the rules against files of quotes.
     Market(Market),
     /// Measure.
@@ -314,6 +316,35 @@ pub(crate) struct Task {
     /// Write the job's files into this folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// `windlass top`.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Print one frame as text and end.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// How often to look: 500ms, 2s.
+    #[arg(long, value_name = "SPAN", value_parser = parse_span, default_value = "1s")]
+    pub(crate) every: Duration,
+    /// Look by an API, http://host:port, instead of at the store; with a key from WINDLASS_API_KEY.
+    #[arg(long, value_name = "URL")]
+    pub(crate) api: Option<String>,
+}
+
+/// `windlass doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Also go through what an installation that others rely on needs: TLS, password, user, persistence,
+    /// environment, keys, metrics, alerts.
+    #[arg(long)]
+    pub(crate) production: bool,
+    /// Where the API answers /metrics [default: where the settings let it listen].
+    #[arg(long, value_name = "URL", requires = "production")]
+    pub(crate) api: Option<String>,
+    /// A Prometheus that should have the alert rules.
+    #[arg(long, value_name = "URL", requires = "production")]
+    pub(crate) prometheus: Option<String>,
 }
 
 /// `windlass dead`.

@@ -91,6 +91,11 @@ pub(crate) fn use_font(path: &Path) -> anyhow::Result<()> {
 }
 
 impl ImageSettings {
+    /// The Redis that only images use.
+    pub(crate) const fn own_redis(&self) -> Option<&windlass_redis::Options> {
+        self.redis.as_ref()
+    }
+
     /// Reads them from what was found.
     pub(crate) fn read(found: &Found) -> anyhow::Result<Self> {
         let (age_hours, size_mb, interval_min, quality, preset_format) = preset(found)?;

@@ -10,6 +10,7 @@ mod commands;
 mod descriptors;
 mod duties;
 mod eviction;
+mod http;
 mod images;
 mod kinds;
 mod local;

@@ -71,6 +71,12 @@ pub(crate) fn advice(cause: Cause, is_tls: bool) -> Option<&'static str> {
         Cause::NotYetValid => "are the clocks of server and client right?",
         Cause::ClientCertificate => "name one that the server trusts in REDIS_SSL_CERTFILE and REDIS_SSL_KEYFILE",
         Cause::NoPrimary => "do the sentinels run, and do they know this service (REDIS_SENTINEL_SERVICE)?",
+        Cause::Full => {
+            "nothing is taken until it has room: raise maxmemory, let workers drain, or take other data off it"
+        }
+        Cause::ReadOnly => "that is a replica: name the primary, or the sentinels (REDIS_SENTINELS)",
+        Cause::NotPersisting => "it takes no writes because it cannot save them: look at its disk and its log",
+        Cause::Loading => "it reads its file and will answer: wait",
         Cause::Tls | Cause::Other => return None,
     })
 }

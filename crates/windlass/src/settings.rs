@@ -61,6 +61,8 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     /// Who is let in over HTTP.
     pub(crate) api: crate::api_settings::ApiSettings,
+    /// What commands that ask an API show it. `WINDLASS_API_KEY`, default none.
+    pub(crate) api_key: Option<Secret>,
     /// Whatever is set, by name, with secrets hidden.
     pub(crate) in_force: Vec<(String, String)>,
     /// Queues a worker serves. `WINDLASS_QUEUES`; empty: those of all kinds.
@@ -168,6 +170,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("PORT", "port"),
     ("WINDLASS_BASE_PATH", "base_path"),
     ("WINDLASS_API_KEYS", "api_keys"),
+    ("WINDLASS_API_KEY", "api_key"),
     ("WINDLASS_LOOPBACK_ACCESS", "loopback_access"),
     ("WINDLASS_RATE_LIMIT", "rate_limit"),
     ("WINDLASS_CORS_ORIGINS", "cors_origins"),
@@ -254,6 +257,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
 /// Names whose values are never shown.
 const SECRET: &[&str] = &[
     "WINDLASS_API_KEYS",
+    "WINDLASS_API_KEY",
     "REDIS_URL",
     "REDIS_PASSWORD",
     "REDIS_SENTINEL_PASSWORD",
@@ -476,6 +480,7 @@ impl Settings {
             )?,
             caching: caching(&found)?,
             images: crate::images::ImageSettings::read(&found)?,
+            api_key: found.text("WINDLASS_API_KEY").map(|key| Secret(key.trim().to_owned())),
             log: found.text("WINDLASS_LOG").unwrap_or("info").to_owned(),
             log_format: found.parse("WINDLASS_LOG_FORMAT", "text or json", |_| true)?.unwrap_or(LogFormat::Text),
         })

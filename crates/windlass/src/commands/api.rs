@@ -127,7 +127,7 @@ pub(crate) async fn bind_near(listen: SocketAddr) -> std::io::Result<TcpListener
 }
 
 /// The cache service of this process: on Redis where one is set, else in its own memory.
-fn caching(settings: &Settings) -> anyhow::Result<Caching> {
+pub(crate) fn caching(settings: &Settings) -> anyhow::Result<Caching> {
     let link = settings.cache_redis.clone().map(Link::new).transpose()?;
     Ok(Caching::new(link, &settings.caching))
 }

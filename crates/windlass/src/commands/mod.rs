@@ -21,6 +21,7 @@ mod schedule;
 mod scheduler;
 mod task;
 mod tasks;
+mod top;
 mod up;
 mod worker;
 mod workers;
@@ -41,6 +42,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if quiet && settings.log == "info" {
         // A command that answers and ends speaks only of what goes wrong.
         "warn".clone_into(&mut settings.log);
+    }
+    if matches!(cli.command, Command::Top(_)) {
+        // The screen says what goes wrong; lines would be drawn across it.
+        "off".clone_into(&mut settings.log);
     }
     telemetry::start(&settings)?;
     for note in &settings.notes {
@@ -72,9 +77,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Records(args) => records::run(&settings, args.verb, json).await,
         Command::Pdf(args) => pdf::run(&settings, *args, json).await,
         Command::Images(args) => images::run(&settings, args.verb, json).await,
+        Command::Top(args) => top::run(&settings, &args, json).await,
         Command::Queues => queues::run(&settings, json).await,
         Command::Workers => workers::run(&settings, json).await,
-        Command::Doctor => doctor::run(&settings, json).await,
+        Command::Doctor(args) => Box::pin(doctor::run(&settings, &args, json)).await,
         Command::Kinds { published: false } => Ok(kinds::run(json)),
         Command::Kinds { published: true } => kinds::published(&settings, json).await,
         Command::Market(args) => market::run(&settings, args, json).await,
