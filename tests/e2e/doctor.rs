@@ -40,7 +40,7 @@ fn doctor_tries_every_store_and_runs_a_job() {
         holds(&found, "artifacts", "ok", &["written and read"]);
         holds(&found, "data_dir_room", "ok", &["MiB free"]);
         holds(&found, "workers", "warn", &["windlass worker"]);
-        assert_eq!(home.json(&["queues"])["queues"][0]["pending"], 0, "nothing is left behind");
+        assert_eq!(home.json(&["queues"])["queues"][0]["counts"]["pending"], 0, "nothing is left behind");
     }
     let home = Home::on(shared_redis());
     let worker = home.worker("probe", &[]);
@@ -81,7 +81,8 @@ fn doctor_explains_a_full_a_deaf_and_a_strict_redis() {
 /// PostgreSQL, there and away.
 #[test]
 fn doctor_asks_postgresql() {
-    let url = shared_postgres().database();
+    let server = shared_postgres();
+    let url = server.database();
     let with = |url: &str| {
         let home = Home::embedded().with("WINDLASS_MARKET_DATABASE_URL", url);
         home.with("WINDLASS_RECORDS_DATABASE_URL", url)
@@ -92,7 +93,7 @@ fn doctor_asks_postgresql() {
     holds(&found, "records", "ok", &["written, read and deleted"]);
     let (ran, found) = look(&with("postgres://u:geheim@127.0.0.1:1/db"), &[]);
     assert_eq!(ran.status.code(), Some(1));
-    assert_eq!(row(&found, "market_database")["health"], "fail");
+    holds(&found, "market_database", "fail", &["127.0.0.1:1", "refused", "WINDLASS_MARKET_DATABASE_URL"]);
     assert_eq!(row(&found, "records")["health"], "fail");
     assert!(!ran.stdout.contains("geheim"), "{found:#}");
 }
@@ -100,7 +101,8 @@ fn doctor_asks_postgresql() {
 /// The checklist: everything is missed on a bare Redis, and nothing where all is done.
 #[test]
 fn the_production_checklist_names_what_is_missing() {
-    let home = Home::on(&RedisServer::start());
+    let bare = RedisServer::start();
+    let home = Home::on(&bare);
     let (ran, found) = look(&home, &["--production", "--api", "http://127.0.0.1:1"]);
     assert_eq!(ran.status.code(), Some(1));
     holds(&found, "persistence", "fail", &["appendonly yes"]);

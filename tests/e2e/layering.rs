@@ -53,6 +53,7 @@ const KEPT_BY: &[(&str, &[&str])] = &[
     ("schemars", &["windlass-worker", "windlass-chart", "windlass-pdf"]),
     ("sd-notify", &["windlass"]),
     ("clap", &["windlass"]),
+    ("ratatui", &["windlass"]),
     ("landlock", &["windlass-worker"]),
     ("seccompiler", &["windlass-worker"]),
     ("sqlx", &["windlass-broker", "windlass-market", "windlass-store", "windlass-testkit"]),

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use anyhow::Context as _;
 use windlass_redis::{FromRedisValue as _, Link, Options, cmd};
 
 use super::Finding;
@@ -14,6 +15,8 @@ use crate::settings::Settings;
 const PINGS: usize = 20;
 /// A median round trip above this makes every job slow.
 const SLOW: Duration = Duration::from_millis(5);
+/// How long a connection to PostgreSQL may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// A difference of clocks above this shows in every time that is shown.
 const CLOCK_OFF: Duration = Duration::from_secs(2);
 /// Of its memory a server should keep so many hundredths free.
@@ -171,6 +174,12 @@ async fn postgres(url: &str) -> Finding {
     let asked = async {
         let store =
             windlass_market::positions::Positions::postgres_lazy(url, &windlass_market::positions::Options::default())?;
+        // The pool hides why it has no connection.
+        if let Some(address) = store.place().strip_prefix("postgres://").filter(|address| !address.starts_with('/')) {
+            let connecting = tokio::net::TcpStream::connect(address.to_owned());
+            let advice = || format!("{address}: is it started, and is WINDLASS_MARKET_DATABASE_URL right?");
+            tokio::time::timeout(CONNECT_WITHIN, connecting).await.with_context(advice)?.with_context(advice)?;
+        }
         let begun = Instant::now();
         store.now_ms().await?;
         anyhow::Ok(format!("{} answers in {:.1?}", store.place(), begun.elapsed()))

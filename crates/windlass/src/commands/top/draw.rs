@@ -59,6 +59,9 @@ impl Screen {
         };
         self.away = None;
         self.now = Some(look);
+        // A list without rows has nothing chosen.
+        let chosen = &mut self.chosen[self.pane as usize];
+        chosen.select(chosen.selected().or(Some(0)));
     }
 
     /// Shows that there was none, beside the last one.
