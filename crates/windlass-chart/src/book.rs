@@ -6,15 +6,16 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use windlass_jobs::{Done, Outcome, Violation};
-use windlass_store::Digest;
 use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext, schema_of};
 
 use crate::args::{ChartArgs, Effort, Theme};
 use crate::handler::{failed, keep, load_bars};
+use crate::kept::Kept;
 use crate::render::{self, Style};
 use crate::scene::{Anchor, Item, Scene, Text, Weight};
 use crate::{Error, RENDERER_VERSION, encode, font, pdf, raster};
@@ -154,8 +155,11 @@ impl BookArgs {
 ///
 /// The value of the result: `{output, charts, width_px, height_px, pages, bytes, draw_ms,
 /// encode_ms, notes, renderer_version}`; notes begin with the symbol they are about.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ChartBook;
+#[derive(Debug, Clone, Default)]
+pub struct ChartBook {
+    /// Where bars are that a job names by their key.
+    pub kept: Kept,
+}
 
 impl IsolatedKind for ChartBook {
     type Args = BookArgs;
@@ -185,12 +189,22 @@ impl IsolatedKind for ChartBook {
     fn inputs(&self, args: &BookArgs) -> Inputs {
         let mut blobs: Vec<String> = Vec::new();
         for source in args.charts.iter().filter_map(|chart| chart.source.as_ref()) {
-            let hex = source.candles_blob.parse::<Digest>().map(|digest| digest.hex());
-            blobs.extend(hex.ok().filter(|hex| !blobs.contains(hex)));
+            let hex = source.blob().map(|digest| digest.hex());
+            blobs.extend(hex.filter(|hex| !blobs.contains(hex)));
         }
         let (width, height) = args.sheet_px();
         let pixels = (u64::from(width) * u64::from(height)).min(ChartArgs::MAX_PIXELS);
         Inputs { blobs, peak_memory_bytes: (128 << 20) + pixels * 10 }
+    }
+
+    fn resolve<'a>(&'a self, args: &'a mut Value) -> BoxFuture<'a, Result<(), Outcome>> {
+        Box::pin(async move {
+            let charts = args.get_mut("charts").and_then(Value::as_array_mut);
+            for chart in charts.into_iter().flatten().take(MAX_CHARTS) {
+                self.kept.resolve(chart).await?;
+            }
+            Ok(())
+        })
     }
 
     fn run(&self, args: BookArgs, dir: &Path, ctx: &dyn RunContext) -> Outcome {

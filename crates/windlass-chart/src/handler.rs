@@ -6,10 +6,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use windlass_jobs::{ArtifactFile, Done, Outcome, RunError, Violation};
-use windlass_store::{Digest, Services};
+use windlass_store::Services;
 use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext, StoredResult, schema_of};
 
-use crate::args::{Candles, Format, Return};
+use crate::args::{Candles, Format, Return, Source};
+use crate::kept::Kept;
 use crate::publish::{self, About};
 use crate::{ChartArgs, Drawn, Error, RENDERER_VERSION, csv, font, render_file, thumbnail_png};
 
@@ -45,10 +46,12 @@ pub struct Defaults {
 /// expires_at, stored_in, reused, draw_ms, encode_ms, thumb_id, notes, bars, visible_bars,
 /// renderer_version, about}`; with `return` `inline` also `data` (base64), with `values` also
 /// `values`. `stored_in` is `redis`, `files`, or `artifact` where there is no image store.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ChartRender {
     /// What jobs get that do not say.
     pub defaults: Defaults,
+    /// Where bars are that a job names by their key.
+    pub kept: Kept,
 }
 
 impl IsolatedKind for ChartRender {
@@ -75,7 +78,7 @@ impl IsolatedKind for ChartRender {
 
     fn inputs(&self, args: &ChartArgs) -> Inputs {
         let pixels = args.pixels().min(ChartArgs::MAX_PIXELS);
-        let source = args.source.as_ref().and_then(|source| source.candles_blob.parse::<Digest>().ok());
+        let source = args.source.as_ref().and_then(Source::blob);
         Inputs {
             blobs: source.map(|digest| digest.hex()).into_iter().collect(),
             peak_memory_bytes: BASE_BYTES + pixels * PEAK_BYTES_PER_PIXEL,
@@ -101,6 +104,10 @@ impl IsolatedKind for ChartRender {
         {
             fields.insert("quality".to_owned(), json!(quality));
         }
+    }
+
+    fn resolve<'a>(&'a self, args: &'a mut Value) -> BoxFuture<'a, Result<(), Outcome>> {
+        Box::pin(self.kept.resolve(args))
     }
 
     fn run(&self, mut args: ChartArgs, dir: &Path, ctx: &dyn RunContext) -> Outcome {
@@ -163,7 +170,7 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
 pub(crate) fn load_bars(args: &mut ChartArgs, dir: &Path) -> Result<(), Outcome> {
     let Some(source) = args.source.take() else { return Ok(()) };
     let fail = |message: String| Outcome::fatal("candles_unreadable", format!("/source/candles_blob: {message}"));
-    let digest: Digest = source.candles_blob.parse().map_err(|_| fail("not a blob's name".to_owned()))?;
+    let digest = source.blob().ok_or_else(|| fail("not a blob's name".to_owned()))?;
     let bytes = std::fs::read(dir.join("in").join(digest.hex()));
     let bytes = bytes.map_err(|error| Outcome::retry("input_missing", error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| fail("it is not UTF-8".to_owned()))?;

@@ -29,6 +29,7 @@ pub mod encode;
 pub mod font;
 pub mod handler;
 pub mod indicator;
+mod kept;
 pub mod pattern;
 pub mod pdf;
 mod publish;
@@ -42,6 +43,7 @@ pub use args::{ChartArgs, Format};
 pub use book::{BookArgs, ChartBook, Output};
 pub use cleanup::{CleanupArgs, ImagesCleanup};
 pub use handler::{ChartRender, Defaults};
+pub use kept::{CandleError, CandleStore, Kept};
 pub use render::{Chart, Values};
 
 /// GOOG, daily, 2004-08-19 to 2013-03-01, 2,148 bars, for demos and tests: public domain,
@@ -133,9 +135,15 @@ pub fn thumbnail_png(args: &ChartArgs, width_px: u32) -> Result<Vec<u8>, Error> 
 }
 
 /// Adds every kind of this crate. `defaults` are for jobs that do not say; `images` is the store
-/// that `images.cleanup` sweeps, none where kinds are only named or checked.
-pub fn register(registry: &mut windlass_worker::Registry, defaults: Defaults, images: Option<Arc<Images>>) {
-    registry.isolated(ChartRender { defaults });
-    registry.isolated(ChartBook);
+/// that `images.cleanup` sweeps, and `kept` has the bars that jobs name by their key; none where kinds are
+/// only named or checked.
+pub fn register(
+    registry: &mut windlass_worker::Registry,
+    defaults: Defaults,
+    images: Option<Arc<Images>>,
+    kept: &Kept,
+) {
+    registry.isolated(ChartRender { defaults, kept: kept.clone() });
+    registry.isolated(ChartBook { kept: kept.clone() });
     registry.inline(ImagesCleanup { images });
 }

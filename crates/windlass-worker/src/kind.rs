@@ -163,6 +163,15 @@ pub trait IsolatedKind: Send + Sync + 'static {
     /// Default: nothing.
     fn fill(&self, _args: &mut Value) {}
 
+    /// Puts in place, in the worker and before the args are checked, what they name and a child could
+    /// not reach. Runs again when the job does. Default: nothing.
+    ///
+    /// # Errors
+    /// How the job ends instead of running.
+    fn resolve<'a>(&'a self, _args: &'a mut Value) -> BoxFuture<'a, Result<(), Outcome>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Looks after the cached result of an equal job, in the worker, before it is answered: that
     /// what it names in other stores is still there. False: the job runs. Default: true.
     fn revive<'a>(&'a self, _result: &'a mut StoredResult, _services: &'a Services) -> BoxFuture<'a, bool> {

@@ -40,6 +40,8 @@ pub(crate) trait AnyKind: Send + Sync {
     fn takes_cached(&self, args: &Value) -> bool;
     /// Fills in what the args leave to settings.
     fn fill(&self, args: &mut Value);
+    /// Puts in place what the args name.
+    fn resolve<'a>(&'a self, args: &'a mut Value) -> BoxFuture<'a, Result<(), Outcome>>;
     /// Whether a cached result may be answered.
     fn revive<'a>(&'a self, result: &'a mut StoredResult, services: &'a Services) -> BoxFuture<'a, bool>;
     fn run_isolated(&self, args: &Value, dir: &Path, ctx: &dyn RunContext) -> Outcome;
@@ -85,6 +87,9 @@ impl<K: IsolatedKind> AnyKind for Isolated<K> {
     }
     fn fill(&self, args: &mut Value) {
         self.kind.fill(args);
+    }
+    fn resolve<'a>(&'a self, args: &'a mut Value) -> BoxFuture<'a, Result<(), Outcome>> {
+        self.kind.resolve(args)
     }
     fn revive<'a>(&'a self, result: &'a mut StoredResult, services: &'a Services) -> BoxFuture<'a, bool> {
         self.kind.revive(result, services)
@@ -139,6 +144,9 @@ impl<K: InlineKind> AnyKind for Inline<K> {
         true
     }
     fn fill(&self, _args: &mut Value) {}
+    fn resolve<'a>(&'a self, _: &'a mut Value) -> BoxFuture<'a, Result<(), Outcome>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
     fn revive<'a>(&'a self, _: &'a mut StoredResult, _: &'a Services) -> BoxFuture<'a, bool> {
         Box::pin(std::future::ready(true))
     }

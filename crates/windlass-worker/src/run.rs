@@ -4,8 +4,8 @@
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::path::{Component, Path};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -87,6 +87,8 @@ pub(crate) struct Run {
     /// Its soft limit has passed, and that was said.
     warned: AtomicBool,
     reports: mpsc::UnboundedSender<Report>,
+    /// What an isolated run gets: filled in, resolved and checked.
+    args: OnceLock<Value>,
     /// Its queue's broker and its id, if it depends on others.
     family: Option<(SharedBroker, JobId)>,
 }
@@ -149,6 +151,7 @@ impl Runner {
             percent: AtomicU32::new(0),
             warned: AtomicBool::new(false),
             reports: self.reports.clone(),
+            args: OnceLock::new(),
             family,
             job,
         });
@@ -178,12 +181,11 @@ impl Runner {
                 done_without_files(self.within_limits(run, handler).await?)
             }
             Executor::Isolated => {
-                let mut args: Value = serde_json::from_str(&run.job.claimed.args).unwrap_or_default();
-                run.kind.fill(&mut args);
+                let args = run.args.get().unwrap_or(&Value::Null);
                 if self.in_place {
-                    Box::pin(self.in_place(run, args)).await
+                    Box::pin(self.in_place(run, args.clone())).await
                 } else {
-                    Box::pin(self.in_child(run, &args)).await
+                    Box::pin(self.in_child(run, args)).await
                 }
             }
         }
@@ -283,12 +285,17 @@ impl Runner {
             Err(e) => return undecodable(format!("args: {e}")),
         };
         run.kind.fill(&mut args);
+        if let Err(outcome) = run.kind.resolve(&mut args).await {
+            return ended_of(outcome);
+        }
         let violations = run.kind.check(&args);
         if !violations.is_empty() {
             return ended_of(refused(&violations));
         }
         let about = run.kind.cache_args(&args);
-        let lead = if run.kind.takes_cached(&args) {
+        let takes_cached = run.kind.takes_cached(&args);
+        let _ = run.args.set(args);
+        let lead = if takes_cached {
             match cache::seek(&self.services, run.spec(), &about, run.job.claimed.lease.ulid).await {
                 Sought::Hit(mut hit) => {
                     if run.kind.revive(&mut hit, &self.services).await {

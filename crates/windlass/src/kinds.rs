@@ -24,7 +24,7 @@ pub(crate) fn registry() -> Registry {
 fn all(stores: Option<&Stores>, charts: Defaults, images: Option<Arc<Images>>, market: &Market) -> Registry {
     let mut registry = Registry::new();
     windlass_pdf::register(&mut registry);
-    windlass_chart::register(&mut registry, charts, images);
+    windlass_chart::register(&mut registry, charts, images, &windlass_chart::Kept::default());
     windlass_market::register(&mut registry, market);
     crate::probe::register(&mut registry);
     crate::system::register(&mut registry, stores.map(|stores| &stores.broker));

@@ -5,10 +5,12 @@
 
 use windlass_jobs::Violation;
 
-use super::{Brick, Candles, ChartArgs, ChartType, Column, Format, Overlay, PanelKind, PriceMode, check_marks};
-use crate::font;
+use super::{Brick, Candles, ChartArgs, ChartType, Column, Format, Overlay, PanelKind, PriceMode, Source, check_marks};
 use crate::renko;
+use crate::{font, kept};
 
+/// Longest `candles_key`: the longest symbol, a colon and a timeframe.
+const MAX_KEY_BYTES: usize = 40;
 /// The largest price, and the negative of the smallest. Beyond it the steps of a 64-bit
 /// number are coarser than any tick.
 pub const MAX_PRICE: f64 = 1e15;
@@ -27,7 +29,7 @@ impl ChartArgs {
     /// *Codes*, each stable: `symbol_invalid`; for bars `empty`, `too_many_bars`,
     /// `unequal_lengths`, `not_finite`, `out_of_range`, `time_invalid`, `not_rising`,
     /// `low_above_body`, `high_below_body`, `negative_volume`, `not_positive` (logarithmic axis);
-    /// `candles_missing`, `candles_twice`, `blob_invalid` for their source; for numbers
+    /// `candles_missing`, `candles_twice`, `blob_invalid`, `key_invalid` for their source; for numbers
     /// `out_of_range`, `too_many`, `too_many_pixels`; for studies `duplicate_panel`,
     /// `volume_missing`; `renko_unused`, `brick_too_small`; for marks `position_invalid`,
     /// `price_missing`, `price_unused`, `unknown_pattern`; for texts `too_long`,
@@ -111,10 +113,16 @@ impl ChartArgs {
                 let message = "candles and a source: one of them is needed, not both";
                 found.push(Violation::new("/source", "candles_twice", message));
             }
-            (Some(source), true) => {
-                if source.candles_blob.parse::<windlass_store::Digest>().is_err() {
+            (Some(source @ Source::CandlesBlob(_)), true) => {
+                if source.blob().is_none() {
                     let message = "not sha256: and 64 lower-case hex digits";
                     found.push(Violation::new("/source/candles_blob", "blob_invalid", message));
+                }
+            }
+            (Some(Source::CandlesKey(key)), true) => {
+                if key.len() > MAX_KEY_BYTES || kept::split(key).is_none() {
+                    let message = "not a symbol, a colon and a timeframe, such as EURUSD:1h";
+                    found.push(Violation::new("/source/candles_key", "key_invalid", message));
                 }
             }
         }

@@ -161,13 +161,28 @@ pub struct ChartArgs {
 
 /// Where bars are that do not come with the args.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Source {
+#[serde(rename_all = "snake_case")]
+pub enum Source {
     /// An uploaded blob, `sha256:` and 64 lower-case hex digits: the JSON of `candles`, or CSV
     /// with the header `time,open,high,low,close,volume`.
-    pub candles_blob: String,
+    CandlesBlob(String),
+    /// Candles that the platform keeps: a symbol, a colon and a timeframe, such as `EURUSD:1h`. The
+    /// newest are drawn: `visible_bars` (default 200) and what studies need to warm up.
+    CandlesKey(String),
 }
 
+impl Source {
+    /// The blob it is.
+    pub(crate) fn blob(&self) -> Option<windlass_store::Digest> {
+        match self {
+            Self::CandlesBlob(name) => name.parse().ok(),
+            Self::CandlesKey(_) => None,
+        }
+    }
+}
+
+/// Bars drawn of those that are kept, unless the job says.
+const DEFAULT_KEPT_BARS: u32 = 200;
 const DEFAULT_WIDTH_PX: u32 = 1200;
 const DEFAULT_HEIGHT_PX: u32 = 800;
 const DEFAULT_SCALE: u32 = 1;
@@ -244,13 +259,24 @@ impl ChartArgs {
         }
     }
 
+    /// How many bars are asked for where they are kept.
+    #[must_use]
+    pub fn wanted_bars(&self) -> usize {
+        let visible = self.visible_bars.unwrap_or(DEFAULT_KEPT_BARS);
+        (visible as usize).saturating_add(self.warm_up()).min(Self::MAX_BARS)
+    }
+
+    /// Bars that the slowest study needs before its first value.
+    fn warm_up(&self) -> usize {
+        let overlays = self.overlays.iter().map(Overlay::warm_up);
+        overlays.chain(self.panels.iter().map(|panel| panel.kind.warm_up())).max().unwrap_or(0)
+    }
+
     /// How many of `bars` bars are drawn: [`ChartArgs::visible_bars`] or its default, and never
     /// more than there are.
     #[must_use]
     pub fn visible_of(&self, bars: usize) -> usize {
-        let overlays = self.overlays.iter().map(Overlay::warm_up);
-        let slowest = overlays.chain(self.panels.iter().map(|panel| panel.kind.warm_up())).max();
-        let beyond_warm_up = bars.saturating_sub(slowest.unwrap_or(0));
+        let beyond_warm_up = bars.saturating_sub(self.warm_up());
         let wanted = match self.visible_bars {
             Some(visible) => visible as usize,
             None if beyond_warm_up >= 2 => beyond_warm_up,

@@ -17,7 +17,7 @@ fn book(charts: usize, output: Output) -> BookArgs {
 
 fn run(args: BookArgs, watcher: &Watcher) -> (Outcome, Vec<u8>) {
     let dir = tempfile::tempdir().expect("a directory");
-    let outcome = ChartBook.run(args, dir.path(), watcher);
+    let outcome = ChartBook::default().run(args, dir.path(), watcher);
     let file = match &outcome {
         Outcome::Done(done) => std::fs::read(dir.path().join(&done.artifacts[0].path)).expect("the file"),
         _ => Vec::new(),

@@ -2,6 +2,7 @@
 
 mod books;
 mod files;
+mod kept;
 mod marks;
 mod pictures;
 mod publishing;

@@ -111,7 +111,8 @@ async fn a_file_or_numbers_travel_when_asked_for() {
 
 #[test]
 fn settings_fill_what_a_job_leaves_open() {
-    let render = ChartRender { defaults: Defaults { format: Format::Jpeg, quality: Some(80) } };
+    let defaults = Defaults { format: Format::Jpeg, quality: Some(80) };
+    let render = ChartRender { defaults, ..ChartRender::default() };
     let check = |args: Value, expected: Value| {
         let mut filled = args;
         render.fill(&mut filled);
@@ -137,7 +138,7 @@ fn bars_are_read_from_a_blob() {
         std::fs::write(dir.path().join("in").join(digest.hex()), bytes).expect("written");
         let mut args = goog(60);
         args.candles = windlass_chart::args::Candles::default();
-        args.source = Some(windlass_chart::args::Source { candles_blob: digest.to_string() });
+        args.source = Some(windlass_chart::args::Source::CandlesBlob(digest.to_string()));
         assert_eq!(args.check(), []);
         assert_eq!(ChartRender::default().inputs(&args).blobs, [digest.hex()]);
         match ChartRender::default().run(args, dir.path(), &Watcher::default()) {

@@ -243,6 +243,10 @@ fn bars_come_once() {
     let without = |source: Value| json!({"symbol": "GOOG", "interval": "1d", "source": source});
     check_args(&without(json!({"candles_blob": blob})), &[]);
     check_args(&without(json!({"candles_blob": "../x"})), &["/source/candles_blob blob_invalid"]);
+    check_args(&without(json!({"candles_key": "BTC:USD:1h"})), &[]);
+    for key in ["GOOG", "GOOG:", ":1d", &format!("{}:1d", "G".repeat(64))] {
+        check_args(&without(json!({"candles_key": key})), &["/source/candles_key key_invalid"]);
+    }
     check_args(&without(json!(null)), &["/candles candles_missing"]);
 }
 

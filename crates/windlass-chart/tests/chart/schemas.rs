@@ -13,7 +13,7 @@ pub(crate) fn published(kind: &str, args: &Value) -> Vec<String> {
     thread_local! {
         static CATALOGUE: Catalogue = {
             let mut registry = Registry::new();
-            register(&mut registry, windlass_chart::Defaults::default(), None);
+            register(&mut registry, windlass_chart::Defaults::default(), None, &windlass_chart::Kept::default());
             Catalogue::new(registry.catalogue())
         };
     }
