@@ -30,3 +30,4 @@ mod sheets;
 mod soak;
 mod top;
 mod topologies;
+mod trading;

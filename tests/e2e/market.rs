@@ -43,3 +43,15 @@ fn a_wrong_file_changes_nothing_and_is_told_by_line() {
     let ran = home.run(&["market", "replay", "--positions", "no.csv", "--quotes", "q.csv", "--out", "out.csv"]);
     assert!(ran.stderr.contains("no.csv"), "{}", ran.stderr);
 }
+
+/// §8.27: nothing is needed, closings come within seconds, and each is decided again with the same answer.
+#[test]
+fn the_demo_closes_positions_without_any_server_8_27_8_29() {
+    let home = Home::embedded();
+    let told = home.json(&["market", "demo", "--seconds", "6"]);
+    let closed = told["closed"].as_u64().unwrap();
+    assert!(closed > 0, "{told}");
+    assert_eq!(told["agree"].as_u64(), Some(closed));
+    let latency = home.json(&["market", "latency"]);
+    assert_eq!(latency["closings"].as_u64(), Some(closed));
+}

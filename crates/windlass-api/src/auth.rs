@@ -102,6 +102,19 @@ impl Caller {
         }
     }
 
+    /// True when the caller may also do this, on the route it was let in to.
+    pub(crate) fn may(&self, scope: Scope, anonymous: Anonymous) -> bool {
+        match &*self.0 {
+            Inner::Nobody => match anonymous {
+                Anonymous::Nothing => false,
+                Anonymous::Reading => scope.is_reading(),
+                Anonymous::Everything => true,
+            },
+            Inner::Fixed => true,
+            Inner::Key(key) => key.scopes.iter().any(|grant| grant.allows(scope)),
+        }
+    }
+
     /// True when the caller could do everything the grant stands for.
     pub(crate) fn may_grant(&self, grant: &Grant) -> bool {
         match &*self.0 {

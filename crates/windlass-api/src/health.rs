@@ -63,6 +63,7 @@ pub(crate) async fn livez(State(shared): State<Shared>) -> Result<Response, Prob
 /// `GET /metrics`: what is measured, in the Prometheus text format.
 pub(crate) async fn metrics(State(shared): State<Shared>) -> Response {
     let mut more = crate::queue_metrics::render(&*shared.dashboard.latest(&shared).await);
+    more.push_str(&crate::market::metrics::render(&shared.market));
     if let Some(images) = shared.services.images.as_deref() {
         more.push_str(&crate::images::metrics(images).await);
     }

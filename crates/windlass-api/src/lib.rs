@@ -26,6 +26,7 @@ mod images;
 mod json;
 pub mod keys;
 mod local;
+mod market;
 mod once;
 mod openapi;
 mod paging;
@@ -55,6 +56,7 @@ use axum::routing::{get, head, post};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use windlass_broker::SharedBroker;
+use windlass_market::Market;
 use windlass_producer::{Producer, Spool};
 use windlass_scheduler::{Book, Counters};
 use windlass_store::records::Records;
@@ -86,6 +88,8 @@ pub struct Api {
     pub services: Services,
     /// Cache, locks, sessions and rate limits of other services.
     pub caching: Caching,
+    /// Prices and positions.
+    pub market: Market,
     /// The kinds this program knows; those that workers of others have published may be
     /// enqueued too.
     pub registry: Registry,
@@ -132,6 +136,8 @@ pub struct ApiOptions {
     pub settings: Vec<(String, String)>,
     /// The largest JSON body, in bytes; default [`ApiOptions::JSON_BYTES`].
     pub json_bytes: usize,
+    /// The largest batch of quotes, in bytes; default [`ApiOptions::QUOTE_BYTES`].
+    pub quote_bytes: usize,
     /// The largest blob, in bytes; default [`ApiOptions::BLOB_BYTES`].
     pub blob_bytes: usize,
     /// The largest multipart body, in bytes; default [`ApiOptions::MULTIPART_BYTES`].
@@ -160,6 +166,8 @@ pub struct ApiOptions {
 impl ApiOptions {
     /// Default of [`ApiOptions::json_bytes`].
     pub const JSON_BYTES: usize = 4 * 1024 * 1024;
+    /// Default of [`ApiOptions::quote_bytes`].
+    pub const QUOTE_BYTES: usize = 10 * 1024 * 1024;
     /// Default of [`ApiOptions::blob_bytes`].
     pub const BLOB_BYTES: usize = 25 * 1024 * 1024;
     /// Default of [`ApiOptions::multipart_bytes`].
@@ -188,6 +196,7 @@ impl ApiOptions {
     pub fn check(&self) -> Result<(), Error> {
         let least = [
             ("json_bytes", self.json_bytes),
+            ("quote_bytes", self.quote_bytes),
             ("blob_bytes", self.blob_bytes),
             ("multipart_bytes", self.multipart_bytes),
             ("url_bytes", self.url_bytes),
@@ -198,7 +207,7 @@ impl ApiOptions {
         if let Some((setting, _)) = least.into_iter().find(|(_, found)| *found == 0) {
             return Err(Error::Option { setting, found: "0".to_owned(), allowed: "1 or more".to_owned() });
         }
-        let largest = self.json_bytes.max(self.blob_bytes).max(self.multipart_bytes);
+        let largest = self.json_bytes.max(self.quote_bytes).max(self.blob_bytes).max(self.multipart_bytes);
         if self.bodies_bytes < largest {
             let allowed = format!("at least the largest body, {largest},");
             return Err(Error::Option { setting: "bodies_bytes", found: self.bodies_bytes.to_string(), allowed });
@@ -217,6 +226,7 @@ impl Default for ApiOptions {
             base_path: String::new(),
             settings: Vec::new(),
             json_bytes: Self::JSON_BYTES,
+            quote_bytes: Self::QUOTE_BYTES,
             blob_bytes: Self::BLOB_BYTES,
             multipart_bytes: Self::MULTIPART_BYTES,
             bodies_bytes: Self::BODIES_BYTES,
@@ -238,6 +248,7 @@ struct Inner {
     services: Services,
     door: Door,
     caching: Caching,
+    market: Market,
     worker: Option<Health>,
     schedules: Book,
     scheduler: Option<Arc<Counters>>,
@@ -288,6 +299,7 @@ impl Inner {
             broker: api.broker,
             services: api.services,
             caching: api.caching,
+            market: api.market,
             worker: api.worker,
             room: Arc::new(Semaphore::new(room_kib)),
             streams: Arc::new(Semaphore::new(api.options.event_streams.min(Semaphore::MAX_PERMITS))),
@@ -303,6 +315,7 @@ impl Inner {
             broker,
             services,
             caching: self.caching.clone(),
+            market: self.market.clone(),
             registry: self.door.registry().clone(),
             worker: None,
             records: Arc::clone(&self.records),
@@ -350,6 +363,7 @@ fn build(shared: Shared) -> Router {
         .route("/api/offset", post(sheets::legacy::offset).layer(DefaultBodyLimit::disable()))
         .route("/api/config", get(sheets::legacy::config))
         .merge(caching::router())
+        .merge(market::router())
         .merge(dashboard::router())
         .route("/api/queues", get(health::queues))
         .route("/api/queues/{queue}/pause", post(control::pause))

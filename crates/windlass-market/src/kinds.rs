@@ -1,104 +1,21 @@
 //! The kinds of job: `trading.sltp_sweep`, `trading.sltp_check`, `trading.mark`,
-//! `trading.close_position`.
+//! `trading.close_position`, `market.outbox_prune`, `calm.refresh`,
+//! `market.candles`.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, OnceCell};
 use windlass_jobs::{Done, Outcome, Violation};
 use windlass_worker::{InlineKind, KindSpec, Registry, RunContext};
 
-use crate::engine::{self, Engine, Report};
-use crate::positions::Outcome as Closing;
-use crate::positions::{Class, Close, Error, Mark, Options, Page, Position, Positions, Result, Status};
-use crate::rules::{Fill, Quote, Reason};
-
-/// Where positions lie.
-#[derive(Clone)]
-pub enum Where {
-    /// `postgres://…`
-    Postgres(String),
-    /// An embedded file, made when it is not there.
-    Sqlite(PathBuf),
-}
-
-/// The positions of a process and the index over them, opened when they are first needed.
-#[derive(Clone, Default)]
-pub struct Market {
-    inner: Option<Arc<Inner>>,
-}
-
-struct Inner {
-    at: Where,
-    owner: String,
-    store: OnceCell<Positions>,
-    engine: Mutex<Option<Engine>>,
-}
-
-impl std::fmt::Debug for Market {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Market")
-    }
-}
-
-impl Market {
-    /// Positions at a place; `owner` names this process in the lease. The default has none: its
-    /// kinds can be named and checked, but not run.
-    #[must_use]
-    pub fn new(at: Where, owner: &str) -> Self {
-        let inner = Inner { at, owner: owner.to_owned(), store: OnceCell::new(), engine: Mutex::new(None) };
-        Self { inner: Some(Arc::new(inner)) }
-    }
-
-    /// The tables, opened and brought up to date by the first call that reaches them.
-    ///
-    /// # Errors
-    /// [`Error`]; the next call tries again.
-    pub async fn store(&self) -> Result<&Positions> {
-        let Some(inner) = &self.inner else {
-            return Err(Error::Refused {
-                field: "market",
-                code: "no_store",
-                why: "this process has no positions".to_owned(),
-            });
-        };
-        let open = async || match &inner.at {
-            Where::Postgres(url) => Positions::postgres(url, &Options::default()).await,
-            Where::Sqlite(file) => Positions::sqlite(file, &Options::default()).await,
-        };
-        inner.store.get_or_try_init(open).await
-    }
-
-    /// Sweeps once; `None` while this process is at it already.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn sweep(&self) -> Result<Option<Report>> {
-        let store = self.store().await?.clone();
-        let Some(inner) = &self.inner else { return Ok(None) };
-        let Ok(mut engine) = inner.engine.try_lock() else { return Ok(None) };
-        engine.get_or_insert_with(|| Engine::new(store, &inner.owner)).sweep().await.map(Some)
-    }
-}
-
-impl Market {
-    /// Gives the shard back, so that another process may sweep at once.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn release(&self) -> Result<()> {
-        let Some(inner) = &self.inner else { return Ok(()) };
-        match inner.engine.lock().await.as_mut() {
-            Some(engine) => engine.release().await,
-            None => Ok(()),
-        }
-    }
-}
+use crate::desk::{self, Closing};
+use crate::engine::{self, Report};
+use crate::market::{Market, chain};
+use crate::positions::{Class, Error, Mark, Page, Position, Positions, Result};
+use crate::rules::{Quote, Reason};
 
 /// Adds the kinds.
 pub fn register(registry: &mut Registry, market: &Market) {
@@ -106,6 +23,9 @@ pub fn register(registry: &mut Registry, market: &Market) {
     registry.inline(Check(market.clone()));
     registry.inline(MarkAll(market.clone()));
     registry.inline(ClosePosition(market.clone()));
+    registry.inline(OutboxPrune(market.clone()));
+    registry.inline(CalmRefresh(market.clone()));
+    registry.inline(RollUp(market.clone()));
 }
 
 /// A database that is away is no failure of a job that comes again: it is skipped, and said.
@@ -124,16 +44,12 @@ fn failed(error: &Error) -> Outcome {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let all = std::iter::successors(Some(error), |e| e.source());
-    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 fn done(value: Value, skipped: bool) -> Outcome {
     Outcome::Done(Done { value, artifacts: Vec::new(), skipped })
 }
 
-const QUEUE: &str = "trading";
+/// The queue of these kinds.
+pub const QUEUE: &str = "trading";
 
 struct Sweep(Market);
 
@@ -162,8 +78,7 @@ impl InlineKind for Sweep {
 
     async fn run(&self, _args: NoArgs, _ctx: &dyn RunContext) -> Outcome {
         match self.0.sweep().await {
-            Ok(Some(report)) => told(&report),
-            Ok(None) => done(json!({ "skipped": "running" }), true),
+            Ok(report) => told(&report),
             Err(error) => skipped(&error),
         }
     }
@@ -323,7 +238,7 @@ pub async fn mark(store: &Positions) -> Result<Value> {
 
 struct ClosePosition(Market);
 
-/// Args of `trading.close_position`.
+/// Args of `trading.close_position`, `market.outbox_prune`, `calm.refresh`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CloseArgs {
@@ -367,34 +282,111 @@ impl InlineKind for ClosePosition {
 }
 
 async fn close_now(store: &Positions, id: i64, version: Option<i64>, reason: Reason) -> Result<Outcome> {
-    let Some(position) = store.get(id).await? else {
-        return Ok(Outcome::fatal("position_not_found", format!("there is no position {id}")));
-    };
-    if position.status == Status::Closed {
-        return Ok(done(json!({ "outcome": "already_closed", "closings": store.closings(&[id]).await? }), true));
-    }
-    if version.is_some_and(|version| version != position.version) {
-        return Ok(Outcome::fatal("version_changed", format!("the position has version {}", position.version)));
-    }
-    let instruments = store.instruments().await?;
-    let max_age_ms = instruments.iter().find(|i| i.symbol == position.symbol).map_or(0, |i| i.max_quote_age_ms);
-    let now_ms = store.now_ms().await?;
-    let fresh =
-        store.last_quote(&position.symbol).await?.filter(|quote| now_ms.saturating_sub(quote.ts_ms) <= max_age_ms);
-    let Some(quote) = fresh else {
-        return Ok(Outcome::retry("no_fresh_price", format!("{} has no quote that is fresh enough", position.symbol)));
-    };
-    let price = quote.closing_price(position.rules.side);
-    let fill = Fill { leg: 0, qty: position.open_qty, reason, level: None, price, ambiguous: false };
-    let detail = json!({ "why": "asked", "reason": reason, "version": position.version }).to_string();
-    let close = Close::new(id, position.version, quote, vec![fill], &position.rules, detail);
-    let mut closed = store.close(&[close], None, now_ms, "close_position", None).await?;
-    Ok(match closed.outcomes.remove(&id) {
-        Some(Closing::Closed { .. }) => {
-            done(json!({ "outcome": "closed", "closings": store.closings(&[id]).await? }), false)
+    Ok(match desk::close(store, id, version, reason, "close_position").await? {
+        Closing::Closed(closings) => done(json!({ "outcome": "closed", "closings": closings }), false),
+        Closing::AlreadyClosed(closings) => done(json!({ "outcome": "already_closed", "closings": closings }), true),
+        Closing::Unknown => Outcome::fatal("position_not_found", format!("there is no position {id}")),
+        Closing::VersionChanged(now) => Outcome::fatal("version_changed", format!("the position has version {now}")),
+        Closing::NoFreshPrice(symbol) => {
+            Outcome::retry("no_fresh_price", format!("{symbol} has no quote that is fresh enough"))
         }
-        Some(already @ Closing::AlreadyClosed { .. }) => done(json!(already), true),
-        // It changed between reading and writing: read it again.
-        other => Outcome::retry("close_refused", json!(other).to_string()),
+        Closing::Busy => Outcome::retry("close_refused", "others write the position over and over"),
     })
+}
+
+/// `market.outbox_prune`: what others were told of closings, or never asked for, does not stay for ever, nor
+/// do short candles.
+struct OutboxPrune(Market);
+
+#[async_trait]
+impl InlineKind for OutboxPrune {
+    type Args = NoArgs;
+
+    fn spec(&self) -> KindSpec {
+        KindSpec {
+            queue: QUEUE,
+            max_attempts: 1,
+            ..KindSpec::new("market.outbox_prune", "Forget events of positions and short candles past their time")
+        }
+    }
+
+    fn check(&self, _args: &NoArgs) -> Vec<Violation> {
+        Vec::new()
+    }
+
+    async fn run(&self, _args: NoArgs, _ctx: &dyn RunContext) -> Outcome {
+        let pruned = async {
+            let store = self.0.store().await?;
+            Ok((store.prune_outbox().await?, store.prune_candles().await?))
+        };
+        match pruned.await {
+            Ok((events, candles)) => done(json!({ "forgotten": events, "candles": candles }), events + candles == 0),
+            Err(error) => skipped(&error),
+        }
+    }
+}
+
+/// `calm.refresh`: bands in place of numbers.
+struct CalmRefresh(Market);
+
+/// Args of `calm.refresh`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CalmArgs {
+    /// Only this position; default all of calm accounts.
+    #[serde(default)]
+    position_id: Option<i64>,
+}
+
+#[async_trait]
+impl InlineKind for CalmRefresh {
+    type Args = CalmArgs;
+
+    fn spec(&self) -> KindSpec {
+        KindSpec {
+            queue: QUEUE,
+            max_attempts: 2,
+            timeout: Duration::from_secs(60),
+            ..KindSpec::new("calm.refresh", "Work out the bands that calm accounts are shown")
+        }
+    }
+
+    fn check(&self, _args: &CalmArgs) -> Vec<Violation> {
+        Vec::new()
+    }
+
+    async fn run(&self, args: CalmArgs, _ctx: &dyn RunContext) -> Outcome {
+        match self.0.refresh_calm(args.position_id).await {
+            Ok(bands) => done(json!({ "bands": bands }), bands == 0),
+            Err(error) => skipped(&error),
+        }
+    }
+}
+
+/// `market.candles`: quotes rolled up into candles; what a worker that watches does all the time.
+struct RollUp(Market);
+
+#[async_trait]
+impl InlineKind for RollUp {
+    type Args = NoArgs;
+
+    fn spec(&self) -> KindSpec {
+        KindSpec {
+            queue: QUEUE,
+            max_attempts: 1,
+            timeout: Duration::from_secs(60),
+            ..KindSpec::new("market.candles", "Roll the quotes since the last time up into candles")
+        }
+    }
+
+    fn check(&self, _args: &NoArgs) -> Vec<Violation> {
+        Vec::new()
+    }
+
+    async fn run(&self, _args: NoArgs, _ctx: &dyn RunContext) -> Outcome {
+        match self.0.roll_up().await {
+            Ok(rolled) => done(json!(rolled), rolled.skipped.is_some()),
+            Err(error) => skipped(&error),
+        }
+    }
 }

@@ -7,18 +7,29 @@
 #![forbid(unsafe_code)]
 
 pub mod calendar;
+pub mod calm;
 pub mod candle;
 mod csv;
+pub mod desk;
 pub mod engine;
 pub mod explain;
+mod feed;
 pub mod guard;
 pub mod index;
+mod ingest;
 pub mod kinds;
+mod market;
 pub mod positions;
 pub mod price;
+pub mod prices;
 pub mod replay;
+pub mod rollup;
 pub mod rules;
 pub mod synthetic;
+pub mod wire;
 
 pub use csv::Error as CsvError;
-pub use kinds::register;
+pub use feed::FeedOptions;
+pub use ingest::{Answer, MAX_WAITING, TakeError};
+pub use kinds::{QUEUE, register};
+pub use market::{Counters, Market, Watcher, Where};

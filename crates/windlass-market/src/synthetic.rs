@@ -38,3 +38,20 @@ impl Feed {
         i64::try_from((z ^ (z >> 31)) % n.max(1)).unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_quotes_every_time_8_30() {
+        let drawn = |seed| {
+            let mut feed = Feed::new(seed, 107_160, 12);
+            (0..1_000).map(|_| feed.next_quote()).collect::<Vec<_>>()
+        };
+        assert_eq!(drawn(7), drawn(7));
+        assert_ne!(drawn(7), drawn(8));
+        assert_eq!(drawn(7)[..2], [(107_150, 107_163), (107_150, 107_163)], "on every machine");
+        assert!(drawn(7).iter().all(|(bid, ask)| 0 < *bid && bid <= ask));
+    }
+}

@@ -34,6 +34,7 @@ type Limit = (&'static str, u64, u64, fn(&mut ApiOptions, u64));
 /// The table of request limits. Every one is a setting; defaults are those of [`ApiOptions`].
 const LIMITS: &[Limit] = &[
     ("WINDLASS_MAX_JSON_KB", 1, 1_048_576, |options, kb| options.json_bytes = bytes(kb, 1024)),
+    ("WINDLASS_MAX_QUOTES_KB", 1, 1_048_576, |options, kb| options.quote_bytes = bytes(kb, 1024)),
     ("WINDLASS_MAX_BLOB_MB", 1, 65_536, |options, mb| options.blob_bytes = bytes(mb, 1024 * 1024)),
     ("WINDLASS_MAX_MULTIPART_MB", 1, 65_536, |options, mb| options.multipart_bytes = bytes(mb, 1024 * 1024)),
     ("WINDLASS_MAX_BODIES_MB", 1, 1_048_576, |options, mb| options.bodies_bytes = bytes(mb, 1024 * 1024)),
@@ -92,7 +93,7 @@ impl ApiSettings {
             }
         }
         // Room for the largest body is room that was asked for.
-        let largest = options.json_bytes.max(options.blob_bytes).max(options.multipart_bytes);
+        let largest = options.json_bytes.max(options.quote_bytes).max(options.blob_bytes).max(options.multipart_bytes);
         if !self.limits.iter().any(|(name, _)| *name == "WINDLASS_MAX_BODIES_MB") {
             options.bodies_bytes = options.bodies_bytes.max(largest);
         }

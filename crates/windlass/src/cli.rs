@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-pub(crate) use market::{Market, MarketCandles, MarketDemo, MarketOpen, MarketReplay, MarketVerb, ReplayMode};
+pub(crate) use market::{
+    Market, MarketCandles, MarketChange, MarketDemo, MarketOpen, MarketReplay, MarketVerb, ReplayMode,
+};
 use windlass_jobs::{Durability, JobId, OnFailure, Priority, Queue, Reason, State, Until};
 
 pub(crate) use self::keys::{Audit, Keys, KeysCreate, KeysVerb, RecordsArgs, RecordsVerb};
@@ -489,6 +491,22 @@ pub(crate) enum BenchWhat {
     Api(BenchApi),
     /// Values read from the cache service.
     Cache(BenchCache),
+    /// Positions watched, closed and marked, and how long a quote takes to a commit.
+    Market(BenchMarket),
+}
+
+/// `windlass bench market`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchMarket {
+    /// Open positions.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(200_000..=10_000_000))]
+    pub(crate) positions: i64,
+    /// How long live quotes are measured.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub(crate) seconds: u64,
+    /// An empty PostgreSQL database; without one a file of its own.
+    #[arg(long, value_name = "URL")]
+    pub(crate) database_url: Option<String>,
 }
 
 /// `windlass bench api`.

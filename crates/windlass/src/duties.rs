@@ -149,6 +149,8 @@ const BUILTIN: &[(&str, &str, &str)] = &[
     ("windlass.image-cleanup", "@every 60m", "images.cleanup"),
     ("windlass.sl-tp-sweep", "@every 5s", "market.sl_tp_watcher.check_sl_tp_positions"),
     ("windlass.mark", "@every 30s", "market.sl_tp_watcher.update_position_prices"),
+    ("windlass.candles", "@every 5s", "market.candles"),
+    ("windlass.calm-refresh", "@every 30s", "calm.refresh"),
     ("windlass.outbox-prune", "@hourly", "market.outbox_prune"),
 ];
 

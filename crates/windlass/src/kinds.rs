@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use windlass_chart::Defaults;
-use windlass_market::kinds::Market;
+use windlass_market::Market;
 use windlass_store::images::Images;
 use windlass_worker::Registry;
 
@@ -12,8 +12,7 @@ use crate::settings::Settings;
 
 /// Every kind this binary can do, to be run: with the stores and settings that some of them need.
 pub(crate) fn for_worker(settings: &Settings, stores: &Stores) -> Registry {
-    let market = crate::commands::market::place(settings);
-    all(Some(stores), settings.images.defaults, stores.services.images.clone(), &market)
+    all(Some(stores), settings.images.defaults, stores.services.images.clone(), &stores.market)
 }
 
 /// Every kind this binary can do, where kinds are only named or checked, and in a child.

@@ -16,6 +16,7 @@ mod kinds;
 mod local;
 mod log;
 mod marker;
+mod market_settings;
 mod panic;
 mod probe;
 mod redis_settings;

@@ -8,6 +8,7 @@ use windlass_broker::SharedBroker;
 use windlass_broker::redis::RedisBroker;
 use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
 use windlass_jobs::Queue;
+use windlass_market::{Market, Watcher};
 use windlass_producer::{Producer, Spool};
 use windlass_redis::Link;
 use windlass_store::records::{PostgresRecords, Records, RedisRecords, SqliteRecords};
@@ -37,6 +38,8 @@ pub(crate) struct Stores {
     pub(crate) place: String,
     /// True when nothing but files is used.
     pub(crate) embedded: bool,
+    /// Positions and prices; nothing of it is opened before it is needed.
+    pub(crate) market: Market,
 }
 
 /// Makes a broker of its own for each worker.
@@ -78,7 +81,8 @@ impl Stores {
         let waits = settings.waits;
         let pump: MakeBroker =
             Arc::new(move || Ok(Arc::new(RedisBroker::new(Link::new(options.clone())?, &prefix).waiting(waits))));
-        Ok(Self { broker, pump, services, claims, records, snapshot, spool, place, embedded: false })
+        let market = crate::commands::market::place(settings)?;
+        Ok(Self { broker, pump, services, claims, records, snapshot, spool, place, embedded: false, market })
     }
 
     /// A SQLite file and folders below the data directory.
@@ -105,6 +109,7 @@ impl Stores {
             spool: None,
             place: file.display().to_string(),
             embedded: true,
+            market: crate::commands::market::place(settings)?,
         })
     }
 
@@ -131,6 +136,11 @@ impl Stores {
         if let Some(images) = &self.services.images {
             Arc::clone(images).begin();
         }
+    }
+
+    /// Watches positions where a worker serves the queue of the market's kinds.
+    pub(crate) fn watch(&self, queues: &[Queue]) -> Option<Watcher> {
+        queues.iter().any(|queue| queue.as_str() == windlass_market::QUEUE).then(|| self.market.watch())
     }
 
     /// Starts a worker of this process; its children are this program.

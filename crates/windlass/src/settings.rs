@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) records_database_url: Option<Secret>,
     /// Where positions lie, `postgres://…`. `WINDLASS_MARKET_DATABASE_URL`; none: a file in the data directory.
     pub(crate) market_database_url: Option<Secret>,
+    /// The market's price cache.
+    pub(crate) market: crate::market_settings::MarketSettings,
     /// How Redis is reached; none: embedded. `REDIS_URL`, or `REDIS_SENTINELS`, or `REDIS_HOST`,
     /// each with what belongs to it: see [`crate::redis_settings`].
     pub(crate) redis: Option<windlass_redis::Options>,
@@ -163,6 +165,17 @@ impl FromStr for LogFormat {
 pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_DATA_DIR", "data_dir"),
     ("WINDLASS_MARKET_DATABASE_URL", "market_database_url"),
+    ("WINDLASS_MARKET_REDIS_URL", "market_redis_url"),
+    ("WINDLASS_MARKET_FORMAT", "market_format"),
+    ("WINDLASS_MARKET_KEY_PREFIX", "market_key_prefix"),
+    ("WINDLASS_QUOTES_STREAM", "quotes_stream"),
+    ("WINDLASS_QUOTES_CHANNEL", "quotes_channel"),
+    ("WINDLASS_PRICE_TTL_SECONDS", "price_ttl_seconds"),
+    ("WINDLASS_TICK_TTL_SECONDS", "tick_ttl_seconds"),
+    ("WINDLASS_TICK_MAX_KB", "tick_max_kb"),
+    ("WINDLASS_CANDLE_TTL_SECONDS", "candle_ttl_seconds"),
+    ("WINDLASS_CALM_TTL_SECONDS", "calm_ttl_seconds"),
+    ("WINDLASS_BAND_TTL_SECONDS", "band_ttl_seconds"),
     ("WINDLASS_QUEUE_PREFIX", "queue_prefix"),
     ("WINDLASS_DURABLE_REPLICAS", "durable_replicas"),
     ("WINDLASS_DURABLE_WITHIN_MS", "durable_within_ms"),
@@ -175,6 +188,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_RATE_LIMIT", "rate_limit"),
     ("WINDLASS_CORS_ORIGINS", "cors_origins"),
     ("WINDLASS_MAX_JSON_KB", "max_json_kb"),
+    ("WINDLASS_MAX_QUOTES_KB", "max_quotes_kb"),
     ("WINDLASS_MAX_BLOB_MB", "max_blob_mb"),
     ("WINDLASS_MAX_MULTIPART_MB", "max_multipart_mb"),
     ("WINDLASS_MAX_BODIES_MB", "max_bodies_mb"),
@@ -262,6 +276,7 @@ const SECRET: &[&str] = &[
     "REDIS_PASSWORD",
     "REDIS_SENTINEL_PASSWORD",
     "WINDLASS_MARKET_DATABASE_URL",
+    "WINDLASS_MARKET_REDIS_URL",
     "WINDLASS_RECORDS_DATABASE_URL",
     "WINDLASS_CACHE_REDIS_URL",
     "WINDLASS_IMAGE_REDIS_URL",
@@ -427,6 +442,7 @@ impl Settings {
             data_dir: found.text("WINDLASS_DATA_DIR").unwrap_or("windlass-data").into(),
             records_database_url: database_url(&found, "WINDLASS_RECORDS_DATABASE_URL")?,
             market_database_url: database_url(&found, "WINDLASS_MARKET_DATABASE_URL")?,
+            market: crate::market_settings::MarketSettings::read(&found, redis.as_ref())?,
             cache_redis: of_store("WINDLASS_CACHE_REDIS_URL", &found)?.or_else(|| redis.clone()),
             redis,
             notes,
@@ -695,6 +711,14 @@ pub(crate) mod tests {
         check("WINDLASS_LIVE_WITHIN_MS", "14999", "15000 (ready within)");
         check("REDIS_KEY_PREFIX", "a:*", "joined by :");
         check("REDIS_TTL_DEFAULT", "0", "1 to 2592000");
+        check("WINDLASS_MARKET_FORMAT", "xml", "hash or json");
+        check("WINDLASS_MARKET_KEY_PREFIX", "a*", "A-Z");
+        check("WINDLASS_MARKET_REDIS_URL", "https://u:geheim@x", "***");
+        check("WINDLASS_QUOTES_STREAM", "quotes", "WINDLASS_MARKET_REDIS_URL");
+        check("WINDLASS_PRICE_TTL_SECONDS", "0", "1 to 86400");
+        check("WINDLASS_TICK_TTL_SECONDS", "86401", "1 to 86400");
+        check("WINDLASS_TICK_MAX_KB", "0", "1 to 65536");
+        check("WINDLASS_CANDLE_TTL_SECONDS", "x", "1 to 2592000");
         check("WINDLASS_OLD_NAMES", "yes", "true or false");
         check("WINDLASS_CACHE_REDIS_URL", "https://u:geheim@x", "***");
         check("WINDLASS_CACHE_MAX_MB", "0", "1 to 16777216");

@@ -101,7 +101,7 @@ fn path<T>(path: Result<axum::extract::Path<T>, PathRejection>) -> Result<T, Pro
         .map_err(|_| Problem::new(Code::NameInvalid, "the path holds a name that is no text"))
 }
 
-fn query<T>(query: Result<Query<T>, QueryRejection>, known: &str) -> Result<T, Problem> {
+pub(crate) fn query<T>(query: Result<Query<T>, QueryRejection>, known: &str) -> Result<T, Problem> {
     query.map(|Query(query)| query).map_err(|_| Problem::new(Code::QueryInvalid, format!("only {known} is known here")))
 }
 

@@ -14,6 +14,7 @@ mod errors;
 mod events;
 mod health;
 mod images;
+mod market;
 mod results;
 mod schedules;
 mod support;

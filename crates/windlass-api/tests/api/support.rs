@@ -28,6 +28,8 @@ use windlass_jobs::flow::{Mail, Message, Received};
 use windlass_jobs::{
     JobId, JobRecord, Lease, Limits, NewJob, Outcome, Progress, Queue, State, Timestamp, Ulid, Violation,
 };
+use windlass_market::prices::PriceOptions;
+use windlass_market::{Market, Where};
 use windlass_store::{Caching, CachingOptions, FileArtifacts, FileClaims, FileResults, Services};
 use windlass_testkit::ModelBroker;
 use windlass_worker::{InlineKind, Inputs, IsolatedKind, KindSpec, Registry, RunContext, StoredArtifact, StoredResult};
@@ -339,6 +341,7 @@ impl Bench {
             spool: None,
             local: None,
             caching: Caching::new(None, &CachingOptions::default()),
+            market: Market::new(Where::Sqlite(dir.path().join("market.db")), "test", None, PriceOptions::default()),
             options,
         };
         Self { app: router(api.clone()), api, broker, dir }

@@ -41,10 +41,16 @@ const USERS: &[User] = &[
     // Worker, scheduler and API: everything but what an operator does by hand (`images verify`, `bench`).
     User {
         name: "worker",
-        lua: &["windlass-broker/src/redis/lua", "windlass-store/src"],
-        rust: &["windlass-broker/src/redis", "windlass-store/src", "windlass/src/marker.rs"],
+        lua: &["windlass-broker/src/redis/lua", "windlass-store/src", "windlass-market/src/prices"],
+        rust: &[
+            "windlass-broker/src/redis",
+            "windlass-store/src",
+            "windlass/src/marker.rs",
+            "windlass-market/src/prices",
+            "windlass-market/src/feed.rs",
+        ],
         more: &["srem", "zrange", "zrevrange"],
-        keys: "~wl:* ~windlass:* &wl:*",
+        keys: "~wl:* ~windlass:* ~price:* ~tick:* ~candle:* ~calm:* &wl:*",
     },
     // Puts jobs with their blobs, and asks what became of them.
     User {
@@ -167,7 +173,7 @@ fn server() -> &'static RedisServer {
         let file = dir.path().join("users.acl");
         // Tests have prefixes of their own; the commands are those of the files.
         let lines: String = USERS.iter().map(line).collect();
-        let lines = lines.replace("~wl:* ~windlass:* &wl:*", "~* &*").replace("~wl:* &wl:*", "~* &*");
+        let lines = USERS.iter().fold(lines, |lines, user| lines.replace(user.keys, "~* &*"));
         std::fs::write(&file, format!("user default off\n{lines}")).unwrap();
         let server = RedisServer::builder().acl_file(&file).start();
         // It has been read; nothing else of the server lies on disk.

@@ -166,6 +166,17 @@ impl Candles {
         }
     }
 
+    /// Remembers that a tick is in the candles that were restored.
+    pub fn mark_seen(&mut self, tick: &Tick) {
+        let minute = tick.ts_ms.div_euclid(MINUTE_MS) * MINUTE_MS;
+        if let (Some(seq), false) = (tick.seq, self.is_forgotten(minute)) {
+            let key = if self.life.minute_ms.is_some() { minute } else { 0 };
+            self.seen.entry(key).or_default().insert(seq);
+        }
+        self.newest_ms = self.newest_ms.max(tick.ts_ms);
+        self.clock_ms = self.clock_ms.max(tick.ts_ms);
+    }
+
     /// Takes a tick in. Its bid and ask must be sound ([`crate::guard::sound`]).
     pub fn add(&mut self, tick: &Tick) -> Added {
         let starts: Option<Vec<i64>> =

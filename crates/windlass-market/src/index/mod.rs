@@ -188,6 +188,11 @@ impl Book {
         self.moved.drain().collect()
     }
 
+    /// Counts a position's stop as moved.
+    pub fn mark_moved(&mut self, id: i64) {
+        self.moved.insert(id);
+    }
+
     /// Notes the version that a position's row has now.
     pub fn set_version(&mut self, id: i64, version: i64) {
         let slot = self.by_id.get(&id);

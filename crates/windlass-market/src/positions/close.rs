@@ -430,6 +430,25 @@ impl Positions {
         done.map_err(Error::sql("advance"))
     }
 
+    /// As [`Positions::advance`], of many symbols at once.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn advance_all(&self, reached: &[(&str, i64)], fence: Option<Fence>) -> Result<()> {
+        let from = self.records("$1", &[("symbol", "text"), ("seq", "bigint")]);
+        let sql = self.sql(&format!(
+            "INSERT INTO feed_cursor(symbol, seq, at_ms) SELECT d.symbol, d.seq, {{now}} FROM {from} AS d
+             WHERE $3 IS NULL OR EXISTS (SELECT 1 FROM shard_lease WHERE shard = $2 AND token = $3)
+             ON CONFLICT(symbol) DO UPDATE SET seq = excluded.seq, at_ms = excluded.at_ms WHERE feed_cursor.seq < excluded.seq"
+        ));
+        let rows: Vec<_> = reached.iter().map(|(symbol, seq)| json!({ "symbol": symbol, "seq": seq })).collect();
+        let done = on!(self, pool => {
+            let query = sqlx::query(sql).bind(json!(rows).to_string());
+            query.bind(fence.map(|f| f.shard)).bind(fence.map(|f| f.token)).execute(pool).await.map(|_| ())
+        });
+        done.map_err(Error::sql("advance"))
+    }
+
     /// The closings written since a moment of the database's clock, oldest first.
     ///
     /// # Errors

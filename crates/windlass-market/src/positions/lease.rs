@@ -45,6 +45,42 @@ impl Positions {
         row.map_err(Error::sql("lease"))
     }
 
+    /// Wakes somebody whenever quotes have come, as PostgreSQL says it. Returns when the connection
+    /// is gone, and at once on an embedded file.
+    pub async fn hear_quotes(&self, wake: &tokio::sync::Notify) {
+        let super::Pool::Postgres(pool) = &self.pool else { return };
+        let Ok(mut listener) = sqlx::postgres::PgListener::connect_with(pool).await else { return };
+        if listener.listen(super::ticks::CHANNEL).await.is_err() {
+            return;
+        }
+        while listener.recv().await.is_ok() {
+            wake.notify_one();
+        }
+    }
+
+    /// How far a feed is read; none for one that never was.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn feed_place(&self, name: &str) -> Result<Option<String>> {
+        let sql = "SELECT place FROM feeds WHERE name = $1";
+        on!(self, pool => sqlx::query_scalar(sql).bind(name.to_owned()).fetch_optional(pool).await)
+            .map_err(Error::sql("feed"))
+    }
+
+    /// Writes down how far a feed is read.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn set_feed_place(&self, name: &str, place: &str) -> Result<()> {
+        let sql =
+            "INSERT INTO feeds(name, place) VALUES ($1, $2) ON CONFLICT(name) DO UPDATE SET place = excluded.place";
+        let done = on!(self, pool => {
+            sqlx::query(sql).bind(name.to_owned()).bind(place.to_owned()).execute(pool).await.map(|_| ())
+        });
+        done.map_err(Error::sql("feed"))
+    }
+
     /// Gives a shard back, if it is still held.
     ///
     /// # Errors

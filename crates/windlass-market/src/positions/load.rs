@@ -7,7 +7,7 @@ use super::{Account, ClosingRow, Error, Instrument, Position, Positions, Result,
 use crate::rules::{Leg, Quote};
 
 /// All columns that [`Position::read`] reads.
-const POSITION: &str =
+pub(super) const POSITION: &str =
     "id, account_id, symbol, side, qty, open_qty, entry, first_sl, sl, tp, sl_guaranteed, trail_points,
   trail_bps, trail_activation, trail_step, be_trigger, be_offset, expires_at_ms, legs_done, extreme, stop_eff, stop_src,
   mark_seq, status, closing_reason, version, armed_at_ms, armed_seq, opened_at_ms, closed_at_ms";
@@ -159,12 +159,13 @@ impl Positions {
         Ok(loaded)
     }
 
-    /// Positions changed at or after a moment of the database's clock, closed ones too.
+    /// Positions changed at or after a moment of the database's clock; closed ones too if asked for.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn changed_since(&self, at_ms: i64) -> Result<Vec<Position>> {
-        let sql = self.sql(&format!("SELECT {POSITION} FROM positions WHERE updated_at_ms >= $1 ORDER BY id"));
+    pub async fn changed_since(&self, at_ms: i64, with_closed: bool) -> Result<Vec<Position>> {
+        let open = if with_closed { "" } else { "AND status < 2" };
+        let sql = self.sql(&format!("SELECT {POSITION} FROM positions WHERE updated_at_ms >= $1 {open} ORDER BY id"));
         let positions = on!(self, pool => {
             let rows = sqlx::query(sql).bind(at_ms).fetch_all(pool).await;
             rows.and_then(|rows| rows.iter().map(Position::read).collect::<sqlx::Result<Vec<_>>>())

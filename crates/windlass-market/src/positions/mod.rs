@@ -7,15 +7,19 @@
 //! transaction, and raises the row's version.
 
 mod audit;
+mod bands;
+mod candles;
 mod cells;
 mod change;
 mod close;
 mod error;
+mod insight;
 mod lease;
 mod load;
 mod marks;
 mod rows;
 mod schema;
+mod seed;
 mod ticks;
 
 use std::path::Path;
@@ -29,11 +33,13 @@ pub use audit::{AuditRow, Outbox};
 pub use change::{Change, Moved, NewPosition};
 pub use close::{Close, Closed, Fence, Outcome, Reached};
 pub use error::{Class, Error};
+pub use insight::{Latency, summary};
 pub use lease::Lease;
 pub use load::{Cursor, Page};
 pub use marks::{AccountSum, Mark};
 pub use rows::{Account, ClosingRow, Instrument, Position, Status};
-pub use ticks::{KEPT_MS, RawQuote, Taken, Tick};
+pub use seed::Seed;
+pub use ticks::{Arrived, Fresh, KEPT_MS, RawQuote, Reject, Taken, Tick};
 
 /// The result of a call.
 pub type Result<T> = std::result::Result<T, Error>;

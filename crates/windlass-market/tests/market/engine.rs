@@ -3,7 +3,7 @@
 use windlass_market::engine::{Engine, check};
 use windlass_market::explain::explain;
 use windlass_market::kinds::mark;
-use windlass_market::positions::{Change, Instrument, NewPosition, Position, Positions, RawQuote, Status};
+use windlass_market::positions::{Change, Instrument, NewPosition, Position, Positions, RawQuote, Seed, Status};
 use windlass_market::rules::{Distance, Leg, Reason, Rules, Side, Trail};
 
 use crate::positions::{on_both, on_postgres, prepare};
@@ -16,6 +16,7 @@ async fn quotes(store: &Positions, from: i64, bids: &[i64]) {
         ask: windlass_market::price::format(*bid + 2, 5),
         ts_ms: now_ms,
         seq,
+        ..RawQuote::default()
     };
     let batch: Vec<RawQuote> = (from..).zip(bids).map(raw).collect();
     let taken = store.take_quotes(&batch).await.unwrap();
@@ -163,6 +164,7 @@ fn quotes_that_cannot_be_are_told_by_reason_and_change_nothing_8_16_f43() {
             ask: ask.to_owned(),
             ts_ms,
             seq,
+            ..RawQuote::default()
         };
         let batch = [
             raw("NOPE", "1", "1", now_ms, 1),
@@ -180,8 +182,8 @@ fn quotes_that_cannot_be_are_told_by_reason_and_change_nothing_8_16_f43() {
         let told: Vec<(&str, u64)> = taken.rejected.iter().map(|(why, count)| (*why, *count)).collect();
         let expected = [
             ("crossed", 1),
+            ("duplicate", 1),
             ("future", 1),
-            ("late", 1),
             ("not_a_number", 1),
             ("not_positive", 2),
             ("surplus_digits", 1),
@@ -189,7 +191,7 @@ fn quotes_that_cannot_be_are_told_by_reason_and_change_nothing_8_16_f43() {
             ("unknown_symbol", 1),
         ];
         assert_eq!((taken.accepted, told.as_slice()), (1, expected.as_slice()));
-        assert_eq!(store.take_quotes(&batch[8..9]).await.unwrap().rejected["late"], 1);
+        assert_eq!(store.take_quotes(&batch[8..9]).await.unwrap().rejected["duplicate"], 1);
     });
 }
 
@@ -204,6 +206,7 @@ fn stale_quotes_decide_nothing_8_15_f43() {
             ask: "0.00082".to_owned(),
             ts_ms,
             seq: 1,
+            ..RawQuote::default()
         };
         store.take_quotes(&[old]).await.unwrap();
         let report = Engine::new(store.clone(), "a").sweep().await.unwrap();
@@ -236,6 +239,92 @@ fn marks_are_written_beside_the_positions_which_stay_untouched_8_23() {
         assert_eq!(written_by().await, before);
         let sums = store.account_sums().await.unwrap();
         assert_eq!((sums[0].positions, sums[0].pnl_points.as_str(), sums[0].stale), (20, "1000", 0));
+        store.close_pool().await;
+    });
+}
+
+/// §8.11: a stop that is moved while the quote comes that reaches it: whichever was written first decides, and
+/// what a closing was decided on is what stood then.
+#[test]
+fn a_stop_moved_at_the_moment_of_its_trigger_is_explained_by_versions_8_11() {
+    crate::positions::block_on(async {
+        let home = on_postgres().await;
+        let store = &home.store;
+        prepare(store).await;
+        quotes(store, 1, &[100]).await;
+        let mut engine = Engine::new(store.clone(), "a");
+        engine.sweep().await.unwrap();
+        let (mut closed_first, mut moved_first, mut seq) = (0, 0, 1);
+        let trials = std::env::var("WINDLASS_SOAK_TRIALS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+        for trial in 0..trials {
+            let id = open(store, Rules { tp: None, ..long() }).await;
+            engine.sweep().await.unwrap();
+            seq += 2;
+            quotes(store, seq, &[89]).await;
+            let change = Change { sl: Some(Some(50)), ..Change::default() };
+            let mover = {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(std::time::Duration::from_micros(trial % 20 * 300)).await;
+                    store.change(id, &change, None, "user").await
+                })
+            };
+            engine.sweep().await.unwrap();
+            let moved = mover.await.unwrap().is_ok();
+            engine.sweep().await.unwrap();
+            let position = get(store, id).await;
+            let kinds: Vec<String> = store.history(id, 0, 100).await.unwrap().into_iter().map(|row| row.kind).collect();
+            if position.status == Status::Closed {
+                closed_first += 1;
+                assert!(!moved, "the one that came second was refused: {kinds:?}");
+                let explained = explain(store, id).await.unwrap();
+                assert_eq!((explained[0].agrees, explained[0].stop), (Some(true), Some((90, Reason::Sl))));
+            } else {
+                moved_first += 1;
+                assert!(moved, "{kinds:?}");
+                assert_eq!((position.rules.sl, position.version), (Some(50), 2));
+                store.change(id, &Change { sl: Some(Some(1)), ..Change::default() }, None, "user").await.unwrap();
+            }
+            quotes(store, seq + 1, &[100]).await;
+            engine.sweep().await.unwrap();
+        }
+        assert_eq!(closed_first + moved_first, trials);
+        assert!(closed_first > 0, "some closed");
+    });
+}
+
+/// §8.24: once positions are loaded, sweeps, closings and changes read them by index alone.
+#[test]
+fn a_sweep_scans_no_table_of_positions_8_24() {
+    crate::positions::block_on(async {
+        let home = on_postgres().await;
+        let store = &home.store;
+        prepare(store).await;
+        let rules = Rules { sl: Some(10), ..Rules::new(Side::Long, 10, 100) };
+        let seeds: Vec<Seed<'_>> =
+            (1..=20_000).map(|id| Seed { id: 1_000 + id, symbol: "EURUSD", rules: rules.clone() }).collect();
+        store.seed(&seeds).await.unwrap();
+        quotes(store, 1, &[100]).await;
+        let mut engine = Engine::new(store.clone(), "a");
+        assert_eq!(engine.sweep().await.unwrap().checked, 20_000);
+        let pool = sqlx::PgPool::connect(&home.url).await.unwrap();
+        let scans = async || -> i64 {
+            // What a session has counted is told with a delay.
+            tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+            sqlx::query_scalar("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'positions'")
+                .fetch_one(&pool)
+                .await
+                .unwrap()
+        };
+        let before = scans().await;
+        for seq in 2..32 {
+            let id = open(store, long()).await;
+            quotes(store, seq, &[85]).await;
+            assert_eq!(engine.sweep().await.unwrap().closings[0].position_id, id);
+        }
+        // The load's own scan may be told late.
+        let scanned = scans().await - before;
+        assert!(scanned < 5, "{scanned} scans in 30 sweeps");
         store.close_pool().await;
     });
 }

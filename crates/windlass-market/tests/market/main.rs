@@ -8,5 +8,8 @@ mod engine;
 mod index;
 mod naive;
 mod positions;
+mod prices;
 mod replay;
+mod rollup;
 mod rules;
+mod watch;

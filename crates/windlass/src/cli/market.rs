@@ -26,6 +26,31 @@ pub(crate) enum MarketVerb {
     },
     /// Open a position.
     Open(MarketOpen),
+    /// Move a position's stop, target or end.
+    Change(MarketChange),
+    /// Close a position at the last quote.
+    Close {
+        /// The position.
+        id: i64,
+        /// Only in this version.
+        #[arg(long, value_name = "N")]
+        version: Option<i64>,
+    },
+    /// List the positions nearest to a trigger.
+    Next {
+        /// Only of this symbol.
+        #[arg(long)]
+        symbol: Option<String>,
+        /// How many.
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1_000))]
+        limit: i64,
+    },
+    /// Show how long closings took, from quote to decision to closing.
+    Latency {
+        /// Over so many of the last closings.
+        #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(1..=100_000))]
+        closings: i64,
+    },
     /// List positions with their effective stops, in points.
     Positions {
         /// Closed ones too.
@@ -73,6 +98,25 @@ pub(crate) struct MarketOpen {
     /// Whose it is.
     #[arg(long, value_name = "ID", default_value_t = 1)]
     pub(crate) account: i64,
+}
+
+/// `windlass market change`.
+#[derive(Debug, Args)]
+pub(crate) struct MarketChange {
+    /// The position.
+    pub(crate) id: i64,
+    /// The stop, or none.
+    #[arg(long, value_name = "PRICE|none")]
+    pub(crate) sl: Option<String>,
+    /// The target, or none.
+    #[arg(long, value_name = "PRICE|none")]
+    pub(crate) tp: Option<String>,
+    /// When it is closed in any case, in ms since 1970 UTC, or none.
+    #[arg(long, value_name = "MS|none")]
+    pub(crate) expires_at_ms: Option<String>,
+    /// Only in this version.
+    #[arg(long, value_name = "N")]
+    pub(crate) version: Option<i64>,
 }
 
 /// `windlass market demo`.

@@ -52,6 +52,7 @@ impl Server {
             broker: stores.broker.clone(),
             services: stores.services.clone(),
             caching: caching(settings)?,
+            market: stores.market.clone(),
             registry: crate::kinds::registry(),
             worker,
             records: Arc::clone(&stores.records),

@@ -1,5 +1,6 @@
 //! `windlass market`: the rules of the market over files, and positions from the command line.
 
+mod desk;
 mod live;
 
 use std::fs::File;
@@ -13,14 +14,19 @@ use windlass_market::replay::{self, Mode, Report};
 
 use super::report;
 use crate::cli::{Market, MarketCandles, MarketReplay, MarketVerb, ReplayMode};
+use crate::market_settings::MarketSettings;
 use crate::settings::Settings;
 
 pub(crate) async fn run(settings: &Settings, args: Market, as_json: bool) -> anyhow::Result<ExitCode> {
-    let market = place(settings);
+    let market = place(settings)?;
     match args.verb {
         MarketVerb::Replay(args) => tokio::task::spawn_blocking(move || replay(&args, as_json)).await?,
         MarketVerb::Quotes { file } => live::quotes(&market, &file, as_json).await,
         MarketVerb::Open(args) => live::open(&market, &args, as_json).await,
+        MarketVerb::Change(args) => desk::change(&market, &args, as_json).await,
+        MarketVerb::Close { id, version } => desk::close(&market, id, version, as_json).await,
+        MarketVerb::Next { symbol, limit } => desk::next(&market, symbol.as_deref(), limit, as_json).await,
+        MarketVerb::Latency { closings } => desk::latency(&market, closings, as_json).await,
         MarketVerb::Positions { all } => live::positions(&market, all, as_json).await,
         MarketVerb::Explain { id } => live::why(&market, id, as_json).await,
         MarketVerb::Sweep => live::sweep(&market, as_json).await,
@@ -29,15 +35,18 @@ pub(crate) async fn run(settings: &Settings, args: Market, as_json: bool) -> any
     }
 }
 
-/// Where the positions lie, opened when they are first needed. The lease is held by what holds this.
-pub(crate) fn place(settings: &Settings) -> windlass_market::kinds::Market {
-    use windlass_market::kinds::Where;
+/// Where the positions lie, opened when they are first needed, and the price cache. The lease is held
+/// by what holds this.
+pub(crate) fn place(settings: &Settings) -> anyhow::Result<windlass_market::Market> {
+    use windlass_market::Where;
     let at = match &settings.market_database_url {
         Some(url) => Where::Postgres(url.0.clone()),
         None => Where::Sqlite(settings.data_dir.join("market.db")),
     };
     let owner = format!("{}-{}", std::process::id(), windlass_jobs::new_ulid());
-    windlass_market::kinds::Market::new(at, &owner)
+    let link = settings.market.redis.clone().map(windlass_redis::Link::new).transpose()?;
+    let MarketSettings { prices, feed, .. } = settings.market.clone();
+    Ok(windlass_market::Market::fed(at, &owner, link, prices, feed))
 }
 
 fn replay(args: &MarketReplay, as_json: bool) -> anyhow::Result<ExitCode> {

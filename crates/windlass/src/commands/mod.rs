@@ -2,6 +2,7 @@
 
 mod api;
 mod bench;
+mod bench_market;
 mod bench_service;
 mod cache;
 mod control;
@@ -87,6 +88,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => match args.what {
             BenchWhat::Queue(args) => bench::run(&settings, &args, json).await,
             BenchWhat::Api(args) => bench_service::api(&settings, &args, json).await,
+            BenchWhat::Market(args) => bench_market::run(&settings, &args, json).await,
             BenchWhat::Cache(args) => bench_service::cache(&settings, &args, json).await,
         },
     }

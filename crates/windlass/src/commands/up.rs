@@ -17,6 +17,7 @@ pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow
     let queues = runtime::queues(&args.worker.queues, settings, &registry)?;
     let mut signals = Signals::listen()?;
     let listener = api::bind(args.api.listen.unwrap_or(settings.listen)).await?;
+    let watcher = stores.watch(&queues);
     let mut worker = stores.worker(settings, registry, queues, args.worker.slots)?;
     let scheduling = Scheduling::start(settings, &stores).await?;
     let (health, counters) = (worker.health(), scheduling.counters());
@@ -31,6 +32,9 @@ pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow
         error = server.ended() => return Err(error),
     };
     scheduling.stop().await;
+    if let Some(watcher) = watcher {
+        watcher.stop().await;
+    }
     server.stop().await?;
     worked?;
     Ok(ExitCode::SUCCESS)

@@ -25,6 +25,7 @@ pub(crate) async fn run(settings: &Settings, args: &WorkerArgs, as_json: bool) -
     let names: Vec<String> = queues.iter().map(ToString::to_string).collect();
     let _housekeeper = Housekeeper::start(stores.broker.clone(), stores.services.clone());
     stores.forward_spool();
+    let watcher = stores.watch(&queues);
     let mut worker = stores.worker(settings, registry, queues, args.slots)?;
     let probes = listener.map(|listener| Probes::on(listener, worker.health())).transpose()?;
     let at = probes.as_ref().map(|probes| probes.address);
@@ -36,6 +37,9 @@ pub(crate) async fn run(settings: &Settings, args: &WorkerArgs, as_json: bool) -
     let worked = runtime::work_until_signal(&mut worker, &mut signals, settings).await;
     if let Some(probes) = probes {
         probes.stop().await;
+    }
+    if let Some(watcher) = watcher {
+        watcher.stop().await;
     }
     worked?;
     Ok(ExitCode::SUCCESS)

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
+use windlass_market::Market;
 use windlass_market::explain::explain;
-use windlass_market::kinds::Market;
 use windlass_market::positions::{Account, Instrument, NewPosition, Page, Position, Positions, RawQuote};
 use windlass_market::price;
 use windlass_market::rules::{Distance, Rules, Side, Trail};
@@ -38,7 +38,7 @@ pub(super) async fn quotes(market: &Market, file: &std::path::Path, as_json: boo
         };
         let number = |text: &str| text.parse().with_context(|| format!("line {line}: {text:?} is no integer"));
         let (symbol, bid, ask) = (symbol.to_owned(), bid.to_owned(), ask.to_owned());
-        batch.push(RawQuote { symbol, bid, ask, ts_ms: number(ts_ms)?, seq: number(seq)? });
+        batch.push(RawQuote { symbol, bid, ask, ts_ms: number(ts_ms)?, seq: number(seq)?, ..RawQuote::default() });
         if batch.len() == BATCH {
             add(&mut total, store, &mut batch).await?;
         }
@@ -93,7 +93,7 @@ pub(super) async fn open(market: &Market, args: &MarketOpen, as_json: bool) -> a
     }
     let on = store.last_quote(&args.symbol).await?;
     let new = NewPosition { id: None, account_id: args.account, symbol: args.symbol.clone(), rules, on };
-    let id = store.open(&new, "cli").await?;
+    let id = windlass_market::desk::open(store, &instrument, new, "cli").await?;
     if as_json {
         report::json_line(&json!({ "position_id": id }));
     } else {
@@ -175,7 +175,7 @@ pub(super) async fn why(market: &Market, id: i64, as_json: bool) -> anyhow::Resu
 }
 
 pub(super) async fn sweep(market: &Market, as_json: bool) -> anyhow::Result<ExitCode> {
-    let report = market.sweep().await?.context("this process sweeps already")?;
+    let report = market.sweep().await?;
     market.release().await?;
     if as_json {
         report::json_line(&serde_json::to_value(&report)?);
@@ -231,11 +231,18 @@ pub(super) async fn demo(market: &Market, args: &MarketDemo, as_json: bool) -> a
                 let (bid, ask) = feed.next_quote();
                 seq += 1;
                 let text = |points| price::format(points, 5);
-                RawQuote { symbol: symbol.to_owned(), bid: text(bid), ask: text(ask), ts_ms: now_ms, seq }
+                RawQuote {
+                    symbol: symbol.to_owned(),
+                    bid: text(bid),
+                    ask: text(ask),
+                    ts_ms: now_ms,
+                    seq,
+                    ..RawQuote::default()
+                }
             })
             .collect();
         quotes += store.take_quotes(&batch).await?.accepted;
-        let Some(done) = market.sweep().await? else { continue };
+        let done = market.sweep().await?;
         if let Some(why) = done.skipped {
             say(format!("  not swept: {why}"));
         }

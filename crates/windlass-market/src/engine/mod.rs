@@ -1,0 +1,379 @@
+//! The sweep: quotes since the cursor led through the index, and what they close written down.
+//!
+//! A sweep sees every quote, not the last one: an excursion between two sweeps closes. It is run
+//! for every batch of quotes while somebody watches, and from time to time in any case. Any number
+//! of workers may run it; one holds the lease, the others have nothing to do, and what keeps a
+//! position from closing twice is the guarded statement alone.
+//!
+//! What is decided is written at once. Stops that trailing moved, and how far the quotes are decided
+//! on, are written once a second, in this order: whoever takes over after a crash sees some quotes
+//! again, which the guards make harmless.
+
+mod report;
+mod symbol;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use symbol::Symbol;
+
+pub use report::{Report, Told};
+
+use crate::index::{Held, Near};
+use crate::positions::{Arrived, Fence, Position, Positions, Result, Status, Tick};
+
+/// How long a shard is held without a sign of life; a sweep comes every 5 s at the latest.
+const LEASE: Duration = Duration::from_secs(8);
+/// How often the lease is renewed while quotes are watched.
+const RENEW: Duration = Duration::from_secs(2);
+/// How often moved stops and cursors are written while quotes are watched.
+const KEEP: Duration = Duration::from_secs(1);
+/// How often quotes that are over are forgotten.
+const TRIM: Duration = Duration::from_secs(10);
+/// Quotes taken in at once.
+const RUN: i64 = 5_000;
+/// How far back changed positions are read again, in ms: longer than a transaction takes.
+const OVERLAP_MS: i64 = 15_000;
+/// The same while quotes are watched; the longer one comes once a second.
+const SHORT_OVERLAP_MS: i64 = 3_000;
+
+/// The open positions of a process, by symbol.
+pub struct Engine {
+    store: Positions,
+    owner: String,
+    symbols: HashMap<String, Symbol>,
+    fence: Option<Fence>,
+    leased_at: Option<Instant>,
+    /// What the clock of the database said at the last lease, and when that was.
+    clock: (i64, Instant),
+    /// Up to when changes are read, by the clock of the database; none before the load.
+    read_to_ms: Option<i64>,
+    refreshed_at: Instant,
+    kept_at: Instant,
+    trimmed_at: Option<Instant>,
+    /// The last quote that was read.
+    arrival: i64,
+    /// A pass has begun and not ended: what is remembered may be half of it.
+    underway: bool,
+}
+
+impl Engine {
+    /// One that has read nothing yet. `owner` names this process in the lease.
+    #[must_use]
+    pub fn new(store: Positions, owner: &str) -> Self {
+        let now = Instant::now();
+        Self {
+            store,
+            owner: owner.to_owned(),
+            symbols: HashMap::new(),
+            fence: None,
+            leased_at: None,
+            clock: (0, now),
+            read_to_ms: None,
+            refreshed_at: now,
+            kept_at: now,
+            trimmed_at: None,
+            arrival: 0,
+            underway: false,
+        }
+    }
+
+    /// Sweeps once: takes in all quotes since the cursors and closes what they trigger. Nothing is
+    /// done while another worker holds the shard.
+    ///
+    /// # Errors
+    /// [`Error`](crate::positions::Error). Then everything is read anew by the next sweep, from the
+    /// cursors on.
+    pub async fn sweep(&mut self) -> Result<Report> {
+        self.pass(false).await
+    }
+
+    /// As [`Engine::sweep`], for who calls it for every batch of quotes: lease, cursors and moved
+    /// stops are written from time to time only.
+    ///
+    /// # Errors
+    /// As [`Engine::sweep`].
+    pub async fn watch(&mut self) -> Result<Report> {
+        self.pass(true).await
+    }
+
+    async fn pass(&mut self, live: bool) -> Result<Report> {
+        let begun = Instant::now();
+        let mut report = Report::default();
+        // Whoever called before may have given up in the middle: nothing of that may be counted as done.
+        if std::mem::replace(&mut self.underway, true) {
+            self.forget();
+        }
+        let done = self.run(live, &mut report).await;
+        if done.is_err() {
+            self.forget();
+        }
+        self.underway = false;
+        done?;
+        report.ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(report)
+    }
+
+    /// Gives the shard back, for whoever sweeps next.
+    ///
+    /// # Errors
+    /// [`Error`](crate::positions::Error).
+    pub async fn release(&mut self) -> Result<()> {
+        if self.read_to_ms.is_some() && !self.underway {
+            self.keep().await?;
+        }
+        let lease = self.store.lease(SHARD, &self.owner, LEASE).await?;
+        self.forget();
+        match lease {
+            Some(lease) => self.store.release(&lease).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The positions of a symbol nearest to a trigger at these prices, nearest first; none when this
+    /// process does not watch them.
+    #[must_use]
+    pub fn nearest(&self, symbol: &str, bid: i64, ask: i64, limit: usize) -> Option<Vec<Near>> {
+        self.read_to_ms?;
+        Some(self.symbols.get(symbol)?.nearest(bid, ask, limit))
+    }
+
+    /// True when there is nothing to watch.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.symbols.is_empty()
+    }
+
+    /// Symbols with open positions, in session, of which no quote comes.
+    #[must_use]
+    pub fn frozen(&self) -> Vec<&str> {
+        let now_ms = self.now_ms();
+        let mut frozen: Vec<&str> =
+            self.symbols.iter().filter(|(_, s)| s.is_frozen(now_ms)).map(|(name, _)| name.as_str()).collect();
+        frozen.sort_unstable();
+        frozen
+    }
+
+    /// Near the clock of the database.
+    fn now_ms(&self) -> i64 {
+        let (at_ms, at) = self.clock;
+        at_ms.saturating_add(i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn forget(&mut self) {
+        self.symbols.clear();
+        self.read_to_ms = None;
+        self.leased_at = None;
+    }
+
+    async fn run(&mut self, live: bool, report: &mut Report) -> Result<()> {
+        if !live || self.leased_at.is_none_or(|at| at.elapsed() >= RENEW) {
+            let begun = Instant::now();
+            let Some(lease) = self.store.lease(SHARD, &self.owner, LEASE).await? else {
+                self.forget();
+                report.skipped = Some("held_by_another_worker");
+                return Ok(());
+            };
+            let fence = Fence::from(&lease);
+            if self.fence != Some(fence) {
+                self.forget();
+                self.fence = Some(fence);
+            }
+            self.leased_at = Some(begun);
+            self.clock = (lease.now_ms, begun);
+        }
+        let fence = self.fence;
+        if self.read_to_ms.is_none() {
+            self.load().await?;
+        }
+        report.checked += self.symbols.values().map(Symbol::watched).sum::<u64>();
+        loop {
+            let ticks = self.store.arrived_after(self.arrival, RUN).await?;
+            // Read after the quotes: a position that was there before one of them is known when it decides.
+            self.refresh(live, !ticks.is_empty()).await?;
+            if self.read_to_ms.is_none() {
+                // An instrument is new, or changed in a way that only a load can follow.
+                self.load().await?;
+                continue;
+            }
+            let count = ticks.len();
+            if self.take_in(ticks, fence, report).await? {
+                // What was refused is read and decided anew, from the cursor on.
+                self.forget();
+                return Ok(());
+            }
+            if count < usize::try_from(RUN).unwrap_or(usize::MAX) {
+                break;
+            }
+        }
+        if !live || self.kept_at.elapsed() >= KEEP {
+            self.keep().await?;
+        }
+        if self.trimmed_at.is_none_or(|at| at.elapsed() >= TRIM) {
+            self.trimmed_at = Some(Instant::now());
+            self.store.trim_ticks().await?;
+        }
+        Ok(())
+    }
+
+    /// Hands quotes to their symbols, and writes what was decided without one.
+    async fn take_in(&mut self, ticks: Vec<Arrived>, fence: Option<Fence>, report: &mut Report) -> Result<bool> {
+        let last = ticks.last().map(|arrived| arrived.arrival);
+        let mut by_symbol: HashMap<String, Vec<Tick>> = HashMap::new();
+        for Arrived { symbol, tick, late, .. } in ticks {
+            let reached = self.symbols.get(&symbol).map_or(i64::MAX, |symbol| symbol.reached);
+            if !late && tick.quote.seq > reached {
+                by_symbol.entry(symbol).or_default().push(tick);
+            }
+        }
+        for (name, symbol) in &mut self.symbols {
+            let again = match by_symbol.remove(name) {
+                Some(ticks) => {
+                    report.quotes += ticks.len() as u64;
+                    symbol.take_in(&self.store, &ticks, fence, report).await?
+                }
+                None => symbol.write_decided(&self.store, fence, report).await?,
+            };
+            if again {
+                return Ok(true);
+            }
+        }
+        self.arrival = last.unwrap_or(self.arrival);
+        Ok(false)
+    }
+
+    /// Writes moved stops, then how far the quotes are decided on.
+    async fn keep(&mut self) -> Result<()> {
+        let mut moved = Vec::new();
+        let mut reached: Vec<(&str, i64)> = Vec::new();
+        for (name, symbol) in &mut self.symbols {
+            moved.extend(symbol.moved());
+            if symbol.reached > symbol.kept {
+                reached.push((name, symbol.reached));
+            }
+        }
+        self.store.checkpoint(&moved).await?;
+        if !reached.is_empty() {
+            self.store.advance_all(&reached, self.fence).await?;
+        }
+        for symbol in self.symbols.values_mut() {
+            let reached = symbol.reached;
+            symbol.is_kept(reached);
+        }
+        self.kept_at = Instant::now();
+        Ok(())
+    }
+
+    /// Reads everything.
+    async fn load(&mut self) -> Result<()> {
+        let now_ms = self.store.now_ms().await?;
+        self.arrival = self.store.decided_to().await?;
+        self.symbols = symbols(&self.store, now_ms).await?;
+        let mut loaded: HashMap<String, Vec<Held>> = HashMap::new();
+        let symbols = &mut self.symbols;
+        self.store
+            .load_open(None, |position| {
+                if position.status == Status::Closing {
+                    if let Some(symbol) = symbols.get_mut(&position.symbol) {
+                        symbol.wait(position);
+                    }
+                } else {
+                    let held = position.held();
+                    match loaded.get_mut(&position.symbol) {
+                        Some(all) => all.push(held),
+                        None => drop(loaded.insert(position.symbol, vec![held])),
+                    }
+                }
+            })
+            .await?;
+        for (name, all) in loaded {
+            if let Some(symbol) = self.symbols.get_mut(&name) {
+                symbol.load(all);
+            }
+        }
+        self.read_to_ms = Some(now_ms);
+        self.refreshed_at = Instant::now();
+        self.kept_at = Instant::now();
+        Ok(())
+    }
+
+    /// Reads the positions and instruments that changed since the last time.
+    async fn refresh(&mut self, live: bool, quotes_came: bool) -> Result<()> {
+        let Some(read_to_ms) = self.read_to_ms else { return Ok(()) };
+        let whole = !live || self.refreshed_at.elapsed() >= KEEP;
+        if !whole && !quotes_came {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let overlap = if whole { OVERLAP_MS } else { SHORT_OVERLAP_MS };
+        let now_ms = self.now_ms();
+        if whole {
+            for instrument in self.store.instruments().await? {
+                let known = match self.symbols.get_mut(&instrument.symbol) {
+                    Some(symbol) => symbol.set_instrument(instrument)?,
+                    None => false,
+                };
+                if !known {
+                    self.read_to_ms = None;
+                    return Ok(());
+                }
+            }
+        }
+        for position in self.store.changed_since(read_to_ms - overlap, whole).await? {
+            match self.symbols.get_mut(&position.symbol) {
+                Some(symbol) => symbol.take(position),
+                None => {
+                    // A new instrument: everything is read again.
+                    self.read_to_ms = None;
+                    return Ok(());
+                }
+            }
+        }
+        self.read_to_ms = Some(now_ms);
+        if whole {
+            self.refreshed_at = begun;
+        }
+        Ok(())
+    }
+}
+
+/// All positions are one shard as yet.
+const SHARD: i64 = 0;
+
+async fn symbols(store: &Positions, now_ms: i64) -> Result<HashMap<String, Symbol>> {
+    let cursors = store.cursors().await?;
+    let mut symbols = HashMap::new();
+    for instrument in store.instruments().await? {
+        let reached = cursors.get(&instrument.symbol).map_or(i64::MIN, |cursor| cursor.seq);
+        symbols.insert(instrument.symbol.clone(), Symbol::new(instrument, reached, now_ms)?);
+    }
+    Ok(symbols)
+}
+
+/// Checks some positions now, without the lease: the guards of the closing statement are enough.
+/// The cursor stays where it is.
+///
+/// # Errors
+/// [`Error`](crate::positions::Error).
+pub async fn check(store: &Positions, positions: Vec<Position>) -> Result<Report> {
+    let begun = Instant::now();
+    let mut report = Report::default();
+    let mut all = symbols(store, store.now_ms().await?).await?;
+    for position in positions {
+        report.checked += 1;
+        if let Some(symbol) = all.get_mut(&position.symbol) {
+            symbol.take(position);
+        }
+    }
+    for (name, symbol) in &mut all {
+        while symbol.watched() > 0 {
+            let ticks = store.ticks_after(name, symbol.reached, RUN).await?;
+            report.quotes += ticks.len() as u64;
+            if symbol.take_in(store, &ticks, None, &mut report).await? || ticks.is_empty() {
+                break;
+            }
+        }
+    }
+    report.ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(report)
+}

@@ -1,0 +1,289 @@
+//! One symbol of the engine: its guard, its session, its index.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use super::report::{Decided, Report, rounds};
+use crate::calendar::Calendar;
+use crate::guard::{Guard, Verdict};
+use crate::index::{Book, Held, Near, Step};
+use crate::positions::{Error, Fence, Instrument, Moved, Outcome, Position, Positions, Result, Status, Tick};
+use crate::rules::{Fill, Quote, RULE_VERSION, Reason};
+
+/// Positions closed by one transaction.
+const BATCH: usize = 1_000;
+/// How often a decision is made anew that another write has overtaken, before all is read anew.
+const AGAIN: usize = 5;
+
+/// What is remembered of one symbol between two sweeps.
+pub(super) struct Symbol {
+    instrument: Instrument,
+    calendar: Calendar,
+    guard: Guard,
+    book: Book,
+    /// Positions that triggered while the market was closed.
+    waiting: HashMap<i64, Position>,
+    /// The last quote decided on.
+    pub(super) reached: i64,
+    /// Up to which quote the cursor in the tables stands.
+    pub(super) kept: i64,
+    /// The quotes after that one which may decide: whoever is read anew is led over them.
+    recent: Vec<Step>,
+    /// Decisions about positions that were read anew, not yet written.
+    decided: Vec<Decided>,
+    /// When the last quote came, or this was read, by the clock of the database.
+    received_at_ms: i64,
+}
+
+fn calendar_of(instrument: &Instrument) -> Result<Calendar> {
+    Calendar::parse(&instrument.calendar).map_err(|e| Error::refused("calendar", "calendar_invalid", e.to_string()))
+}
+
+impl Symbol {
+    pub(super) fn new(instrument: Instrument, reached: i64, now_ms: i64) -> Result<Self> {
+        let calendar = calendar_of(&instrument)?;
+        let mut guard = Guard::default();
+        guard.resume_after(reached);
+        let book = Book::new(instrument.confirm_ticks);
+        Ok(Self {
+            instrument,
+            calendar,
+            guard,
+            book,
+            waiting: HashMap::new(),
+            reached,
+            kept: reached,
+            recent: Vec::new(),
+            decided: Vec::new(),
+            received_at_ms: now_ms,
+        })
+    }
+
+    /// Takes up what was changed about the instrument. False when only reading all anew will do.
+    pub(super) fn set_instrument(&mut self, instrument: Instrument) -> Result<bool> {
+        if instrument == self.instrument {
+            return Ok(true);
+        }
+        let fits =
+            instrument.digits == self.instrument.digits && instrument.confirm_ticks == self.instrument.confirm_ticks;
+        self.calendar = calendar_of(&instrument)?;
+        self.instrument = instrument;
+        Ok(fits)
+    }
+
+    /// Takes the positions of the first load.
+    pub(super) fn load(&mut self, open: Vec<Held>) {
+        self.book.load(open);
+    }
+
+    pub(super) fn wait(&mut self, position: Position) {
+        self.waiting.insert(position.id, position);
+    }
+
+    /// Open positions.
+    pub(super) fn watched(&self) -> u64 {
+        self.book.len() as u64 + self.waiting.len() as u64
+    }
+
+    /// What is nearest to a trigger at the last believed prices.
+    pub(super) fn nearest(&self, bid: i64, ask: i64, limit: usize) -> Vec<Near> {
+        self.book.nearest(bid, ask, limit)
+    }
+
+    /// True when positions are open, the market trades, and no quote has come for too long.
+    pub(super) fn is_frozen(&self, now_ms: i64) -> bool {
+        let silent_ms = now_ms.saturating_sub(self.received_at_ms);
+        silent_ms > self.instrument.max_quote_age_ms && !self.book.is_empty() && self.calendar.is_open(now_ms)
+    }
+
+    /// Takes up a position as it was read; one that is known in this version stays as it is.
+    pub(super) fn take(&mut self, position: Position) {
+        match position.status {
+            Status::Open if self.book.get(position.id).is_some_and(|held| held.version >= position.version) => {}
+            Status::Open => self.follow(&position),
+            Status::Closing => {
+                self.book.remove(position.id);
+                self.waiting.insert(position.id, position);
+            }
+            Status::Closed => {
+                self.book.remove(position.id);
+                self.waiting.remove(&position.id);
+            }
+        }
+    }
+
+    /// Leads a position that was read from the tables over the quotes that they have not seen, and
+    /// takes it into the index.
+    fn follow(&mut self, position: &Position) {
+        self.book.remove(position.id);
+        let mut alone = Book::new(self.instrument.confirm_ticks);
+        alone.put(position.held());
+        self.decided.extend(alone.sweep(&self.recent).into_iter().map(Decided::from));
+        let moved = !alone.take_moved().is_empty();
+        if let Some(held) = alone.remove(position.id) {
+            self.book.put(held);
+            if moved {
+                self.book.mark_moved(position.id);
+            }
+        }
+    }
+
+    /// Takes quotes in that come after all before, and closes what they trigger.
+    pub(super) async fn take_in(
+        &mut self,
+        store: &Positions,
+        ticks: &[Tick],
+        fence: Option<Fence>,
+        report: &mut Report,
+    ) -> Result<bool> {
+        let mut steps: Vec<Step> = Vec::with_capacity(ticks.len());
+        for Tick { quote, received_at_ms, .. } in ticks {
+            self.received_at_ms = self.received_at_ms.max(*received_at_ms);
+            match self.guard.judge(quote, *received_at_ms, &self.instrument.limits(), self.instrument.gate()) {
+                Verdict::Decide(gate) => steps.push(Step { quote: *quote, now: quote.ts_ms, gate }),
+                Verdict::Hold(why) => *report.held.entry(why.as_str()).or_default() += 1,
+            }
+            self.reached = self.reached.max(quote.seq);
+        }
+        // Runs of quotes inside and outside of sessions.
+        let sessions: Vec<bool> = steps.iter().map(|step| self.calendar.is_open(step.quote.ts_ms)).collect();
+        let mut closes = std::mem::take(&mut self.decided);
+        let mut at = 0;
+        for run in sessions.chunk_by(|a, b| a == b) {
+            let run_steps = &steps[at..at + run.len()];
+            at += run.len();
+            if run[0] {
+                closes.extend(self.session_opens(&run_steps[0].quote));
+                closes.extend(self.book.sweep(run_steps).into_iter().map(Decided::from));
+                self.recent.extend_from_slice(run_steps);
+            } else if self.market_is_closed(store, run_steps, report).await? {
+                return Ok(true);
+            }
+        }
+        self.write(store, closes, fence, report).await
+    }
+
+    /// Quotes outside of a session: what they close waits for the next one. A leg alone is put back,
+    /// and asked again then. True when a position changed meanwhile.
+    async fn market_is_closed(&mut self, store: &Positions, steps: &[Step], report: &mut Report) -> Result<bool> {
+        for decision in self.book.sweep(steps) {
+            let whole = decision.fill.leg == 0;
+            if whole && !store.wait_for_session(&decision, "sweep").await? {
+                return Ok(true);
+            }
+            report.triggered += u64::from(whole);
+            report.waiting += u64::from(whole);
+            if let Some(position) = store.get(decision.id).await? {
+                self.take(position);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What waited for the session closes on its first quote.
+    fn session_opens(&mut self, quote: &Quote) -> Vec<Decided> {
+        let mut decided: Vec<Decided> = self
+            .waiting
+            .drain()
+            .map(|(id, position)| {
+                let reason = position.closing_reason.unwrap_or(Reason::Sl);
+                let price = quote.closing_price(position.rules.side);
+                let fill = Fill { leg: 0, qty: position.open_qty, reason, level: None, price, ambiguous: false };
+                let detail = json!({ "why": "session_opened", "quote": quote, "rule_version": RULE_VERSION });
+                Decided { id, version: position.version, quote: *quote, fill, rules: position.rules, detail }
+            })
+            .collect();
+        decided.sort_by_key(|decided| decided.id);
+        decided
+    }
+
+    /// The stops that moved since the last call.
+    pub(super) fn moved(&mut self) -> Vec<Moved> {
+        let mut moved = Vec::new();
+        for id in self.book.take_moved() {
+            let Some(held) = self.book.get(id) else { continue };
+            if let Some(stop) = held.track.stop() {
+                let (version, extreme) = (held.version, held.track.extreme());
+                moved.push(Moved { id, version, extreme, stop, seq: self.reached });
+            }
+        }
+        moved
+    }
+
+    /// The cursor stands where the decisions do.
+    pub(super) fn is_kept(&mut self, seq: i64) {
+        self.kept = seq;
+        self.recent.retain(|step| step.quote.seq > seq);
+    }
+
+    /// Writes closings, quote by quote of each position. What another write has overtaken is read
+    /// and decided anew; true when that did not help.
+    pub(super) async fn write(
+        &mut self,
+        store: &Positions,
+        decided: Vec<Decided>,
+        fence: Option<Fence>,
+        report: &mut Report,
+    ) -> Result<bool> {
+        let mut decided = decided;
+        for _ in 0..AGAIN {
+            let mut refused: Vec<i64> = Vec::new();
+            for round in rounds(decided) {
+                report.triggered += round.len() as u64;
+                for batch in round.chunks(BATCH) {
+                    let now_ms = store.now_ms().await?;
+                    let outcomes = store.close(batch, fence, now_ms, "sweep", None).await?.outcomes;
+                    for close in batch {
+                        match outcomes.get(&close.id) {
+                            Some(Outcome::Closed { version, whole }) => {
+                                if !whole {
+                                    self.book.set_version(close.id, *version);
+                                }
+                                report.tell(close);
+                            }
+                            Some(Outcome::AlreadyClosed { .. } | Outcome::Unknown) => {
+                                report.lost_race += 1;
+                                self.book.remove(close.id);
+                            }
+                            Some(Outcome::FenceLost) | None => {
+                                report.lost_race += 1;
+                                return Ok(true);
+                            }
+                            _ => {
+                                report.lost_race += 1;
+                                refused.push(close.id);
+                            }
+                        }
+                    }
+                }
+            }
+            if refused.is_empty() {
+                return Ok(false);
+            }
+            refused.sort_unstable();
+            refused.dedup();
+            for position in store.get_many(&refused).await? {
+                // In whatever version: what is known of it is what was refused.
+                self.book.remove(position.id);
+                self.take(position);
+            }
+            decided = std::mem::take(&mut self.decided);
+            if decided.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes what was decided about positions that were read anew.
+    pub(super) async fn write_decided(
+        &mut self,
+        store: &Positions,
+        fence: Option<Fence>,
+        report: &mut Report,
+    ) -> Result<bool> {
+        let decided = std::mem::take(&mut self.decided);
+        if decided.is_empty() { Ok(false) } else { self.write(store, decided, fence, report).await }
+    }
+}

@@ -1,0 +1,526 @@
+//! The market of a process: its tables, its index, its price cache, and the way of quotes into them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::{Mutex as AsyncMutex, Notify, OnceCell, mpsc};
+use tokio::task::JoinHandle;
+use windlass_redis::Link;
+
+use crate::calm::{self, Band};
+use crate::candle::{Candle, Timeframe};
+use crate::engine::{Engine, Report, Told};
+use crate::feed::{self, FeedOptions};
+use crate::index::Near;
+use crate::ingest::{Answer, Ingest, TakeError};
+use crate::positions::{Class, Error, Options, Positions, RawQuote, Result};
+use crate::prices::{PriceOptions, Prices, Source};
+use crate::rollup::{Rolled, Rollup};
+
+/// Where positions lie.
+#[derive(Clone)]
+pub enum Where {
+    /// `postgres://…`
+    Postgres(String),
+    /// An embedded file, made when it is not there.
+    Sqlite(PathBuf),
+}
+
+/// The positions of a process and the index over them, opened when they are first needed, and its
+/// price cache. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Market {
+    inner: Option<Arc<Inner>>,
+}
+
+pub(crate) struct Inner {
+    me: Weak<Inner>,
+    link: Option<Link>,
+    feed: FeedOptions,
+    at: Where,
+    owner: String,
+    store: OnceCell<Positions>,
+    engine: AsyncMutex<Option<Engine>>,
+    rollup: AsyncMutex<Option<Rollup>>,
+    pub(crate) prices: Prices,
+    ingest: Ingest,
+    wake: Notify,
+    counters: Mutex<Counters>,
+    heard_by: Mutex<Vec<mpsc::UnboundedSender<(Instant, Told)>>>,
+}
+
+/// What the watching of positions has done in this process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Quotes that were accepted here.
+    pub quotes_accepted: u64,
+    /// Quotes that were not, by why.
+    pub quotes_rejected: BTreeMap<&'static str, u64>,
+    /// Passes over new quotes.
+    pub passes: u64,
+    /// Closings written.
+    pub closed: u64,
+    /// Decisions that another write had made needless.
+    pub lost_race: u64,
+    /// Quotes that decided nothing, by guard.
+    pub held: BTreeMap<&'static str, u64>,
+    /// Passes that found the tables away.
+    pub skipped: u64,
+    /// Symbols with open positions, in session, of which no quote comes.
+    pub frozen: u64,
+}
+
+impl std::fmt::Debug for Market {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Market")
+    }
+}
+
+/// How often positions are watched at the least, where nobody says that quotes have come.
+const POLL: Duration = Duration::from_millis(250);
+/// How often candles are rolled up.
+const ROLL_EVERY: Duration = Duration::from_millis(250);
+/// Candles that are looked up on Redis one by one.
+const MOST_RECENT: usize = 200;
+/// The longest pause after a failure.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often the same trouble is said.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+impl Market {
+    /// Positions at a place; `owner` names this process in the lease. Prices are shared over the
+    /// link, or stay in this process. The default market has no place: its kinds can be named and
+    /// checked, but not run.
+    #[must_use]
+    pub fn new(at: Where, owner: &str, link: Option<Link>, prices: PriceOptions) -> Self {
+        Self::fed(at, owner, link, prices, FeedOptions::default())
+    }
+
+    /// As [`Market::new`]; whoever watches also reads quotes from here.
+    #[must_use]
+    pub fn fed(at: Where, owner: &str, link: Option<Link>, prices: PriceOptions, feed: FeedOptions) -> Self {
+        let inner = Arc::new_cyclic(|weak| Inner {
+            me: weak.clone(),
+            link: link.clone(),
+            feed,
+            at,
+            owner: owner.to_owned(),
+            store: OnceCell::new(),
+            engine: AsyncMutex::new(None),
+            rollup: AsyncMutex::new(None),
+            prices: Prices::new(link, prices),
+            ingest: Ingest::default(),
+            wake: Notify::new(),
+            counters: Mutex::default(),
+            heard_by: Mutex::default(),
+        });
+        Self { inner: Some(inner) }
+    }
+
+    pub(crate) fn inner(&self) -> Result<&Arc<Inner>> {
+        self.inner.as_ref().ok_or_else(|| Error::refused("market", "no_store", "this process has no positions"))
+    }
+
+    /// The tables, opened and brought up to date by the first call that reaches them.
+    ///
+    /// # Errors
+    /// [`Error`]; the next call tries again.
+    pub async fn store(&self) -> Result<&Positions> {
+        self.inner()?.store().await
+    }
+
+    /// The price cache.
+    ///
+    /// # Errors
+    /// [`Error`] without a place.
+    pub fn prices(&self) -> Result<&Prices> {
+        Ok(&self.inner()?.prices)
+    }
+
+    /// Takes quotes in: into the tables, the price cache, and to whoever watches positions. What comes
+    /// at the same time is written together.
+    ///
+    /// # Errors
+    /// [`TakeError`]. Then none of them is kept, as far as is known.
+    pub async fn take_quotes(&self, quotes: Vec<RawQuote>) -> std::result::Result<Answer, TakeError> {
+        let inner = self.inner().map_err(|e| TakeError::Store(Arc::new(e)))?;
+        inner.take(quotes).await
+    }
+
+    /// Sweeps once.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn sweep(&self) -> Result<Report> {
+        let inner = self.inner()?;
+        let store = inner.store().await?.clone();
+        let mut engine = inner.engine.lock().await;
+        let report = engine.get_or_insert_with(|| Engine::new(store, &inner.owner)).sweep().await?;
+        inner.count(&report);
+        Ok(report)
+    }
+
+    /// Gives the shard back, so that another process may sweep at once.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn release(&self) -> Result<()> {
+        let Some(inner) = &self.inner else { return Ok(()) };
+        let swept = match inner.engine.lock().await.as_mut() {
+            Some(engine) => engine.release().await,
+            None => Ok(()),
+        };
+        let rolled = match inner.rollup.lock().await.as_mut() {
+            Some(rollup) => rollup.release().await,
+            None => Ok(()),
+        };
+        swept.and(rolled)
+    }
+
+    /// Rolls the quotes that have come up into candles, and writes these down.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn roll_up(&self) -> Result<Rolled> {
+        self.inner()?.roll_up(true).await
+    }
+
+    /// A symbol's newest candles that begin within a span, oldest first, at most `limit`: from the tables,
+    /// with what changes at the moment over them. While the tables are away, what Redis has of the last
+    /// hour.
+    ///
+    /// # Errors
+    /// [`Error`] when neither can be asked.
+    pub async fn candles(
+        &self,
+        symbol: &str,
+        frame: Timeframe,
+        span: (i64, i64),
+        limit: usize,
+    ) -> Result<(Vec<Candle>, Source)> {
+        let inner = self.inner()?;
+        let count = i64::try_from(limit).unwrap_or(i64::MAX);
+        let kept = async { inner.store().await?.candles(symbol, frame, span, count).await };
+        let (mut candles, mut source) = match kept.await {
+            Ok(kept) => (by_start(kept), Source::Database),
+            Err(error) => match inner.recent_candles(symbol, frame, span, limit).await {
+                Some(found) => (by_start(found), Source::Redis),
+                None => return Err(error),
+            },
+        };
+        if source == Source::Database {
+            let (live, of) = inner.live_candles(symbol, frame).await;
+            for candle in live.into_iter().filter(|candle| (span.0..=span.1).contains(&candle.start_ms)) {
+                source = of;
+                candles.insert(candle.start_ms, candle);
+            }
+        }
+        while candles.len() > limit {
+            candles.pop_first();
+        }
+        Ok((candles.into_values().collect(), source))
+    }
+
+    /// What of a symbol is nearest to a trigger at these prices; `None` when this process does not
+    /// watch it.
+    pub async fn nearest(&self, symbol: &str, bid: i64, ask: i64, limit: usize) -> Option<Vec<Near>> {
+        self.inner.as_ref()?.engine.lock().await.as_ref()?.nearest(symbol, bid, ask, limit)
+    }
+
+    /// The band of a calm account's position: the last one, or none in particular. Never fails: nobody
+    /// is shown a number because something is away.
+    pub async fn band(&self, position: i64) -> Band {
+        let standing = async { self.store().await?.band(position).await };
+        match standing.await {
+            Ok(Some(standing)) => standing.band,
+            Ok(None) | Err(_) => Band::AroundZero,
+        }
+    }
+
+    /// Works the bands of calm accounts' positions out anew, or that of one of them; answers how many
+    /// stand.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn refresh_calm(&self, only: Option<i64>) -> Result<usize> {
+        let (store, prices) = (self.store().await?, self.prices()?);
+        let (before, now_ms) = (store.bands().await?, store.now_ms().await?);
+        let (mut bands, mut quotes) = (HashMap::new(), HashMap::new());
+        let mut risks = HashMap::new();
+        for position in store.calm_positions(only).await? {
+            if !quotes.contains_key(&position.symbol) {
+                quotes.insert(position.symbol.clone(), store.last_quote(&position.symbol).await?);
+            }
+            let Some(Some(quote)) = quotes.get(&position.symbol) else { continue };
+            let risk = calm::risk(&position);
+            let pnl = position.rules.pnl_points(quote.closing_price(position.rules.side), position.open_qty);
+            bands.insert(position.id, calm::next(before.get(&position.id).copied(), pnl, risk, now_ms));
+            risks.insert(position.id, risk);
+        }
+        let gone = store.put_bands(&bands, only.is_none()).await?;
+        let told = bands.iter().map(|(id, standing)| (*id, *standing, risks.get(id).copied().unwrap_or(1)));
+        prices.put_calm(&told.collect::<Vec<_>>(), &gone, now_ms).await;
+        Ok(bands.len())
+    }
+
+    /// What has been done so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.inner.as_ref().map(|inner| inner.counters().clone()).unwrap_or_default()
+    }
+
+    /// The closings that this process writes from now on, each with the moment at which its commit was
+    /// known.
+    #[must_use]
+    pub fn closings(&self) -> mpsc::UnboundedReceiver<(Instant, Told)> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        if let Some(inner) = &self.inner {
+            inner.heard_by.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        }
+        receiver
+    }
+
+    /// Watches positions: every batch of quotes is decided on as it comes, for as long as this process
+    /// holds the shard; while another one does, this one stands by. Needs a tokio runtime.
+    #[must_use]
+    pub fn watch(&self) -> Watcher {
+        let Some(inner) = &self.inner else { return Watcher { market: self.clone(), tasks: Vec::new() } };
+        let (watching, hearing, rolling) = (Arc::clone(inner), Arc::clone(inner), Arc::clone(inner));
+        let mut tasks = vec![
+            tokio::spawn(async move { watching.watch().await }),
+            tokio::spawn(async move { hearing.hear().await }),
+            tokio::spawn(async move { rolling.roll().await }),
+        ];
+        if let (Some(link), true) = (inner.link.clone(), inner.feed.is_some()) {
+            let reading = Arc::clone(inner);
+            tasks.push(tokio::spawn(async move { feed::run(&reading, &link, &reading.feed).await }));
+        }
+        Watcher { market: self.clone(), tasks }
+    }
+}
+
+/// The watching of a process, until it is stopped.
+#[derive(Debug)]
+pub struct Watcher {
+    market: Market,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Watcher {
+    /// Ends it, and gives the shard back. A closing that is being written is written, or not: whoever
+    /// watches next sees which.
+    pub async fn stop(self) {
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        if let Err(error) = self.market.release().await {
+            tracing::warn!(error = chain(&error), "the shard of positions is not given back; its lease ends by itself");
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) async fn store(&self) -> Result<&Positions> {
+        let open = async || match &self.at {
+            Where::Postgres(url) => Positions::postgres(url, &Options::default()).await,
+            Where::Sqlite(file) => Positions::sqlite(file, &Options::default()).await,
+        };
+        self.store.get_or_try_init(open).await
+    }
+
+    pub(crate) fn weak(&self) -> Weak<Self> {
+        self.me.clone()
+    }
+
+    pub(crate) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    pub(crate) async fn take(&self, quotes: Vec<RawQuote>) -> std::result::Result<Answer, TakeError> {
+        self.ingest.take(self, quotes).await
+    }
+
+    fn counters(&self) -> std::sync::MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody has brought quotes.
+    pub(crate) fn quotes_came(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn count_quotes(&self, accepted: u64, rejected: &BTreeMap<&'static str, u64>) {
+        let mut counters = self.counters();
+        counters.quotes_accepted += accepted;
+        for (why, count) in rejected {
+            *counters.quotes_rejected.entry(why).or_default() += count;
+        }
+    }
+
+    fn count(&self, report: &Report) {
+        let mut counters = self.counters();
+        counters.passes += u64::from(report.skipped.is_none());
+        counters.closed += report.closed;
+        let now = Instant::now();
+        let mut heard_by = self.heard_by.lock().unwrap_or_else(PoisonError::into_inner);
+        heard_by.retain(|sender| !sender.is_closed());
+        for sender in heard_by.iter() {
+            for told in &report.closings {
+                // Whoever is gone is taken away next time.
+                let _ = sender.send((now, told.clone()));
+            }
+        }
+        drop(heard_by);
+        counters.lost_race += report.lost_race;
+        for (why, count) in &report.held {
+            *counters.held.entry(why).or_default() += count;
+        }
+    }
+
+    /// Wakes the watcher when another process has brought quotes.
+    async fn hear(&self) {
+        loop {
+            if let Ok(store) = self.store().await {
+                // Returns when there is nothing to hear, or the connection is gone.
+                store.hear_quotes(&self.wake).await;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn watch(&self) {
+        let (mut failed, mut said): (u32, Option<Instant>) = (0, None);
+        let mut frozen_said: Option<Instant> = None;
+        loop {
+            match self.pass().await {
+                Ok(report) => {
+                    if failed > 0 {
+                        tracing::info!("positions are watched again");
+                    }
+                    failed = 0;
+                    self.count(&report);
+                    for (guard, quotes) in report.held.iter().filter(|(guard, _)| **guard != "late") {
+                        tracing::debug!(guard, quotes, "quotes decided nothing");
+                    }
+                    if report.skipped.is_some() {
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    }
+                }
+                Err(error) => {
+                    failed += 1;
+                    self.counters().skipped += 1;
+                    if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+                        said = Some(Instant::now());
+                        let away = error.class() == Class::Retryable;
+                        tracing::warn!(
+                            error = chain(&error),
+                            away,
+                            "positions are not watched: the tables cannot be used"
+                        );
+                    }
+                    tokio::time::sleep((Duration::from_millis(50) * failed.min(20)).min(PAUSE)).await;
+                    continue;
+                }
+            }
+            let is_idle = self.tell_frozen(&mut frozen_said).await;
+            let pause = if is_idle { PAUSE } else { POLL };
+            let _ = tokio::time::timeout(pause, self.wake.notified()).await;
+        }
+    }
+
+    async fn roll_up(&self, keep: bool) -> Result<Rolled> {
+        let store = self.store().await?;
+        let mut rollup = self.rollup.lock().await;
+        let new = || Rollup::new(store.clone(), self.prices.clone(), &self.owner);
+        rollup.get_or_insert_with(new).pass(keep).await
+    }
+
+    /// Rolls candles up for as long as the process lives, or stands by.
+    async fn roll(&self) {
+        loop {
+            match self.roll_up(false).await {
+                Ok(rolled) if rolled.skipped.is_none() && rolled.is_busy => tokio::time::sleep(ROLL_EVERY).await,
+                // Nothing is traded, or another process does it; the watcher says what is wrong with the tables.
+                Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// The candles that change at the moment: this process' own, else those of Redis.
+    async fn live_candles(&self, symbol: &str, frame: Timeframe) -> (Vec<Candle>, Source) {
+        if let Some(live) = self.rollup.lock().await.as_ref().and_then(|rollup| rollup.live(symbol, frame)) {
+            return (live, Source::Memory);
+        }
+        let Some(period) = frame.period(jiff::Timestamp::now().as_millisecond(), None) else {
+            return (Vec::new(), Source::Redis);
+        };
+        // Prices are read by the digits of the last one that is known; a hash needs none.
+        let digits = self.prices.price(symbol).await.map_or(0, |price| price.digits);
+        let mut live = Vec::new();
+        for start_ms in [frame.period(period.0 - 1, None).map_or(period.0, |before| before.0), period.0] {
+            live.extend(self.prices.candle(symbol, digits, frame, start_ms).await);
+        }
+        (live, Source::Redis)
+    }
+
+    /// What Redis still has of a span, newest first, back to what has ended.
+    async fn recent_candles(
+        &self,
+        symbol: &str,
+        frame: Timeframe,
+        span: (i64, i64),
+        limit: usize,
+    ) -> Option<Vec<Candle>> {
+        let digits = match self.prices.price(symbol).await {
+            Some(price) => price.digits,
+            None => self.prices.remembered(symbol)?.digits,
+        };
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        let oldest = span.0.max(now_ms.saturating_sub(windlass_jobs::millis(self.prices.options().candle_ttl)));
+        let (mut found, mut at) = (Vec::new(), span.1.min(now_ms));
+        while found.len() < limit.min(MOST_RECENT) {
+            let Some((start_ms, end_ms)) = frame.period(at, None).filter(|(_, end)| *end > oldest) else { break };
+            if (span.0..=span.1).contains(&start_ms) {
+                found.extend(self.prices.candle(symbol, digits, frame, start_ms).await);
+            }
+            at = start_ms.min(end_ms) - 1;
+        }
+        Some(found)
+    }
+
+    async fn pass(&self) -> Result<Report> {
+        let store = self.store().await?;
+        let mut engine = self.engine.lock().await;
+        engine.get_or_insert_with(|| Engine::new(store.clone(), &self.owner)).watch().await
+    }
+
+    /// G1: a feed that stands still is said once a minute, and counted all the time. True when there is
+    /// nothing to watch.
+    async fn tell_frozen(&self, said: &mut Option<Instant>) -> bool {
+        let engine = self.engine.lock().await;
+        let Some(engine) = engine.as_ref() else { return true };
+        let frozen = engine.frozen();
+        self.counters().frozen = frozen.len() as u64;
+        if !frozen.is_empty() && said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            *said = Some(Instant::now());
+            let symbols = frozen.iter().take(20).copied().collect::<Vec<_>>().join(" ");
+            tracing::warn!(count = frozen.len(), symbols, "no quotes come: nothing closes on old prices");
+        }
+        engine.is_idle()
+    }
+}
+
+fn by_start(candles: Vec<Candle>) -> BTreeMap<i64, Candle> {
+    candles.into_iter().map(|candle| (candle.start_ms, candle)).collect()
+}
+
+/// An error with all its sources on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let all = std::iter::successors(Some(error), |e| e.source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

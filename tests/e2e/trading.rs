@@ -1,0 +1,120 @@
+//! Positions closing on live quotes: everything in one process, and API and worker apart.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use windlass_testkit::{RedisServer, shared_postgres};
+
+use crate::harness::{Home, SOON, wait};
+
+fn call(method: &str, url: &str, body: &Value) -> Value {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let request = ureq::http::Request::builder().method(method).uri(url).header("content-type", "application/json");
+    let mut answer = agent.run(request.body(body.to_string()).unwrap()).unwrap();
+    let status = answer.status();
+    let body = answer.body_mut().read_json().unwrap_or(Value::Null);
+    assert!(status.is_success(), "{method} {url}: {status} {body}");
+    body
+}
+
+fn get(url: &str) -> Value {
+    ureq::get(url).call().unwrap().body_mut().read_json().unwrap()
+}
+
+fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap()
+}
+
+struct Desk {
+    url: String,
+    seq: i64,
+}
+
+impl Desk {
+    fn new(url: &str) -> Self {
+        call("PUT", &format!("{url}/api/instruments/EURUSD"), &json!({ "digits": 5 }));
+        call("PUT", &format!("{url}/api/accounts/1"), &json!({ "currency": "USD" }));
+        Self { url: url.to_owned(), seq: 0 }
+    }
+
+    fn quote(&mut self, bid: &str) {
+        self.seq += 1;
+        let body = json!([{ "symbol": "EURUSD", "bid": bid, "ask": bid, "ts_ms": now_ms(), "seq": self.seq }]);
+        assert_eq!(call("POST", &format!("{}/api/quotes", self.url), &body)["accepted"], 1);
+    }
+
+    fn open(&self, sl: &str) -> i64 {
+        let body = json!({ "account_id": 1, "symbol": "EURUSD", "side": "long", "qty": 10, "sl": sl });
+        call("POST", &format!("{}/api/positions", self.url), &body)["position_id"].as_i64().unwrap()
+    }
+
+    fn closed(&self, id: i64) -> Value {
+        let mut shown = Value::Null;
+        wait(SOON, "the position closes", || {
+            shown = get(&format!("{}/api/positions/{id}", self.url));
+            shown["status"] == "closed"
+        });
+        shown
+    }
+}
+
+/// §8.27: no server but this one; a stop closes on the quote that reaches it.
+#[test]
+fn up_closes_positions_on_live_quotes_without_any_server_8_27() {
+    let home = Home::embedded();
+    let (mut up, url) = home.serve(&["up"]);
+    let mut desk = Desk::new(&url);
+    desk.quote("1.07200");
+    let id = desk.open("1.07100");
+    let begun = Instant::now();
+    desk.quote("1.07090");
+    let closed = desk.closed(id);
+    assert_eq!((&closed["closings"][0]["reason"], &closed["closings"][0]["fill"]), (&json!("SL"), &json!("1.07090")));
+    assert!(begun.elapsed() < Duration::from_secs(4), "not by the sweep of every 5 s: {:?}", begun.elapsed());
+    assert_eq!(get(&format!("{url}/api/positions/{id}/explain"))["agrees"], true);
+    wait(SOON, "candles are rolled up", || {
+        get(&format!("{url}/api/candles/EURUSD"))["candles"].as_array().unwrap().iter().any(|c| c["low"] == "1.07090")
+    });
+    assert_eq!(get(&format!("{url}/api/prices/EURUSD"))["bid"], "1.07090");
+    let latency = home.json(&["market", "latency"]);
+    assert_eq!(latency["closings"], 1);
+    // The command line speaks to the same tables.
+    let other = desk.open("1.07000");
+    let changed = home.json(&["market", "change", &other.to_string(), "--sl", "1.07050"]);
+    assert_eq!(changed["version"], 2);
+    assert_eq!(home.json(&["market", "next"])[0]["position_id"], other);
+    desk.quote("1.07080");
+    let outcome = home.json(&["market", "close", &other.to_string()]);
+    assert_eq!((&outcome["outcome"], &outcome["closings"][0]["reason"]), (&json!("closed"), &json!("MANUAL")));
+    assert_eq!(home.json(&["market", "close", &other.to_string()])["outcome"], "already_closed");
+    up.signal(Signal::TERM);
+    assert_eq!(up.ended(SOON).code(), Some(0));
+}
+
+/// §8.9, §8.13: API and two workers on Redis and PostgreSQL. The one that watches is killed, and the other takes
+/// over; Redis goes away, and stops close all the same.
+#[test]
+fn api_and_workers_apart_close_over_kills_and_without_redis_8_9_8_13() {
+    let (redis, postgres) = (RedisServer::start(), shared_postgres());
+    let home = Home::on(&redis).with("WINDLASS_MARKET_DATABASE_URL", &postgres.database());
+    let (_api, url) = home.serve(&["api"]);
+    let first = home.worker("trading", &[]);
+    let mut desk = Desk::new(&url);
+    desk.quote("1.07200");
+    let (a, b, c) = (desk.open("1.07100"), desk.open("1.07000"), desk.open("1.06900"));
+    desk.quote("1.07090");
+    desk.closed(a);
+    wait(SOON, "prices are shared", || get(&format!("{url}/api/prices/EURUSD"))["source"] == "redis");
+    let _second = home.worker("trading", &[]);
+    first.kill();
+    desk.quote("1.06990");
+    desk.closed(b);
+    redis.kill();
+    desk.quote("1.06890");
+    let closed = desk.closed(c);
+    assert_eq!(closed["closings"][0]["fill"], "1.06890");
+    let price = get(&format!("{url}/api/prices/EURUSD"));
+    assert_eq!((&price["bid"], &price["source"]), (&json!("1.06890"), &json!("memory")));
+}
