@@ -112,6 +112,7 @@ pub(super) fn operations() -> Vec<Op> {
             .fails(&[Code::BodyInvalid, Code::PositionInvalid, Code::NameInvalid]),
     ];
     all.extend(positions_ops());
+    all.extend(insight_ops());
     for op in &mut all {
         op.errors.push(Code::MarketUnavailable);
     }
@@ -147,15 +148,10 @@ fn positions_ops() -> Vec<Op> {
         "position_id": number(), "symbol": text(), "level": text(), "distance_points": number(),
         "waits_for": { "enum": ["stop", "target"] }, "bid": text(), "ask": text(), "source": { "enum": ["index", "tables"] },
     }));
-    let line = object(json!({ "at_ms": number(), "kind": text(), "actor": text(), "detail": {} }));
-    let stage = || {
-        object(json!({
-            "count": count(), "p50": or_null("integer"), "p99": or_null("integer"), "p99_9": or_null("integer"),
-            "max": or_null("integer"),
-        }))
-    };
     vec![
-        op("GET", "/api/accounts/{id}", "An account").answers(200, "The account", account()).fails(&[Code::AccountNotFound]),
+        op("GET", "/api/accounts/{id}", "An account")
+            .answers(200, "The account", account())
+            .fails(&[Code::AccountNotFound]),
         op("PUT", "/api/accounts/{id}", "Make or change an account")
             .json(schema_of::<positions::PutAccount>())
             .answers(200, "As it is now", account())
@@ -169,10 +165,20 @@ fn positions_ops() -> Vec<Op> {
         op("POST", "/api/positions", "Open a position")
             .json(schema_of::<positions::Open>())
             .answers(201, "Open", position())
-            .fails(&[Code::BodyInvalid, Code::PositionInvalid, Code::SymbolNotFound, Code::AccountNotFound, Code::NoFreshPrice]),
+            .fails(&[
+                Code::BodyInvalid,
+                Code::PositionInvalid,
+                Code::SymbolNotFound,
+                Code::AccountNotFound,
+                Code::NoFreshPrice,
+            ]),
         op("GET", "/api/positions/next", "The positions nearest to a trigger, nearest first")
             .query("symbol", text(), "Only of this symbol")
-            .query("limit", json!({ "type": "integer", "minimum": 1, "maximum": crate::paging::MAX_PAGE }), "Default 20")
+            .query(
+                "limit",
+                json!({ "type": "integer", "minimum": 1, "maximum": crate::paging::MAX_PAGE }),
+                "Default 20",
+            )
             .answers(200, "What is next", object(json!({ "next": array(near) })))
             .fails(&[Code::QueryInvalid, Code::SymbolNotFound]),
         op("GET", "/api/positions/{id}", "A position with its closings")
@@ -182,14 +188,36 @@ fn positions_ops() -> Vec<Op> {
             .json(schema_of::<positions::Patch>())
             .answers(200, "As it is now", position())
             .fails(&[
-                Code::PositionNotFound, Code::BodyInvalid, Code::PositionInvalid, Code::VersionChanged, Code::AlreadyClosed,
+                Code::PositionNotFound,
+                Code::BodyInvalid,
+                Code::PositionInvalid,
+                Code::VersionChanged,
+                Code::AlreadyClosed,
             ]),
         op("POST", "/api/positions/{id}/close", "Close a position at the last price")
             .json(schema_of::<positions::Close>())
             .answers(200, "Closed", position())
             .fails(&[
-                Code::PositionNotFound, Code::BodyInvalid, Code::VersionChanged, Code::AlreadyClosed, Code::NoFreshPrice,
+                Code::PositionNotFound,
+                Code::BodyInvalid,
+                Code::VersionChanged,
+                Code::AlreadyClosed,
+                Code::NoFreshPrice,
             ]),
+    ]
+}
+
+/// What happened, why, and how quickly.
+fn insight_ops() -> Vec<Op> {
+    let number = || json!({ "type": "integer" });
+    let line = object(json!({ "at_ms": number(), "kind": text(), "actor": text(), "detail": {} }));
+    let stage = || {
+        object(json!({
+            "count": count(), "p50": or_null("integer"), "p99": or_null("integer"), "p99_9": or_null("integer"),
+            "max": or_null("integer"),
+        }))
+    };
+    vec![
         op("GET", "/api/positions/{id}/history", "What happened to a position, oldest first")
             .paged()
             .answers(
