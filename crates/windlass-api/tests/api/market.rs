@@ -226,7 +226,7 @@ async fn what_is_wrong_with_a_position_is_named() {
     ] {
         let answer = open(more.clone()).await;
         assert_eq!(answer.code(), code, "{more}");
-        assert_eq!(violation.is_none_or(|code| answer.violations()[0].1 == code), true, "{more} {}", answer.json());
+        assert!(violation.is_none_or(|code| answer.violations()[0].1 == code), "{more} {}", answer.json());
     }
     assert_eq!(open(json!({ "sl": "1.07150", "tp": "1.07250" })).await.status, StatusCode::CREATED);
     let digits = bench.market("PUT", "/api/instruments/EURUSD", json!({ "digits": 4 })).await;

@@ -195,6 +195,20 @@ pub(super) async fn sweep(market: &Market, as_json: bool) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
+/// A hundred positions around the price, every third one trailing.
+async fn demo_positions(store: &Positions, symbol: &str) -> anyhow::Result<Vec<i64>> {
+    let mut ids = Vec::new();
+    for n in 0..100_i64 {
+        let side = if n % 2 == 0 { Side::Long } else { Side::Short };
+        let at = |points: i64| 107_160 + side.sign() * points;
+        let trail = (n % 3 == 0).then_some(Trail { distance: Distance::Points(30 + n), activation: None, step: 1 });
+        let rules = Rules { sl: Some(at(-20 - n)), tp: Some(at(25 + n)), trail, ..Rules::new(side, 1_000, 107_160) };
+        let new = NewPosition { id: None, account_id: 1, symbol: symbol.to_owned(), rules, on: None };
+        ids.push(store.open(&new, "demo").await?);
+    }
+    Ok(ids)
+}
+
 /// A market of its own: quotes drawn from a seed, a hundred positions, and a sweep ten times a second.
 pub(super) async fn demo(market: &Market, args: &MarketDemo, as_json: bool) -> anyhow::Result<ExitCode> {
     let store = market.store().await?;
@@ -210,15 +224,7 @@ pub(super) async fn demo(market: &Market, args: &MarketDemo, as_json: bool) -> a
     // Above what an earlier demo has left in the same tables.
     let first = store.last_quote(symbol).await?.map_or(1, |quote| quote.seq + 1);
     say(format!("positions lie in {}; quotes of {symbol} from seed {}\n", store.place(), args.seed));
-    let mut ids = Vec::new();
-    for n in 0..100_i64 {
-        let side = if n % 2 == 0 { Side::Long } else { Side::Short };
-        let at = |points: i64| 107_160 + side.sign() * points;
-        let trail = (n % 3 == 0).then_some(Trail { distance: Distance::Points(30 + n), activation: None, step: 1 });
-        let rules = Rules { sl: Some(at(-20 - n)), tp: Some(at(25 + n)), trail, ..Rules::new(side, 1_000, 107_160) };
-        let new = NewPosition { id: None, account_id: 1, symbol: symbol.to_owned(), rules, on: None };
-        ids.push(store.open(&new, "demo").await?);
-    }
+    let ids = demo_positions(store, symbol).await?;
     say(format!("opened 100 positions, {} to {}", ids[0], ids[99]));
     let begun = Instant::now();
     let (mut closed, mut quotes, mut seq) = (0, 0, first);
