@@ -8,7 +8,7 @@ use windlass_testkit::shared_redis;
 use crate::harness::{Home, SOON, wait};
 
 /// An agent that answers error statuses instead of failing on them.
-fn agent() -> ureq::Agent {
+pub(crate) fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().http_status_as_error(false).build().into()
 }
 

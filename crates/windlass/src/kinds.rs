@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use windlass_chart::Defaults;
+use windlass_chart::{Defaults, Kept};
 use windlass_market::Market;
 use windlass_store::images::Images;
 use windlass_worker::Registry;
 
+use crate::candles::MarketCandles;
 use crate::runtime::Stores;
 use crate::settings::Settings;
 
@@ -23,7 +24,8 @@ pub(crate) fn registry() -> Registry {
 fn all(stores: Option<&Stores>, charts: Defaults, images: Option<Arc<Images>>, market: &Market) -> Registry {
     let mut registry = Registry::new();
     windlass_pdf::register(&mut registry);
-    windlass_chart::register(&mut registry, charts, images, &windlass_chart::Kept::default());
+    let candles = stores.map(|_| Kept::new(MarketCandles(market.clone()))).unwrap_or_default();
+    windlass_chart::register(&mut registry, charts, images, &candles);
     windlass_market::register(&mut registry, market);
     crate::probe::register(&mut registry);
     crate::system::register(&mut registry, stores.map(|stores| &stores.broker));
