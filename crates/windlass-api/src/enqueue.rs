@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use windlass_jobs::{Durability, JobId, NewJob, Queue, State as JobState, Timestamp, Violation, When};
+use windlass_producer::Refusal;
 use windlass_store::Digest;
 
 use crate::auth::Caller;
@@ -64,6 +65,7 @@ pub(crate) async fn enqueue(
             Claimed::Done(ids) => return Ok(answer(again(&shared, ids).await, jobs.is_batch, StatusCode::OK)),
         }
     }
+    place(&shared, &mut jobs)?;
     flow::check_parents(&shared, &caller, &jobs).await?;
     check_blobs(&shared, &jobs).await?;
     pin_blobs(&shared, &jobs).await?;
@@ -105,6 +107,14 @@ fn bind(jobs: &mut Jobs, caller: &Caller) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// Jobs of queues with shards go to theirs, by their final keys and ids.
+fn place(shared: &Shared, jobs: &mut Jobs) -> Result<(), Problem> {
+    let mut all: Vec<_> = jobs.ready.iter_mut().map(|ready| (&mut ready.queue, &mut ready.job)).collect();
+    let fault = |Refusal { index, violation }: Refusal| Fault { index, violation };
+    let placed = shared.producer.place(&mut all);
+    placed.map_err(|wrong| request::refuse(wrong.into_iter().map(fault).collect(), jobs.is_batch))
 }
 
 /// A job's key as no other tenant has it, within the bytes that a key may have.

@@ -137,7 +137,8 @@ pub(crate) async fn check_parents(shared: &Shared, caller: &Caller, jobs: &Jobs)
     }
     let looks = named.into_iter().map(|id| async move {
         let found = shared.broker.get(&id).await?;
-        let is_own = found.is_some_and(|record| caller.sees(record.options.tenant.as_deref()));
+        // By its whole id: one without its shard would be looked for in vain later.
+        let is_own = found.is_some_and(|record| record.id == id && caller.sees(record.options.tenant.as_deref()));
         Ok::<_, windlass_broker::Error>((id, is_own))
     });
     let mut missing = BTreeSet::new();

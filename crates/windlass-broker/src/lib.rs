@@ -11,6 +11,7 @@ mod error;
 pub mod flow;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod sharded;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -25,6 +26,7 @@ use windlass_jobs::{JobId, JobRecord, Lease, Limits, NewJob, Progress, Queue, St
 
 pub use error::Error;
 pub use flow::Outbox;
+pub use sharded::Sharded;
 
 /// The result of a broker call.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -42,6 +44,12 @@ pub trait Enqueue: Send + Sync {
     /// # Errors
     /// [`Error`]; the jobs are expected to be checked ([`NewJob::check`]).
     async fn enqueue(&self, queue: &Queue, jobs: &[NewJob]) -> Result<Vec<Enqueued>>;
+
+    /// Over how many shards a queue is spread, each of which is a queue of its own ([`Queue::shard`]);
+    /// 1: it is not. Where a job goes is [`place`](windlass_jobs::place)'s to say.
+    fn shards(&self, _queue: &Queue) -> u16 {
+        1
+    }
 }
 
 /// Hands jobs to workers and takes back what became of them.

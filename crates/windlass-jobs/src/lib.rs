@@ -18,6 +18,7 @@ mod limits;
 pub mod model;
 mod outcome;
 mod priorities;
+mod shards;
 mod time;
 mod unique;
 
@@ -32,5 +33,6 @@ pub use job::{
 pub use limits::{Limits, Rate};
 pub use outcome::{ArtifactFile, Done, Outcome, RunError, Violation};
 pub use priorities::PriorityWeights;
+pub use shards::{MAX_SHARDS, place};
 pub use time::{Clock, SetClock, SystemClock, Timestamp, millis};
 pub use unique::{MAX_KEY_BYTES, OnClash, Unique, Until, check_key};

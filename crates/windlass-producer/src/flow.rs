@@ -158,13 +158,16 @@ impl Producer {
     ///
     /// # Errors
     /// As [`Producer::enqueue_flow`].
-    pub async fn enqueue_tied(&self, jobs: Vec<(Queue, NewJob)>) -> Result<Vec<Accepted>, Error> {
+    pub async fn enqueue_tied(&self, mut jobs: Vec<(Queue, NewJob)>) -> Result<Vec<Accepted>, Error> {
         let plain: Vec<NewJob> = jobs.iter().map(|(_, job)| job.clone()).collect();
         let mut refusals = check_all(&plain);
         refusals.extend(self.refused_by_kind(&plain));
         if !refusals.is_empty() {
             return Err(Error::Refused(refusals));
         }
+        self.place(&mut jobs.iter_mut().map(|(queue, job)| (queue, job)).collect::<Vec<_>>())
+            .map_err(Error::Refused)?;
+        let plain: Vec<NewJob> = jobs.iter().map(|(_, job)| job.clone()).collect();
         let ids: BTreeSet<JobId> = jobs.iter().map(|(queue, job)| JobId::new(job.ulid, queue.clone())).collect();
         let waits = |job: &NewJob| {
             job.options.depends_on.iter().flat_map(|after| &after.parents).any(|parent| ids.contains(parent))

@@ -10,6 +10,7 @@ mod flow;
 #[cfg(feature = "spool")]
 mod spool;
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use windlass_broker::Enqueue;
@@ -170,8 +171,58 @@ impl Producer {
         self.send(queue, jobs).await
     }
 
-    /// Sends jobs that were checked.
+    /// Puts each job on its shard where its queue is spread over some, before its id is told to anybody;
+    /// those that depend on another of them follow it.
+    ///
+    /// # Errors
+    /// Jobs whose keys belong on different shards.
+    pub fn place(&self, jobs: &mut [(&mut Queue, &mut NewJob)]) -> Result<(), Vec<Refusal>> {
+        let (mut wrong, mut moved) = (Vec::new(), HashMap::new());
+        for (index, (queue, job)) in jobs.iter_mut().enumerate() {
+            match windlass_jobs::place(queue, self.broker.shards(queue), job) {
+                Ok(shard) if shard == **queue => {}
+                Ok(shard) => {
+                    moved.insert(JobId::new(job.ulid, queue.clone()), shard.clone());
+                    **queue = shard;
+                }
+                Err(violation) => wrong.push(Refusal { index, violation }),
+            }
+        }
+        for (_, job) in jobs.iter_mut().filter(|_| !moved.is_empty()) {
+            for parent in job.options.depends_on.iter_mut().flat_map(|after| &mut after.parents) {
+                if let Some(shard) = moved.get(parent) {
+                    parent.queue = shard.clone();
+                }
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    /// Sends jobs that were checked, each to its shard.
     async fn send(&self, queue: &Queue, jobs: &[NewJob]) -> Result<Vec<Accepted>, Error> {
+        if self.broker.shards(queue) == 1 {
+            return self.send_to(queue, jobs).await;
+        }
+        let mut placed: Vec<(Queue, NewJob)> = jobs.iter().map(|job| (queue.clone(), job.clone())).collect();
+        self.place(&mut placed.iter_mut().map(|(queue, job)| (queue, job)).collect::<Vec<_>>())
+            .map_err(Error::Refused)?;
+        let mut parts: BTreeMap<Queue, (Vec<usize>, Vec<NewJob>)> = BTreeMap::new();
+        for (index, (shard, job)) in placed.into_iter().enumerate() {
+            let (indexes, jobs) = parts.entry(shard).or_default();
+            indexes.push(index);
+            jobs.push(job);
+        }
+        let mut accepted: Vec<Option<Accepted>> = vec![None; jobs.len()];
+        for (shard, (indexes, jobs)) in parts {
+            for (index, reply) in indexes.into_iter().zip(self.send_to(&shard, &jobs).await?) {
+                accepted[index] = Some(reply);
+            }
+        }
+        Ok(accepted.into_iter().flatten().collect())
+    }
+
+    /// Sends jobs to a queue that is not spread, or to a shard.
+    async fn send_to(&self, queue: &Queue, jobs: &[NewJob]) -> Result<Vec<Accepted>, Error> {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }

@@ -158,7 +158,7 @@ impl Worker {
             catalogue: registry.catalogue(),
             queues: options.queues.clone(),
             slots: options.slots,
-            shares: options.queues.iter().map(|q| options.shares.get(q).copied().unwrap_or_default()).collect(),
+            shares: shares(&options.queues, &options.shares),
             admission: Arc::clone(&admission),
             priorities: options.priorities,
             lease: options.lease,
@@ -261,6 +261,28 @@ async fn try_child(pool: Arc<Pool>) {
 fn pump_result(ended: Result<(), oneshot::error::RecvError>) -> Result<(), Error> {
     ended.map_err(|_| Error::EndedUnasked("the pump's thread panicked".to_owned()))
 }
+
+/// The share of each queue; shards of a queue have that of the queue together.
+fn shares(queues: &[Queue], named: &BTreeMap<Queue, Share>) -> Vec<Share> {
+    let shards_of = |queue: &Queue| {
+        let count = queues.iter().filter(|other| queue.is_shard() && other.is_shard() && other.name() == queue.name());
+        u32::try_from(count.count().max(1)).unwrap_or(u32::MAX)
+    };
+    // Weights are whole numbers: all are multiplied so that each part of one is.
+    let times = queues.iter().map(shards_of).fold(1_u32, |times, shards| match times % shards {
+        0 => times,
+        _ => times.saturating_mul(shards).min(MOST_TIMES),
+    });
+    let share_of = |queue: &Queue| {
+        let whole = || Queue::new(queue.name()).ok().and_then(|name| named.get(&name));
+        let share = named.get(queue).or_else(whole).copied().unwrap_or_default();
+        Share { weight: (share.weight.saturating_mul(times) / shards_of(queue)).max(1), ..share }
+    };
+    queues.iter().map(share_of).collect()
+}
+
+/// Most by which weights are multiplied: far beyond what a worker's slots can tell apart.
+const MOST_TIMES: u32 = 65_536;
 
 fn check(options: &WorkerOptions) -> Result<(), Error> {
     let fail = |setting, found: String, allowed| Err(Error::Option { setting, found, allowed });

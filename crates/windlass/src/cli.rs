@@ -547,6 +547,9 @@ pub(crate) struct BenchQueue {
     /// others wait.
     #[arg(long, value_enum)]
     pub(crate) lanes: Option<LanesArg>,
+    /// Spread the queue over so many shards.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(2..=256))]
+    pub(crate) shards: Option<u16>,
 }
 
 /// What the jobs of a bench carry.

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use windlass_broker::SharedBroker;
 use windlass_broker::redis::RedisBroker;
 use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
+use windlass_broker::{Enqueue as _, Sharded, SharedBroker};
 use windlass_jobs::Queue;
 use windlass_market::{Market, Watcher};
 use windlass_producer::{Producer, Spool};
@@ -65,6 +65,7 @@ impl Stores {
         };
         let may_be_lost = settings.records_database_url.is_none();
         let broker = Arc::new(RedisBroker::new(link, prefix).waiting(settings.waits));
+        let broker = Sharded::over(broker, settings.shards.clone());
         // One for each server and prefix: a copy of one never seeds another.
         let which = windlass_store::Digest::of(format!("{}\0{prefix}", options.shown()).as_bytes());
         let which = &which.hex()[..16];
@@ -96,6 +97,7 @@ impl Stores {
         let services = Services { images, ..file_services(dir, settings.limits.clone()) };
         let broker: SharedBroker = Arc::new(broker);
         let shared = Arc::clone(&broker);
+        let broker = Sharded::over(broker, settings.shards.clone());
         Ok(Self {
             pump: Arc::new(move || Ok(Arc::clone(&shared))),
             broker,
@@ -143,7 +145,8 @@ impl Stores {
         queues.iter().any(|queue| queue.as_str() == windlass_market::QUEUE).then(|| self.market.watch())
     }
 
-    /// Starts a worker of this process; its children are this program.
+    /// Starts a worker of this process, which serves every shard of these queues; its children are this
+    /// program.
     pub(crate) fn worker(
         &self,
         settings: &Settings,
@@ -152,6 +155,7 @@ impl Stores {
         slots: Option<usize>,
     ) -> anyhow::Result<Worker> {
         self.look_after_images();
+        let queues = queues.iter().flat_map(|queue| queue.spread(self.broker.shards(queue))).collect();
         let mut options = WorkerOptions::new(queues, isolation(settings));
         options.lease = settings.lease;
         options.health = settings.health;

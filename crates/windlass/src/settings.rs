@@ -71,6 +71,9 @@ pub(crate) struct Settings {
     pub(crate) queues: Vec<Queue>,
     /// Jobs a worker runs at once. `WINDLASS_SLOTS`.
     pub(crate) slots: Option<usize>,
+    /// Over how many shards queues are spread, the same in every process. `WINDLASS_QUEUE_SHARDS`
+    /// (`bulk=3`, 2–256); default none.
+    pub(crate) shards: BTreeMap<Queue, u16>,
     /// How much of a worker queues may have. `WINDLASS_QUEUE_WEIGHTS` (`pdf=3,chart=1`, 1–1,000) and
     /// `WINDLASS_QUEUE_SLOTS` (`pdf=2`, 1–10,000).
     pub(crate) shares: BTreeMap<Queue, windlass_worker::Share>,
@@ -202,6 +205,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_RECORDS_DATABASE_URL", "records_database_url"),
     ("WINDLASS_QUEUES", "queues"),
     ("WINDLASS_SLOTS", "slots"),
+    ("WINDLASS_QUEUE_SHARDS", "queue_shards"),
     ("WINDLASS_QUEUE_WEIGHTS", "queue_weights"),
     ("WINDLASS_QUEUE_SLOTS", "queue_slots"),
     ("WINDLASS_PRIORITY_WEIGHTS", "priority_weights"),
@@ -461,6 +465,7 @@ impl Settings {
             in_force: found.in_force(),
             queues: queues(&found)?,
             slots: found.parse("WINDLASS_SLOTS", "1 to 10000", |n| (1..=10_000).contains(n))?,
+            shards: shards(&found)?,
             shares: shares(&found)?,
             priorities: found.parse(
                 "WINDLASS_PRIORITY_WEIGHTS",
@@ -550,6 +555,17 @@ fn pairs<N: Ord>(
     };
     let all: Option<BTreeMap<N, usize>> = text.split(',').map(pair).collect();
     all.ok_or_else(|| bad(name, text, &format!("{allowed}, separated by commas,")))
+}
+
+fn shards(found: &Found) -> anyhow::Result<BTreeMap<Queue, u16>> {
+    let name = "WINDLASS_QUEUE_SHARDS";
+    let allowed = "queue=2 to queue=256";
+    let queue = |name: &str| Queue::new(name).ok().filter(|queue| !queue.is_shard());
+    let all = pairs(found, name, allowed, usize::from(windlass_jobs::MAX_SHARDS), queue)?;
+    if all.values().any(|shards| *shards < 2) {
+        return Err(bad(name, found.text(name).unwrap_or_default(), allowed));
+    }
+    Ok(all.into_iter().map(|(queue, shards)| (queue, u16::try_from(shards).unwrap_or(u16::MAX))).collect())
 }
 
 fn shares(found: &Found) -> anyhow::Result<BTreeMap<Queue, windlass_worker::Share>> {

@@ -82,10 +82,17 @@ impl InlineKind for DeadSet {
 
     async fn run(&self, args: DeadSetArgs, ctx: &dyn RunContext) -> Outcome {
         let Some(broker) = &self.broker else { return Outcome::fatal("no_broker", "this process has no broker") };
-        match walk(broker, self.verb, &args, ctx).await {
-            Ok((seen, done)) => Outcome::Done(Done { value: json!({ "seen": seen, "done": done }), ..Done::default() }),
-            Err(error) => Outcome::retry("queue", error.to_string()),
+        let (mut seen, mut done) = (0, 0);
+        for queue in args.queue.spread(broker.shards(&args.queue)) {
+            match walk(broker, self.verb, &queue, &args.filter, ctx).await {
+                Ok((seen_there, done_there)) => {
+                    seen += seen_there;
+                    done += done_there;
+                }
+                Err(error) => return Outcome::retry("queue", error.to_string()),
+            }
         }
+        Outcome::Done(Done { value: json!({ "seen": seen, "done": done }), ..Done::default() })
     }
 }
 
@@ -94,25 +101,26 @@ impl InlineKind for DeadSet {
 async fn walk(
     broker: &SharedBroker,
     verb: Verb,
-    args: &DeadSetArgs,
+    queue: &Queue,
+    filter: &Filter,
     ctx: &dyn RunContext,
 ) -> windlass_broker::Result<(u64, u64)> {
-    let total = broker.counts(&args.queue).await?.dead.max(1);
+    let total = broker.counts(queue).await?.dead.max(1);
     let mut began: Option<Timestamp> = None;
     let (mut cursor, mut seen, mut done) = (0, 0, 0);
     while !ctx.cancelled() {
-        let page = broker.list(&args.queue, State::Failure, cursor, MAX_CONTROL).await?;
+        let page = broker.list(queue, State::Failure, cursor, MAX_CONTROL).await?;
         let mut meant = Vec::new();
         for ulid in &page.ids {
-            let id = JobId::new(*ulid, args.queue.clone());
+            let id = JobId::new(*ulid, queue.clone());
             let Some(record) = broker.get(&id).await? else { continue };
             // The newest failure when the walk began is the last one it looks at.
             let failed_at = record.finished_at.unwrap_or_default();
-            if failed_at <= *began.get_or_insert(failed_at) && args.filter.matches(&record) {
+            if failed_at <= *began.get_or_insert(failed_at) && filter.matches(&record) {
                 meant.push(*ulid);
             }
         }
-        let gone = apply(broker, verb, &args.queue, &meant).await?;
+        let gone = apply(broker, verb, queue, &meant).await?;
         seen += u64::try_from(page.ids.len()).unwrap_or(0);
         done += gone;
         #[expect(clippy::cast_precision_loss, reason = "progress is a picture, not a count")]

@@ -112,10 +112,15 @@ async fn enqueue(
         return Err(refuse(violations));
     }
     let spec = shared.door.registry().spec(kind).ok_or_else(|| unknown(kind))?;
-    let queue = Queue::new(spec.queue).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+    let mut queue = Queue::new(spec.queue).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
     let mut job = NewJob::new(spec.name, args).map_err(|e| Problem::new(Code::JobInvalid, e.to_string()))?;
     job.options.labels.extend(labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     job.options.tenant = caller.tenant().map(str::to_owned);
+    let refused = |wrong: Vec<windlass_producer::Refusal>| {
+        let fault = |refusal: windlass_producer::Refusal| request::Fault { index: 0, violation: refusal.violation };
+        request::refuse(wrong.into_iter().map(fault).collect(), false)
+    };
+    shared.producer.place(&mut [(&mut queue, &mut job)]).map_err(refused)?;
     let id = JobId::new(job.ulid, queue.clone());
     // Held from before the job is queued until it has ended.
     let inputs = shared.door.registry().inputs(kind, args).unwrap_or_default().blobs;

@@ -9,6 +9,8 @@ mod model;
 mod redis;
 #[cfg(feature = "redis")]
 mod rights;
+#[cfg(feature = "redis")]
+mod shards;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "redis")]

@@ -27,7 +27,15 @@ impl Pump {
         if self.draining() || lane.held.is_some() {
             return 0;
         }
-        let own = lane.slots.saturating_sub(lane.running + lane.reserved);
+        let taken = match lane.slots {
+            usize::MAX => 0,
+            // Shards of a queue have its slots together.
+            _ => {
+                let shards = self.lanes.iter().filter(|other| other.queue.name() == lane.queue.name());
+                shards.map(|other| other.running + other.reserved).sum()
+            }
+        };
+        let own = lane.slots.saturating_sub(taken);
         own.min(self.free()).min(MAX_EXCHANGE)
     }
 

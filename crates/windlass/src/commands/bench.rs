@@ -14,9 +14,9 @@ use async_trait::async_trait;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use windlass_broker::SharedBroker;
 use windlass_broker::redis::RedisBroker;
 use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
+use windlass_broker::{Sharded, SharedBroker};
 use windlass_jobs::command::{Counts, KEEP_TERMINAL};
 use windlass_jobs::{Done, JobId, Limits, NewJob, Outcome, Queue, State, Ulid, Violation, new_ulid};
 use windlass_redis::{FromRedisValue, Link, cmd};
@@ -92,7 +92,11 @@ impl<'a> Setup<'a> {
                 None
             }
         };
-        Ok(Self { settings, args, stores, link, queue: Queue::new("bench")?, versions })
+        let queue = Queue::new("bench")?;
+        if let Some(shards) = args.shards {
+            stores.broker = Sharded::over(stores.broker, BTreeMap::from([(queue.clone(), shards)]));
+        }
+        Ok(Self { settings, args, stores, link, queue, versions })
     }
 
     fn broker(&self) -> &SharedBroker {
@@ -153,6 +157,7 @@ impl<'a> Setup<'a> {
             "drain_per_s": drain_per_s.round(),
             "bytes_per_job": bytes_per_job.round(),
             "latency_ms": { "p50": p50, "p99": p99, "max": max },
+            "shards": self.args.shards,
             "lanes": self.args.lanes.map(|lanes| format!("{lanes:?}").to_lowercase()),
             "beside_a_flood_p99_ms": quiet.map(|quiet| us_to_ms(quiet.value_at_quantile(0.99))),
             "versions": self.versions,
@@ -293,7 +298,11 @@ impl<'a> Setup<'a> {
     /// Bytes the store uses for everything.
     async fn memory(&self) -> anyhow::Result<u64> {
         match &self.link {
-            Some(link) => Ok(info_field(link, "memory", "used_memory").await?.parse()?),
+            Some(link) => {
+                let nodes = link.info("memory").await?;
+                let bytes = nodes.iter().map(|node| field_of(node, "used_memory").unwrap_or_default().parse::<u64>());
+                Ok(bytes.sum::<Result<u64, _>>()?)
+            }
             None => {
                 let mut bytes = 0;
                 for file in ["queue.db", "queue.db-wal"] {
@@ -330,11 +339,13 @@ impl<'a> Setup<'a> {
 }
 
 async fn info_field(link: &Link, section: &str, field: &str) -> anyhow::Result<String> {
-    let mut info = cmd("INFO");
-    info.arg(section);
-    let text = String::from_redis_value(link.call(&info).await?)?;
-    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    Ok(value.with_context(|| format!("INFO {section} without {field}"))?.trim().to_owned())
+    let nodes = link.info(section).await?;
+    let value = nodes.first().and_then(|node| field_of(node, field));
+    Ok(value.with_context(|| format!("INFO {section} without {field}"))?.to_owned())
+}
+
+fn field_of<'a>(info: &'a str, field: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).map(str::trim)
 }
 
 async fn stop(worker: &mut Worker) -> anyhow::Result<()> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
-use windlass_jobs::{JobId, JobRecord, NewJob, Queue, State, Timestamp};
+use windlass_jobs::{JobRecord, NewJob, Queue, State, Timestamp};
 use windlass_producer::Producer;
 use windlass_store::Services;
 use windlass_worker::StoredResult;
@@ -144,9 +144,8 @@ async fn round(
         let spec = registry.spec(kind).context("the demo's kinds are registered")?;
         let queue = Queue::new(spec.queue)?;
         let job = NewJob::new(*kind, args)?;
-        let id = JobId::new(job.ulid, queue.clone());
         let start = Instant::now();
-        producer.enqueue(&queue, job).await?;
+        let id = producer.enqueue(&queue, job).await?.id;
         let bar = show.job(kind);
         following.push(async move {
             let record = report::follow(stores.broker.as_ref(), &id, |record| bar.update(record)).await?;

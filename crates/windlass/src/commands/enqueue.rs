@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 use windlass_jobs::{DependsOn, JobId, NewJob, OnClash, Options, Queue, Unique, Violation, When};
-use windlass_producer::{Accepted, Catalogue};
+use windlass_producer::{Accepted, Catalogue, Producer};
 use windlass_store::{Digest, Services};
 use windlass_worker::{KindSpec, Registry, Worker};
 
@@ -29,16 +29,17 @@ pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> an
     let value = read_args(&args, &stores.services).await?;
     kind.refuse_wrong(&registry, &value)?;
 
-    let queue = match &args.queue {
+    let mut queue = match &args.queue {
         Some(queue) => queue.clone(),
         None => Queue::new(kind.queue())?,
     };
     for parent in &args.after {
-        if stores.broker.get(parent).await?.is_none() {
+        if stores.broker.get(parent).await?.is_none_or(|record| record.id != *parent) {
             bail!("job {parent} is not known at {}", stores.place);
         }
     }
-    let job = new_job(&args, &kind, &value)?;
+    let mut job = new_job(&args, &kind, &value)?;
+    place(&stores.producer(), &mut queue, &mut job)?;
     let id = JobId::new(job.ulid, queue.clone());
     hold_inputs(&registry, &stores.services, kind.name(), &value, &id).await?;
     let taken = stores.producer().enqueue(&queue, job).await?;
@@ -112,9 +113,14 @@ pub(crate) async fn submit_and_wait(
     as_json: bool,
 ) -> anyhow::Result<ExitCode> {
     let job = NewJob::new(kind, args)?;
-    let id = JobId::new(job.ulid, queue.clone());
-    stores.producer().enqueue(queue, job).await?;
+    let id = stores.producer().enqueue(queue, job).await?.id;
     wait(settings, stores, crate::kinds::for_worker(settings, stores), &id, None, as_json).await
+}
+
+/// Puts a job on its shard, if its queue has some: its id is known from then on.
+pub(crate) fn place(producer: &Producer, queue: &mut Queue, job: &mut NewJob) -> anyhow::Result<()> {
+    let placed = producer.place(&mut [(queue, job)]);
+    placed.map_err(|wrong| windlass_producer::Error::Refused(wrong).into())
 }
 
 /// Holds the blobs a job needs until it has ended, whenever that is.
@@ -200,7 +206,8 @@ pub(crate) async fn own_worker(
     queue: &Queue,
 ) -> anyhow::Result<Option<Worker>> {
     let workers = stores.broker.workers().await?;
-    let served = workers.iter().any(|worker| worker.queues.contains(queue));
+    let serves = |own: &Queue| own == queue || own.as_str() == queue.name();
+    let served = workers.iter().any(|worker| worker.queues.iter().any(serves));
     // Someone asked for a result on a machine where nobody works: this process does it.
     let own = match (served, stores.embedded) {
         (false, true) => Some(stores.worker(settings, registry, vec![queue.clone()], None)?),

@@ -64,8 +64,9 @@ async fn done(
 ) -> anyhow::Result<JobRecord> {
     let registry = crate::kinds::for_worker(settings, stores);
     let spec = registry.spec(kind).context("the kind is registered")?;
-    let queue = Queue::new(spec.queue)?;
-    let job = NewJob::new(kind, args)?;
+    let mut queue = Queue::new(spec.queue)?;
+    let mut job = NewJob::new(kind, args)?;
+    enqueue::place(&stores.producer(), &mut queue, &mut job)?;
     let id = JobId::new(job.ulid, queue.clone());
     enqueue::hold_inputs(&registry, &stores.services, kind, args, &id).await?;
     Producer::new(stores.broker.clone()).enqueue(&queue, job).await?;

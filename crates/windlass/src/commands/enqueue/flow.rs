@@ -27,10 +27,12 @@ pub(super) async fn run(registry: &Registry, stores: &Stores, file: &Path, as_js
     let mut value: Value = serde_json::from_str(&text).context("the flow is not JSON")?;
     upload_args(&mut value, &base, &stores.services).await?;
     let published = stores.broker.kinds().await?;
-    let jobs = match windlass_api::read_flow(value.to_string().as_bytes(), registry, published) {
+    let mut jobs = match windlass_api::read_flow(value.to_string().as_bytes(), registry, published) {
         Ok(jobs) => jobs,
         Err(wrong) => bail!("{}: {wrong}", file.display()),
     };
+    let placed = stores.producer().place(&mut jobs.iter_mut().map(|(queue, job)| (queue, job)).collect::<Vec<_>>());
+    placed.map_err(windlass_producer::Error::Refused)?;
     for (queue, job) in &jobs {
         let args: Value = serde_json::from_str(job.args.get())?;
         let id = JobId::new(job.ulid, queue.clone());
