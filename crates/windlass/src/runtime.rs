@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use windlass_broker::redis::RedisBroker;
 use windlass_broker::sqlite::{SqliteBroker, SqliteOptions};
-use windlass_broker::{Enqueue as _, Sharded, SharedBroker};
+use windlass_broker::{Sharded, SharedBroker};
 use windlass_jobs::Queue;
 use windlass_market::{Market, Watcher};
 use windlass_producer::{Producer, Spool};
