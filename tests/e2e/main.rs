@@ -24,6 +24,7 @@ mod market;
 mod network;
 mod records;
 mod schedules;
+mod shards;
 mod sharing;
 mod sheet_faults;
 mod sheets;
