@@ -44,6 +44,11 @@ fn a_flow_goes_its_way_from_the_command_line() {
     assert_eq!(done["result"]["value"]["parents"], json!([value(&ids[0], 1), value(&ids[2], 3)]));
     assert_eq!(home.task(&ids[1])["children"], json!([ids[2]]));
 
+    // A kind in a child process is handed the same.
+    let isolated = home.enqueue("probe.isolated_noop", "{}", &["--after", &ids[0], "--after", &ids[2]]);
+    let done = home.wait_for(&isolated, "success");
+    assert_eq!(done["result"]["value"]["parents"], json!([value(&ids[0], 1), value(&ids[2], 3)]));
+
     let failed = home.enqueue("probe.fail", r#"{"how": "fatal"}"#, &["--delay", "200ms"]);
     let cancelled = home.enqueue("probe.noop", "{}", &["--after", &failed]);
     let runs = home.enqueue("probe.noop", "{}", &["--after", &failed, "--after", &ids[3], "--on-failure", "run"]);

@@ -72,9 +72,8 @@ fn a_sharded_queue_is_one_from_the_command_line_and_over_http() {
     assert!(workers.to_string().contains("\"bulk\""), "{workers:#}");
 
     // Failed jobs of all shards are found and start anew by a filter.
-    let failing: Vec<Value> = (0..6)
-        .map(|_| json!({ "kind": "probe.fail", "args": { "how": "fatal" }, "queue": "bulk" }))
-        .collect();
+    let failing: Vec<Value> =
+        (0..6).map(|_| json!({ "kind": "probe.fail", "args": { "how": "fatal" }, "queue": "bulk" })).collect();
     http::post(&format!("{base}/api/tasks"), &Value::from(failing));
     wait(SOON, "they have failed", || counts(&home)["dead"] == json!(6));
     let dead = home.json(&["dead", "list", "bulk"]);

@@ -12,11 +12,12 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use rustix::process::{Resource, Rlimit, Signal};
-use windlass_jobs::{Outcome, Progress};
+use windlass_jobs::{Outcome, Progress, RunError};
 
 use crate::frame::{END_OF_WORDS, FromChild, ToChild, Wear, encode, read_request};
-use crate::kind::RunContext;
+use crate::kind::{Parent, RunContext};
 use crate::registry::Registry;
 use crate::run::panic_text;
 use crate::sandbox;
@@ -88,6 +89,7 @@ fn run(registry: &Registry, request: &ToChild, frames: &Frames) -> (Outcome, boo
         deadline: now + Duration::from_millis(request.remaining_ms),
         soft: now + Duration::from_millis(request.soft_ms),
         attempt: request.attempt,
+        parents: &request.parents,
     };
     let run = AssertUnwindSafe(|| match registry.get(&request.kind) {
         Some(kind) => kind.run_isolated(&request.args, &request.dir, &context),
@@ -184,6 +186,7 @@ struct ChildContext<'a> {
     deadline: Instant,
     soft: Instant,
     attempt: u32,
+    parents: &'a [Parent],
 }
 
 impl RunContext for ChildContext<'_> {
@@ -213,6 +216,10 @@ impl RunContext for ChildContext<'_> {
 
     fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    fn parents(&self) -> BoxFuture<'_, Result<Vec<Parent>, RunError>> {
+        Box::pin(std::future::ready(Ok(self.parents.to_vec())))
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use windlass_jobs::{Outcome, Progress};
 
+use crate::kind::Parent;
 use crate::sandbox::Sandbox;
 
 /// The longest frame: the largest args or result, and room around them.
@@ -31,6 +32,9 @@ pub(crate) struct ToChild {
     /// Until the soft limit; 0 when it has passed.
     pub(crate) soft_ms: u64,
     pub(crate) peak_memory_bytes: u64,
+    /// What the jobs that it depends on have left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) parents: Vec<Parent>,
 }
 
 /// A frame a child writes.

@@ -16,6 +16,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use windlass_jobs::{Outcome, Progress, Reason, RunError, millis};
 
 use crate::frame::{END_OF_WORDS, FromChild, ToChild, Wear, encode, read_frame};
+use crate::kind::Parent;
 use crate::policy::Ended;
 use crate::pool::Pool;
 use crate::recycle::Recycle;
@@ -81,6 +82,7 @@ pub(crate) struct JobFacts<'a> {
     pub(crate) soft: Instant,
     pub(crate) deadline: Instant,
     pub(crate) peak_memory_bytes: u64,
+    pub(crate) parents: Vec<Parent>,
 }
 
 impl JobFacts<'_> {
@@ -95,6 +97,7 @@ impl JobFacts<'_> {
             remaining_ms: ms(self.deadline),
             soft_ms: ms(self.soft),
             peak_memory_bytes: self.peak_memory_bytes,
+            parents: self.parents.clone(),
         }
     }
 }
@@ -166,7 +169,10 @@ impl Pipes {
         say: impl Fn(Progress),
     ) -> Talk {
         let Ok(bytes) = encode(&job.request(dir)) else {
-            return Talk::Failed(failed("args_too_large", "the args do not fit into a frame".to_owned()));
+            return Talk::Failed(failed(
+                "args_too_large",
+                "the args, with what its parents left, do not fit into a frame".to_owned(),
+            ));
         };
         // A child that died early tells why by its status; the broken pipe is no news.
         let _ = self.requests.write_all(&bytes).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_jobs::{JobId, Outcome, RunError, State, Violation};
 use windlass_store::Services;
@@ -92,8 +93,9 @@ pub trait RunContext: Send + Sync {
     /// Which run this is, from 1.
     fn attempt(&self) -> u32;
     /// The jobs that this one depends on, in the order in which it names them, with what came out.
-    /// Read when it is asked for: a result is only as old as its queue keeps it. Empty in a child
-    /// process. What depends on it is no part of the result cache's key.
+    /// Read when it is asked for: a result is only as old as its queue keeps it. For an isolated kind
+    /// it was read before the run, and the future is ready at once (`now_or_never`). What depends on it
+    /// is no part of the result cache's key.
     ///
     /// # Errors
     /// When the queue's store does not answer: as a retry.
@@ -103,7 +105,7 @@ pub trait RunContext: Send + Sync {
 }
 
 /// A job that another depended on.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Parent {
     /// Which.
     pub id: JobId,

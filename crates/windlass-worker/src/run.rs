@@ -98,6 +98,13 @@ impl Run {
         self.kind.spec()
     }
 
+    /// What the jobs that its job depends on have left, for a handler that cannot ask.
+    async fn parents(&self) -> Result<Vec<Parent>, Ended> {
+        let Some((broker, id)) = self.family.clone() else { return Ok(Vec::new()) };
+        let failed = |error| Ended::Failed { reason: Reason::Error, error, after: None };
+        parents::of(broker, id).await.map_err(failed)
+    }
+
     fn say(&self, progress: Progress) {
         self.percent.store(progress.percent.to_bits(), Ordering::Relaxed);
         let _ = self.reports.send(Report::Progress { queue: self.job.queue, lease: self.job.claimed.lease, progress });
@@ -175,7 +182,7 @@ impl Runner {
     pub(crate) async fn work(&self, run: &Arc<Run>) -> Result<(StoredResult, bool), Ended> {
         match run.kind.executor() {
             Executor::Inline => {
-                let context = RunningContext(Arc::clone(run));
+                let context = RunningContext { run: Arc::clone(run), parents: None };
                 let handler = run.kind.run_inline(&run.job.claimed.args, &context);
                 let handler = self.watchdog.watch(run.spec().name, run.job.claimed.lease, handler);
                 done_without_files(self.within_limits(run, handler).await?)
@@ -327,6 +334,7 @@ impl Runner {
     /// Lays the inputs, runs the child, keeps the artifacts. The directory goes in every case.
     async fn in_child(&self, run: &Arc<Run>, args: &Value) -> Result<(StoredResult, bool), Ended> {
         let inputs = run.kind.inputs(args);
+        let parents = run.parents().await?;
         let mut seat = self.pool.seat().await?;
         let dir = seat.dir();
         if let Err(ended) = self.lay_all(&inputs.blobs, &dir).await {
@@ -340,6 +348,7 @@ impl Runner {
             soft: run.soft,
             deadline: run.deadline,
             peak_memory_bytes: inputs.peak_memory_bytes,
+            parents,
         };
         let say = |progress: Progress| run.say(progress);
         let outcome = self.within_limits(run, seat.run(&facts, say)).await??;
@@ -358,7 +367,11 @@ impl Runner {
             std::fs::create_dir(dir.path().join(part)).map_err(|e| storage("private directory", &e))?;
         }
         self.lay_all(&run.kind.inputs(&args).blobs, dir.path()).await?;
-        let (kind, at, context) = (Arc::clone(&run.kind), dir.path().to_owned(), RunningContext(Arc::clone(run)));
+        let (kind, at, context) = (
+            Arc::clone(&run.kind),
+            dir.path().to_owned(),
+            RunningContext { run: Arc::clone(run), parents: Some(run.parents().await?) },
+        );
         let work = tokio::task::spawn_blocking(move || kind.run_isolated(&args, &at, &context));
         match self.within_limits(run, work).await? {
             Ok(Outcome::Done(done)) => self.keep_all(done, dir.path()).await,
@@ -503,26 +516,33 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// What a run in this process may say and ask.
-struct RunningContext(Arc<Run>);
+struct RunningContext {
+    run: Arc<Run>,
+    /// Read before the run, for a handler that cannot wait.
+    parents: Option<Vec<Parent>>,
+}
 
 impl RunContext for RunningContext {
     fn progress(&self, percent: f32, message: &str) {
-        self.0.say(Progress::new(percent, message));
+        self.run.say(Progress::new(percent, message));
     }
     fn cancelled(&self) -> bool {
-        self.0.job.control.why().is_some()
+        self.run.job.control.why().is_some()
     }
     fn remaining(&self) -> Duration {
-        self.0.deadline.saturating_duration_since(Instant::now())
+        self.run.deadline.saturating_duration_since(Instant::now())
     }
     fn over_soft_limit(&self) -> bool {
-        Instant::now() >= self.0.soft
+        Instant::now() >= self.run.soft
     }
     fn attempt(&self) -> u32 {
-        self.0.job.claimed.failures + 1
+        self.run.job.claimed.failures + 1
     }
     fn parents(&self) -> BoxFuture<'_, Result<Vec<Parent>, RunError>> {
-        match self.0.family.clone() {
+        if let Some(parents) = &self.parents {
+            return Box::pin(std::future::ready(Ok(parents.clone())));
+        }
+        match self.run.family.clone() {
             Some((broker, id)) => Box::pin(parents::of(broker, id)),
             None => Box::pin(std::future::ready(Ok(Vec::new()))),
         }

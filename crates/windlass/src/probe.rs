@@ -64,13 +64,14 @@ impl InlineKind for Parents {
             Ok(parents) => parents,
             Err(error) => return Outcome::Retry { after: None, error },
         };
-        let parent = |parent: windlass_worker::Parent| {
-            let value = parent.result.map(|result| result.value);
-            json!({ "id": parent.id, "state": parent.state, "value": value })
-        };
         let parents: Vec<Value> = parents.into_iter().map(parent).collect();
         Outcome::Done(Done { value: json!({ "parents": parents }), ..Done::default() })
     }
+}
+
+fn parent(parent: windlass_worker::Parent) -> Value {
+    let value = parent.result.map(|result| result.value);
+    json!({ "id": parent.id, "state": parent.state, "value": value })
 }
 
 /// `probe.sleep`: `{"ms": 0–3,600,000}`.
@@ -186,7 +187,8 @@ impl InlineKind for Block {
     }
 }
 
-/// `probe.isolated_noop`: any args; answers how often its child has run it.
+/// `probe.isolated_noop`: any args; answers how often its child has run it, and what the jobs it depends
+/// on have left, if there are some.
 struct IsolatedNoop;
 
 impl IsolatedKind for IsolatedNoop {
@@ -201,10 +203,15 @@ impl IsolatedKind for IsolatedNoop {
     fn inputs(&self, _: &Self::Args) -> Inputs {
         Inputs::default()
     }
-    fn run(&self, _: Self::Args, _: &Path, _: &dyn RunContext) -> Outcome {
+    fn run(&self, _: Self::Args, _: &Path, ctx: &dyn RunContext) -> Outcome {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         let runs = RUNS.fetch_add(1, Ordering::Relaxed) + 1;
-        let value = json!({ "child": std::process::id(), "runs_of_child": runs });
+        let mut value = json!({ "child": std::process::id(), "runs_of_child": runs });
+        // They were read before the run.
+        let parents = ctx.parents().now_or_never().and_then(Result::ok).unwrap_or_default();
+        if !parents.is_empty() {
+            value["parents"] = parents.into_iter().map(parent).collect();
+        }
         Outcome::Done(Done { value, ..Done::default() })
     }
 }
