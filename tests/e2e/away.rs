@@ -141,6 +141,10 @@ fn waiting_callers_get_their_file_without_redis() {
     assert!(pdf.starts_with(b"%PDF"));
     let old = send("/api/generate", &[("front_files", Some("a.png"), &png), ("back_files", Some("b.png"), &png)]);
     assert_eq!((old.status().as_u16(), old.headers()["x-degraded"].to_str().unwrap()), (200, "true"));
+    let mut failed = send("/api/pdf/card-sheets?wait=20", &[("fronts", Some("a.png"), b"\x89PNG\r\n\x1a\nno picture")]);
+    let problem: Value = failed.body_mut().read_json().unwrap();
+    assert!(failed.status().as_u16() >= 400, "{problem:#}");
+    assert_eq!(problem["degraded"], true, "{problem:#}");
     let mut task = send("/api/pdf/card-sheets", &[("fronts", Some("a.png"), &png)]);
     let problem: Value = task.body_mut().read_json().unwrap();
     assert_eq!((task.status().as_u16(), &problem["code"]), (503, &json!("queue_unavailable")), "{problem:#}");

@@ -77,14 +77,17 @@ impl Place {
         Err(Problem::new(Code::QueueUnavailable, detail).retry_after(1))
     }
 
-    /// Says of an answer that it was made without the queue.
-    pub(crate) fn mark(&self, mut response: Response) -> Response {
-        if self.is_local {
-            let headers = response.headers_mut();
-            // The task is known to nobody.
-            headers.remove("x-task-id");
-            headers.insert("x-degraded", HeaderValue::from_static("true"));
+    /// Says of an answer that it was made without the queue: a file in its header, a problem as a
+    /// member.
+    pub(crate) fn mark(&self, answer: Result<Response, Problem>) -> Result<Response, Problem> {
+        if !self.is_local {
+            return answer;
         }
-        response
+        let mut response = answer.map_err(|problem| problem.with("degraded", true))?;
+        let headers = response.headers_mut();
+        // The task is known to nobody.
+        headers.remove("x-task-id");
+        headers.insert("x-degraded", HeaderValue::from_static("true"));
+        Ok(response)
     }
 }

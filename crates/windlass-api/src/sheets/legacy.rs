@@ -148,7 +148,7 @@ pub(crate) async fn generate(
     if wants_task {
         return Ok(started("PDF generation started", &id));
     }
-    answer(shared, &id, name.as_deref().unwrap_or("cards")).await.map(|response| place.mark(response))
+    place.mark(answer(shared, &id, name.as_deref().unwrap_or("cards")).await)
 }
 
 /// The old service's answer to a task that was started. The gate adds nothing to a success, so the
@@ -373,5 +373,5 @@ pub(crate) async fn offset(
     if asynchronous {
         return Ok(started("PDF offset started", &id));
     }
-    answer(shared, &id, "cards_offset").await.map(|response| place.mark(response))
+    place.mark(answer(shared, &id, "cards_offset").await)
 }

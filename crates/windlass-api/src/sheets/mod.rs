@@ -75,7 +75,7 @@ pub(crate) async fn post(
         return Ok(accepted(&id));
     }
     match wait_for(shared, &id, wait).await? {
-        Waited::Ended(record) => finished(shared, &record, "cards").await.map(|response| place.mark(response)),
+        Waited::Ended(record) => place.mark(finished(shared, &record, "cards").await),
         Waited::GoesOn => place.needs_queue().map(|()| accepted(&id)),
     }
 }

@@ -17,8 +17,9 @@ use crate::{prefix, redis_link};
 const LONG: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(10);
 
-/// Runs a check on both forms, each fresh.
-macro_rules! on_both {
+/// Runs a check in this process, on a Redis, and on a cluster, where each key may lie on another node;
+/// each fresh.
+macro_rules! on_all {
     ($($(#[$about:meta])* $name:ident;)*) => {
         mod here {
             $($(#[$about])* #[tokio::test] async fn $name() {
@@ -30,10 +31,15 @@ macro_rules! on_both {
                 super::$name(super::Caching::new(Some(super::redis_link()), &super::options())).await;
             })*
         }
+        mod cluster {
+            $($(#[$about])* #[tokio::test] async fn $name() {
+                super::$name(super::Caching::new(Some(crate::cluster_link()), &super::options())).await;
+            })*
+        }
     };
 }
 
-on_both! {
+on_all! {
     values_are_set_read_and_removed;
     a_value_has_the_time_of_its_namespace;
     numbers_are_counted_up_and_down;

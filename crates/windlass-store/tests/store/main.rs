@@ -15,6 +15,10 @@ pub(crate) fn redis_link() -> Link {
     Link::new(Options::from_url(&windlass_testkit::shared_redis().url()).unwrap()).unwrap()
 }
 
+pub(crate) fn cluster_link() -> Link {
+    Link::new(Options::from_url(&windlass_testkit::shared_cluster().url()).unwrap()).unwrap()
+}
+
 pub(crate) fn prefix() -> String {
     format!("t{}", windlass_jobs::new_ulid())
 }
