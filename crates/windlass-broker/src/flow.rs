@@ -41,7 +41,7 @@ pub trait Outbox: Send + Sync {
 }
 
 /// What [`forward`] did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Forwarded {
     /// So many messages were carried over, or put off.
     pub messages: usize,
@@ -49,6 +49,8 @@ pub struct Forwarded {
     pub more: bool,
     /// After how long some are to be said again.
     pub again: Option<Duration>,
+    /// Jobs that were told of the success of one they depend on, each with that one.
+    pub told: Vec<(JobId, JobId)>,
 }
 
 /// Carries over what a queue has to say by now, [`SLICE`] messages at most. Expected of a worker
@@ -67,9 +69,14 @@ pub async fn forward<B: Outbox + ?Sized>(broker: &B, queue: &Queue) -> Result<Fo
         by_queue.entry(message.to.queue.clone()).or_default().push(message);
     }
     let (mut done, mut again, mut answers) = (Vec::with_capacity(count), Vec::new(), Vec::new());
+    let mut told = Vec::new();
+    let succeeded = |message: &Message| {
+        (message.news == News::Ended(Ended::Success)).then(|| (message.to.clone(), message.from.clone()))
+    };
     let mut wait: Option<Duration> = None;
     for (to, messages) in by_queue {
         let heard = broker.receive(&to, &messages).await?.heard;
+        told.extend(messages.iter().filter_map(succeeded));
         for (message, heard) in messages.into_iter().zip(heard) {
             match (message.news, heard) {
                 (News::Waits(since), Heard::Ended(Ended::Unknown)) if now.since(since) < UNKNOWN_FOR => {
@@ -88,9 +95,10 @@ pub async fn forward<B: Outbox + ?Sized>(broker: &B, queue: &Queue) -> Result<Fo
     }
     if !answers.is_empty() {
         broker.receive(queue, &answers).await?;
+        told.extend(answers.iter().filter_map(succeeded));
     }
     broker.sent(queue, &done, &again, now.plus(wait.unwrap_or_default())).await?;
-    Ok(Forwarded { messages: count, more: count >= SLICE, again: wait })
+    Ok(Forwarded { messages: count, more: count >= SLICE, again: wait, told })
 }
 
 /// Cancels a job and every job it is tied to, however far, by what depends on what: those that

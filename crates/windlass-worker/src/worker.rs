@@ -16,6 +16,7 @@ use windlass_store::Services;
 use crate::admission::Admission;
 use crate::health::{Health, HealthLimits};
 use crate::isolate::Isolation;
+use crate::parents::hold_for_waiting;
 use crate::pool::Pool;
 use crate::pump::{Pump, PumpOptions, StopOrder};
 use crate::registry::{Executor, Registry};
@@ -150,6 +151,7 @@ impl Worker {
         let (orders, ordered) = watch::channel(StopOrder::Run);
         let health = Health::new(&name, options.slots, options.health);
         let (pump_ends, pump_ended) = oneshot::channel();
+        let (told, heard) = mpsc::unbounded_channel();
 
         let admission = Admission::new(options.kind_slots.clone(), options.memory_bytes);
         let pump_options = PumpOptions {
@@ -162,7 +164,9 @@ impl Worker {
             admission: Arc::clone(&admission),
             priorities: options.priorities,
             lease: options.lease,
+            told,
         };
+        tokio::spawn(hold_for_waiting(SharedBroker::clone(&broker), services.clone(), heard));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
         let pump = Pump::new(SharedBroker::clone(&broker), pump_options, jobs, health.clone());
         let run = move || {

@@ -275,7 +275,7 @@ pub async fn wide_flows_are_carried_over_in_slices(broker: SharedBroker) {
     bench.enqueue(std::slice::from_ref(&parent)).await;
     bench.enqueue(&members).await;
     bench.enqueue(std::slice::from_ref(&callback)).await;
-    assert_eq!(bench.forward().await, Forwarded { messages: 100, more: true, again: None });
+    assert_eq!(bench.forward().await, Forwarded { messages: 100, more: true, ..Forwarded::default() });
     bench.forward_all().await;
     let first = bench.claim(5).await;
     assert_eq!(claimed_ulids(&first), [parent.ulid]);

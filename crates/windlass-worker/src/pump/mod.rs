@@ -25,7 +25,7 @@ use windlass_broker::SharedBroker;
 use windlass_broker::flow::Forwarded;
 use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{Ack, Claimed, Exchanged, Finish, Settle, WorkerInfo};
-use windlass_jobs::{Lease, PriorityWeights, Progress, Queue, Timestamp};
+use windlass_jobs::{JobId, Lease, PriorityWeights, Progress, Queue, Timestamp};
 
 use crate::admission::{Admission, Need};
 use crate::canary::Canary;
@@ -110,6 +110,8 @@ pub(crate) struct PumpOptions {
     /// How priorities share its claims; `None`: strictly.
     pub(crate) priorities: Option<PriorityWeights>,
     pub(crate) lease: Duration,
+    /// Hears of jobs that were told of the success of one they depend on.
+    pub(crate) told: mpsc::UnboundedSender<Vec<(JobId, JobId)>>,
 }
 
 struct Running {

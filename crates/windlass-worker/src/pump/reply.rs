@@ -66,8 +66,12 @@ impl Pump {
         let lane = &mut self.lanes[index];
         lane.forwarding = false;
         let next = match result {
-            Ok(Forwarded { more: true, .. }) => Some(Duration::ZERO),
-            Ok(forwarded) => forwarded.again,
+            Ok(Forwarded { more, again, told, .. }) => {
+                if !told.is_empty() {
+                    let _ = self.options.told.send(told);
+                }
+                if more { Some(Duration::ZERO) } else { again }
+            }
             Err(error) => {
                 tracing::warn!(queue = %lane.queue, error = %chain(&error), "what others wait for is not said yet");
                 Some(SAY_AGAIN)
