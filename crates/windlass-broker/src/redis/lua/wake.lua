@@ -28,7 +28,7 @@ end
 -- use(feature): notes that the queue uses what an older version would not heed, and that it is to
 -- be left alone by such. Answers '1'.
 local function use(feature)
-  local is_first = redis.call('HSETNX', KEYS[1], feature, 1) == 1
+  local is_first = redis.call('HSET', KEYS[1], feature, 1) == 1
   redis.call('HSET', KEYS[1], 'format', @FORMAT@)
   if is_first and feature == 'special' then redis.call('HSET', KEYS[1], 'alone', 1) end
   return '1'
