@@ -63,7 +63,7 @@ impl Sharded {
     }
 
     /// The shard in which a page starts, with the cursor there, and those behind it.
-    fn from_cursor(&self, queue: &Queue, cursor: u64) -> impl Iterator<Item = (u64, Queue, u64)> + use<> {
+    fn starting_at(&self, queue: &Queue, cursor: u64) -> impl Iterator<Item = (u64, Queue, u64)> + use<> {
         let (first, at) = (cursor >> CURSOR_BITS, cursor & ((1 << CURSOR_BITS) - 1));
         let shards = (0_u64..).zip(self.all(queue)).filter(move |(n, _)| *n >= first);
         shards.map(move |(n, shard)| (n, shard, if n == first { at } else { 0 }))
@@ -245,7 +245,7 @@ impl Inspect for Sharded {
     async fn list(&self, queue: &Queue, state: State, from: u64, limit: usize) -> Result<Page> {
         let limit = limit.clamp(1, MAX_PAGE);
         let mut page = Page::default();
-        for (n, shard, at) in self.from_cursor(queue, from) {
+        for (n, shard, at) in self.starting_at(queue, from) {
             if page.ids.len() == limit {
                 return Ok(Page { next: Some(cursor(n, at)), ..page });
             }
@@ -261,7 +261,7 @@ impl Inspect for Sharded {
     async fn search(&self, queue: &Queue, filter: &Filter, from: u64, limit: usize) -> Result<Found> {
         let limit = limit.clamp(1, MAX_PAGE);
         let mut all = Found::default();
-        for (n, shard, at) in self.from_cursor(queue, from) {
+        for (n, shard, at) in self.starting_at(queue, from) {
             if all.ids.len() == limit {
                 return Ok(Found { next: Some(cursor(n, at)), ..all });
             }
