@@ -63,7 +63,7 @@ async fn hold<B: Inspect + ?Sized>(
 ) -> Result<(), RunError> {
     let record = get(broker, child).await?;
     // One that starts now reads them now.
-    if !record.is_some_and(|record| record.state == State::Scheduled) {
+    if record.is_none_or(|record| record.state != State::Scheduled) {
         return Ok(());
     }
     for parent in parents {
