@@ -467,11 +467,7 @@ impl Settings {
             slots: found.parse("WINDLASS_SLOTS", "1 to 10000", |n| (1..=10_000).contains(n))?,
             shards: shards(&found)?,
             shares: shares(&found)?,
-            priorities: found.parse(
-                "WINDLASS_PRIORITY_WEIGHTS",
-                "three of 1 to 1000, such as 6,3,1",
-                |_: &windlass_jobs::PriorityWeights| true,
-            )?,
+            priorities: priorities(&found)?,
             kind_slots: pairs(&found, "WINDLASS_KIND_SLOTS", "kind=1 to kind=10000", 10_000, |kind| {
                 windlass_jobs::check_kind(kind).is_ok().then(|| kind.to_owned())
             })?,
@@ -510,6 +506,10 @@ impl Settings {
 
 /// What runs here and now, even when the file was replaced by an upgrade meanwhile: proc(5).
 const THIS_PROGRAM: &str = "/proc/self/exe";
+
+fn priorities(found: &Found) -> anyhow::Result<Option<windlass_jobs::PriorityWeights>> {
+    found.parse("WINDLASS_PRIORITY_WEIGHTS", "three of 1 to 1000, such as 6,3,1", |_| true)
+}
 
 fn waits(found: &Found) -> anyhow::Result<windlass_broker::redis::Waits> {
     let mut waits = windlass_broker::redis::Waits::default();
