@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 binary="$(realpath "${WINDLASS_BINARY:-target/release/windlass}")"
-bin="${POSTGRES_BIN:-$(dirname "$(command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' | tail -1)")}"
+bin="${POSTGRES_BIN:-$(dirname "$(realpath "$(command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' | tail -1)")")}"
 work="$(mktemp -d)"
 chmod 755 "$work"
 port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
