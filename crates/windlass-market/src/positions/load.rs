@@ -135,11 +135,17 @@ impl Positions {
         let sql = self.sql(&format!("SELECT {POSITION} FROM positions WHERE status < 2 {of}"));
         let mut loaded = 0;
         let done: sqlx::Result<()> = on!(self, pool => {
+            let mut tx = pool.begin().await.map_err(Error::sql("load"))?;
+            if !self.is_embedded() {
+                // As long as it takes: a million rows on a busy machine take longer than any other statement.
+                let longer = "SELECT set_config('statement_timeout', '600000', true)";
+                sqlx::query(longer).execute(&mut *tx).await.map_err(Error::sql("load"))?;
+            }
             let mut query = sqlx::query(sql);
             if let Some(symbol) = symbol {
                 query = query.bind(symbol.to_owned());
             }
-            let mut rows = query.fetch(pool);
+            let mut rows = query.fetch(&mut *tx);
             loop {
                 match rows.try_next().await {
                     Ok(Some(row)) => match Position::read(&row) {
