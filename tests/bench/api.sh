@@ -33,12 +33,20 @@ expected-statuses = [400, 401, 403, 404, 405, 406, 408, 409, 413, 414, 415, 422,
 enabled = false
 [checks.ensure_resource_availability]
 enabled = false
+# A batch of quotes is taken as a whole; what is wrong with one stands in the answer, by its index.
+[[operations]]
+include-name = "POST /api/quotes"
+checks.negative_data_rejection.enabled = false
+# The replaced system lists what is left of a symbol, also when that is nothing.
+[[operations]]
+include-path = "/redis/images/{symbol}"
+checks.use_after_free.enabled = false
 TOML
 status=0
 cd "$work"
 timeout $((seconds + 120)) "$venv/bin/schemathesis" --config-file "$work/schemathesis.toml" run "$url/api/openapi.json" \
   --url "$url" --header "Authorization: Bearer $key" --seed "$seed" --max-time "$seconds" --max-examples 100000 \
-  --exclude-path-regex '/events$' --request-timeout 20 --generation-database none --workers 2 --no-color || status=$?
+  --exclude-path-regex '/events$' --request-timeout 70 --generation-database none --workers 2 --no-color || status=$?
 grep -E 'panicked|ERROR' "$work/api.log" && status=1
 kill -0 "$api" || { echo "the API ended"; status=1; }
 exit "$status"
