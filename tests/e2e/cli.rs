@@ -139,7 +139,7 @@ fn bad_input_is_refused_before_anything_is_queued() {
         assert_eq!(ran.status.code(), Some(1), "{ran:?}");
         assert!(ran.stderr.contains(part), "{part:?} in {}", ran.stderr);
     };
-    check(&["pdf.card_shet"], None, "there are chart.book, chart.render");
+    check(&["pdf.card_shet"], None, "chart.book, chart.render");
     check(&["pdf.card_sheet"], Some(r#"{"cards": []}"#), "no_cards");
     check(&["pdf.card_sheet"], Some(r#"{"cardz": []}"#), "cardz");
     check(&["probe.sleep"], Some(r#"{"ms": -1}"#), "args_invalid");

@@ -38,7 +38,9 @@ fn doctor_tries_every_store_and_runs_a_job() {
             holds(&found, name, "ok", &["written, read and deleted"]);
         }
         holds(&found, "artifacts", "ok", &["written and read"]);
-        holds(&found, "data_dir_room", "ok", &["MiB free"]);
+        // Well or not, as the disk of this machine is.
+        let room = row(&found, "data_dir_room");
+        assert!(room["found"].as_str().unwrap().contains("MiB free"), "{room:#}");
         holds(&found, "workers", "warn", &["windlass worker"]);
         assert_eq!(home.json(&["queues"])["queues"][0]["counts"]["pending"], 0, "nothing is left behind");
     }
