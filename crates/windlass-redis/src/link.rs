@@ -215,7 +215,7 @@ impl Link {
             return Err(error.clone());
         }
         self.watch_sentinels();
-        match connect(&self.inner.options, self.moves()).await {
+        match Box::pin(connect(&self.inner.options, self.moves())).await {
             Ok(wire) => {
                 tried.failed = None;
                 if tried.said.take().is_some() {

@@ -322,9 +322,9 @@ fn a_sweep_scans_no_table_of_positions_8_24() {
             quotes(store, seq, &[85]).await;
             assert_eq!(engine.sweep().await.unwrap().closings[0].position_id, id);
         }
-        // The load's own scan may be told late.
+        // The server plans the first five runs of a statement by their values, and may find a scan as cheap.
         let scanned = scans().await - before;
-        assert!(scanned < 5, "{scanned} scans in 30 sweeps");
+        assert!(scanned <= 5, "{scanned} scans in 30 sweeps");
         store.close_pool().await;
     });
 }
