@@ -22,6 +22,7 @@ mod layering;
 mod liveness;
 mod market;
 mod network;
+mod observability;
 mod records;
 mod schedules;
 mod shards;

@@ -9,6 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use windlass_jobs::attempts::Attempt;
 use windlass_jobs::{JobId, JobRecord, Priority, Queue, Reason, RunError, State as JobState, Timestamp, Ulid};
 use windlass_worker::{Registry, StoredResult};
 
@@ -51,6 +52,8 @@ pub(crate) struct Task<'a> {
     cached: bool,
     #[serde(skip_serializing_if = "is_false")]
     cancel_requested: bool,
+    /// Who ran it, from when to when, and how each run ended, the first one first.
+    attempts: Vec<Attempt>,
     /// The jobs it depends on.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     parents: &'a [JobId],
@@ -121,6 +124,7 @@ impl<'a> Task<'a> {
             error: record.error.as_ref(),
             reason: record.reason,
             skipped: record.skipped,
+            attempts: record.attempts(),
             parents: record.options.depends_on.as_ref().map(|after| after.parents.as_slice()).unwrap_or_default(),
             children: &record.children,
             waits_for: record.waits_for,

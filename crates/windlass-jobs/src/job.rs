@@ -493,6 +493,8 @@ pub struct JobRecord {
     pub skipped: bool,
     /// The error of the last failed run, or why it was cancelled.
     pub error: Option<RunError>,
+    /// The attempts that were followed by another one, newest first; see [`JobRecord::attempts`].
+    pub earlier: Vec<crate::attempts::Entry>,
     /// How many of the jobs it depends on have not ended, while it is held for them.
     pub waits_for: u32,
     /// The jobs that are known to depend on it, by id.

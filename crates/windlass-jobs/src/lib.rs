@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attempts;
 mod backoff;
 pub mod catalogue;
 pub mod command;

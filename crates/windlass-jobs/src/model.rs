@@ -10,6 +10,7 @@ mod flow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
+use crate::attempts::{End, push};
 use crate::command::{
     Ack, CANCELLED_ERROR, Cancel, Claim, Counts, Exchange, Exchanged, Filter, Finish, Found, KEEP_TERMINAL,
     MAX_CONTROL, MAX_EXCHANGE, MAX_PAGE, Page, SEARCH_WINDOW, SLICE, Settle, TIDY_SLICE, is_poisoned, leaves_news,
@@ -184,6 +185,7 @@ impl Model {
             Settle::Retry { delay, failures, error } => {
                 record.failures = *failures;
                 record.error = read_error(error);
+                remember(record, End::Retried, now);
                 self.totals.retried_total += 1;
                 self.put_off(ulid, State::Retrying, *delay, now);
             }
@@ -273,6 +275,7 @@ impl Model {
                 let error = poisoned_error(&worker, job.record.deliveries);
                 self.bury(lease.ulid, Reason::Poisoned, &error, now);
             } else {
+                remember(&mut job.record, End::Lost, now);
                 front.push(lease.ulid);
             }
             self.run_ended(lease.ulid, now);
@@ -425,6 +428,9 @@ impl Model {
             };
             let record = &mut job.record;
             self.dead.remove(&(record.finished_at.unwrap_or_default(), *ulid));
+            if let Some((reason, at)) = record.reason.zip(record.finished_at) {
+                remember(record, End::Failed(reason), at);
+            }
             (record.reason, record.finished_at, record.expires_at) = (None, None, None);
             (record.failures, record.deliveries, record.progress) = (0, 0, None);
             job.lost.clear();
@@ -557,6 +563,13 @@ impl Model {
 
 fn len(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+/// An attempt has ended, and another one will follow.
+fn remember(record: &mut JobRecord, end: End, at: Timestamp) {
+    if let Some(entry) = record.entry(end, at) {
+        push(&mut record.earlier, entry);
+    }
 }
 
 fn read_error(text: &str) -> Option<RunError> {

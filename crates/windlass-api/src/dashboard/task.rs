@@ -31,6 +31,7 @@ pub(super) async fn body(shared: &Shared, id: &JobId) -> Result<Body, Problem> {
         }
         (result(base, &record))
         (facts(base, &record))
+        (attempts(&record))
         section { h2 { "Arguments" } pre { (shown(&record.args)) } }
     };
     let done = record.state.is_terminal();
@@ -113,6 +114,29 @@ fn facts(base: &str, record: &JobRecord) -> Markup {
                     (row("Labels", html! { @for (name, value) in &record.options.labels { span class="tag" { (name) "=" (value) } " " } }))
                 }
             } } }
+        }
+    }
+}
+
+/// Who ran it, and how each run ended, the last one first.
+fn attempts(record: &JobRecord) -> Markup {
+    let all = record.attempts();
+    html! {
+        @if !all.is_empty() {
+            section {
+                h2 { "Attempts" }
+                div class="scroll" { table id="attempts" {
+                    thead { tr { th { "Attempt" } th { "Worker" } th { "Started" } th { "Took" } th { "Outcome" } th { "Error" } } }
+                    tbody { @for attempt in all.iter().rev() { tr {
+                        td { (attempt.attempt) }
+                        td { @if let Some(worker) = &attempt.worker { code { (worker) } } }
+                        td { @if let Some(at) = attempt.started_at { (moment(at)) } }
+                        td { @if let Some(ms) = attempt.duration_ms { (span(ms)) } }
+                        td { (attempt.outcome) @if let Some(reason) = attempt.reason { " (" (reason) ")" } }
+                        td { @if let Some(error) = &attempt.error { strong { (error.code) } " " (error.message) } }
+                    } } }
+                } }
+            }
         }
     }
 }

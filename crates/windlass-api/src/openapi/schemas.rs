@@ -118,6 +118,7 @@ fn task() -> Value {
             "completed_at": instant_or_null(),
             "worker": or_null("string"),
             "labels": { "type": "object", "additionalProperties": text() },
+            "attempts": array(attempt()),
         }),
         json!({
             "expires_at": instant(),
@@ -132,6 +133,21 @@ fn task() -> Value {
             "children": array(text()),
             "waits_for": count(),
         }),
+    )
+}
+
+fn attempt() -> Value {
+    object_with(
+        json!({
+            "run": count(),
+            "attempt": count(),
+            "worker": or_null("string"),
+            "started_at": instant_or_null(),
+            "ended_at": instant_or_null(),
+            "duration_ms": or_null("integer"),
+            "outcome": { "enum": ["running", "success", "failure", "cancelled", "retried", "lost"] },
+        }),
+        json!({ "reason": text(), "error": { "type": "object" } }),
     )
 }
 

@@ -184,6 +184,7 @@ pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
     let mut next = || parts.next().unwrap_or(Value::Nil);
     let fields = fields(next())?;
     let (args, result, error) = (optional_text(next()), optional_text(next()), optional_text(next()));
+    let (error, earlier) = windlass_jobs::attempts::read(&error.unwrap_or_default());
     let parents = optional_text(next()).unwrap_or_default();
     let (waits_for, children) = (number(&next()), job_ids(next()));
     let get = |name: &str| fields.get(name).map(String::as_str);
@@ -241,7 +242,8 @@ pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {
         progress: get("progress").map(Progress::from_short),
         result,
         skipped: get("skipped").is_some(),
-        error: error.and_then(|text| serde_json::from_str(&text).ok()),
+        error,
+        earlier,
         waits_for,
         children,
     }))
@@ -279,6 +281,7 @@ fn damaged(id: &JobId) -> JobRecord {
         result: None,
         skipped: false,
         error: Some(RunError::new("record_damaged", "the job's key is not a hash")),
+        earlier: Vec::new(),
         waits_for: 0,
         children: Vec::new(),
     }

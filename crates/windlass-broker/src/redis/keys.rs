@@ -6,7 +6,7 @@
 //! | key | type | holds |
 //! |---|---|---|
 //! | `j:<ulid>` | hash, a listpack | the job; absent field = default, no value over 64 bytes |
-//! | `a:<ulid>` `r:<ulid>` `e:<ulid>` | string | args over 256 bytes, result, error; unlinked with the hash |
+//! | `a:<ulid>` `r:<ulid>` `e:<ulid>` | string | args over 256 bytes, result, error with earlier attempts ([`windlass_jobs::attempts`]); unlinked with the hash |
 //! | `p0` `p1` `p2` | list | waiting by priority; the right end is next to run |
 //! | `due` | sorted set, ms | scheduled and retrying jobs by the time they may run |
 //! | `lease` | sorted set, ms | `<ulid>:<epoch>` by the end of the lease: the fence |

@@ -76,6 +76,7 @@ impl Scripts {
             Script::new(text.replace("@CANCELLED@", CANCELLED_ERROR).replace("@EXPIRED@", EXPIRED_ERROR))
         };
         let wake = include_str!("lua/wake.lua");
+        let attempts = include_str!("lua/attempts.lua");
         let ending = include_str!("lua/ending.lua");
         let alive = include_str!("lua/alive.lua");
         let unique = include_str!("lua/unique.lua");
@@ -84,7 +85,17 @@ impl Scripts {
         let flows = include_str!("lua/flows.lua");
         Self {
             enqueue: of(&[wake, lanes, flows, include_str!("lua/clash.lua"), include_str!("lua/enqueue.lua")]),
-            exchange: of(&[wake, lanes, flows, ending, alive, unique, turns, include_str!("lua/exchange.lua")]),
+            exchange: of(&[
+                wake,
+                lanes,
+                flows,
+                ending,
+                attempts,
+                alive,
+                unique,
+                turns,
+                include_str!("lua/exchange.lua"),
+            ]),
             renew: of(&[alive, include_str!("lua/renew.lua")]),
             progress: of(&[wake, include_str!("lua/progress.lua")]),
             get: of(&[include_str!("lua/get.lua")]),
@@ -93,10 +104,10 @@ impl Scripts {
             counts: of(&[include_str!("lua/counts.lua")]),
             workers: Script::new(include_str!("lua/workers.lua")),
             kinds: Script::new(include_str!("lua/kinds.lua")),
-            cancel: of(&[wake, lanes, flows, ending, unique, include_str!("lua/cancel.lua")]),
+            cancel: of(&[wake, lanes, flows, ending, attempts, unique, include_str!("lua/cancel.lua")]),
             receive: of(&[wake, lanes, flows, ending, unique, include_str!("lua/receive.lua")]),
             outbox: of(&[include_str!("lua/outbox.lua")]),
-            control: of(&[wake, lanes, ending, include_str!("lua/control.lua")]),
+            control: of(&[wake, lanes, ending, attempts, include_str!("lua/control.lua")]),
         }
     }
 }

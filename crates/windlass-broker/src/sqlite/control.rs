@@ -154,6 +154,7 @@ pub(super) async fn replay(conn: &mut SqliteConnection, queue: &Queue, ulids: &[
     let Some(mut ledger) = Ledger::load(conn, queue, "replay").await? else { return Ok(vec![false; ulids.len()]) };
     let (replies, jobs) = find(conn, &ledger, ulids, &[place::DEAD], "replay").await?;
     let ids: Vec<i64> = jobs.iter().map(|(id, _)| *id).collect();
+    super::attempts::note(conn, &ids, None, "replay").await?;
     let tail = ledger.take_tail(ids.len());
     let update = "UPDATE job SET state = 'pending', place = iif(lane IS NULL, priority, 8), position = ? + ids.key, reason = NULL,
              finished_at = NULL, expires_at = NULL, failures = 0, deliveries = 0, progress = NULL, lost = NULL,

@@ -13,6 +13,7 @@ use windlass_jobs::command::{
 use windlass_jobs::lanes::Lanes;
 use windlass_jobs::{Lease, Queue, Reason, State, Timestamp, Ulid};
 
+use super::attempts::{self, ANOTHER_ERROR};
 use super::claim::take;
 use super::enqueue::read_ulid;
 use super::fault::failed;
@@ -171,6 +172,7 @@ async fn reap(
     counts.expired_leases_total += all;
     counts.running -= all.min(counts.running);
     counts.pending += back;
+    attempts::note(conn, &returned, Some(now), VERB).await?;
     move_all(conn, RETURN.as_str(), first, &returned, VERB).await
 }
 
@@ -190,6 +192,20 @@ static RETURN: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
+static BURY: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "UPDATE job SET state = 'failure', reason = ?, error = {ANOTHER_ERROR}, finished_at = ?, place = ?, position = ?
+         WHERE id IN (SELECT value FROM json_each(?))"
+    )
+});
+
+static END_CANCELLED: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "UPDATE job SET state = 'cancelled', cancel_requested = 0, error = {ANOTHER_ERROR}, finished_at = ?, place = ?,
+             position = ? WHERE id = ?"
+    )
+});
+
 /// Ends jobs in failure and counts them there; whence they came is the caller's to count.
 pub(super) async fn bury(
     conn: &mut SqliteConnection,
@@ -199,10 +215,7 @@ pub(super) async fn bury(
     error: &str,
     now: Timestamp,
 ) -> Result<()> {
-    let bury = sqlx::query(
-        "UPDATE job SET state = 'failure', reason = ?, error = ?, finished_at = ?, place = ?, position = ?
-         WHERE id IN (SELECT value FROM json_each(?))",
-    );
+    let bury = sqlx::query(BURY.as_str());
     let bury = bury.bind(reason.as_str()).bind(error).bind(now.0).bind(place::DEAD).bind(now.0).bind(json_list(ids));
     bury.execute(&mut *conn).await.map_err(failed(VERB))?;
     ids.iter().for_each(|_| ledger.count_ended(State::Failure));
@@ -219,10 +232,7 @@ pub(super) async fn end_cancelled(
     error: &str,
     operation: &'static str,
 ) -> Result<()> {
-    let end = sqlx::query(
-        "UPDATE job SET state = 'cancelled', cancel_requested = 0, error = ?, finished_at = ?, place = ?, position = ?
-         WHERE id = ?",
-    );
+    let end = sqlx::query(END_CANCELLED.as_str());
     let end = end.bind(error).bind(now.0).bind(place::DONE).bind(ledger.take_done(1)).bind(id);
     end.execute(&mut *conn).await.map_err(failed(operation))?;
     ledger.count_ended(State::Cancelled);

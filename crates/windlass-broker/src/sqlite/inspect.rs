@@ -47,6 +47,7 @@ fn read_record(row: &SqliteRow, id: &JobId) -> JobRecord {
         _ => (String::new(), String::new()),
     };
     let state = read_text(row, 2).and_then(|word| word.parse().ok()).unwrap_or(State::Pending);
+    let (error, earlier) = windlass_jobs::attempts::read(&read_text(row, 20).unwrap_or_default());
     JobRecord {
         id: id.clone(),
         kind,
@@ -72,7 +73,8 @@ fn read_record(row: &SqliteRow, id: &JobId) -> JobRecord {
         progress: read_text(row, 17).map(|short| Progress::from_short(&short)),
         result: read_text(row, 18),
         skipped: number(19) == Some(1),
-        error: read_text(row, 20).and_then(|text| serde_json::from_str(&text).ok()),
+        error,
+        earlier,
         waits_for: 0,
         children: Vec::new(),
     }

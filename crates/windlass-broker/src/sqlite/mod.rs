@@ -17,6 +17,7 @@
 //! version: one file is shared by processes of one version at a time. Runs they had in hand end
 //! with their leases and are claimed again.
 
+mod attempts;
 mod batch;
 mod catalogue;
 mod claim;

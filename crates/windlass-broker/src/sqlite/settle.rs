@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
+use windlass_jobs::attempts::{End, Entry, with_entry, with_error};
 use windlass_jobs::command::{Ack, CANCELLED_ERROR, Finish, Settle};
 use windlass_jobs::{Lease, State, Timestamp, Ulid};
 
@@ -50,7 +51,7 @@ static SUCCEEDED: LazyLock<String> = LazyLock::new(|| {
 /// decides where they go.
 static HELD: LazyLock<Batched> = LazyLock::new(|| {
     Batched::new(
-        "SELECT job.ulid, job.epoch, job.cancel_requested, job.unknown_since
+        "SELECT job.ulid, job.epoch, job.cancel_requested, job.unknown_since, job.error, job.started_at, job.worker
          FROM (SELECT ? AS queue) AS head CROSS JOIN (VALUES ",
         "(?,?)",
         &format!(
@@ -100,6 +101,10 @@ struct Placed<'a> {
 struct Held {
     cancel_requested: bool,
     unknown_since: Option<Timestamp>,
+    /// Its error, and its attempts before this one.
+    error: String,
+    started_at: Timestamp,
+    worker: String,
 }
 
 /// Where a held job goes.
@@ -112,7 +117,7 @@ struct Move<'a> {
     failures: Option<u32>,
     skipped: bool,
     reason: Option<&'static str>,
-    error: Option<&'a str>,
+    error: Option<String>,
     result: Option<&'a str>,
     unknown_since: Option<Timestamp>,
     runs_again: bool,
@@ -235,22 +240,33 @@ fn decide<'a>(placed: Placed<'a>, held: &Held, now: Timestamp) -> Move<'a> {
         runs_again,
     };
     let due = |state, delay| to(state, Some(place::DUE), now.plus(delay).0);
+    let another = |error: &str| Some(with_error(&held.error, error));
     if runs_again && held.cancel_requested {
-        return Move { error: Some(CANCELLED_ERROR), ..to(State::Cancelled, Some(place::DONE), done) };
+        return Move { error: another(CANCELLED_ERROR), ..to(State::Cancelled, Some(place::DONE), done) };
     }
     match &finish.settle {
         Settle::Success { result, skipped } => {
             Move { result: result.as_deref(), skipped: *skipped, ..to(State::Success, Some(place::DONE), done) }
         }
         Settle::Failure { reason, failures, error } => {
-            let (reason, error) = (Some(reason.as_str()), Some(error.as_str()));
+            let (reason, error) = (Some(reason.as_str()), another(error));
             Move { failures: Some(*failures), reason, error, ..to(State::Failure, Some(place::DEAD), now.0) }
         }
         Settle::Retry { delay, failures, error } => {
-            Move { failures: Some(*failures), error: Some(error), ..due(State::Retrying, *delay) }
+            let entry = Entry {
+                run: finish.lease.epoch,
+                attempt: *failures,
+                started_at: held.started_at,
+                ended_at: now,
+                end: End::Retried,
+                worker: held.worker.clone(),
+                error: serde_json::from_str(error).ok(),
+            };
+            let error = Some(with_entry(&with_error(&held.error, error), entry));
+            Move { failures: Some(*failures), error, ..due(State::Retrying, *delay) }
         }
         Settle::Snooze { delay } => due(State::Scheduled, *delay),
-        Settle::Cancelled { error } => Move { error: Some(error), ..to(State::Cancelled, Some(place::DONE), done) },
+        Settle::Cancelled { error } => Move { error: another(error), ..to(State::Cancelled, Some(place::DONE), done) },
         Settle::Release => to(State::Pending, None, front),
         Settle::Unknown { delay, park_after } => {
             let since = held.unknown_since.unwrap_or(now);
@@ -277,7 +293,14 @@ async fn read_held(
     let rows = query.fetch_all(conn).await.map_err(failed(VERB))?;
     let read = |row: &SqliteRow| {
         let unknown_since = row.get_unchecked::<Option<i64>, _>(3).map(Timestamp);
-        Some((read_lease(row)?, Held { cancel_requested: row.get_unchecked::<i64, _>(2) != 0, unknown_since }))
+        let held = Held {
+            cancel_requested: row.get_unchecked::<i64, _>(2) != 0,
+            unknown_since,
+            error: read_text(row, 4).unwrap_or_default(),
+            started_at: Timestamp(row.get_unchecked::<Option<i64>, _>(5).unwrap_or(0)),
+            worker: read_text(row, 6).unwrap_or_default(),
+        };
+        Some((read_lease(row)?, held))
     };
     Ok(rows.iter().filter_map(read).collect())
 }
@@ -331,7 +354,7 @@ async fn move_on(
             .bind(m.failures.map(i64::from))
             .bind(m.skipped)
             .bind(m.reason)
-            .bind(m.error)
+            .bind(m.error.as_deref())
             .bind(m.result)
             .bind(m.unknown_since.map(|at| at.0));
     }

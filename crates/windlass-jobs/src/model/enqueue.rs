@@ -71,6 +71,7 @@ impl Model {
             result: None,
             skipped: false,
             error: None,
+            earlier: Vec::new(),
             waits_for: u32::try_from(open.len()).unwrap_or(u32::MAX),
             children: Vec::new(),
         };

@@ -75,8 +75,8 @@ pub use records::{
 };
 pub use runs::{
     a_failure_lies_in_the_dead_set, a_renewal_keeps_the_lease, a_retry_waits_and_counts, a_snooze_is_no_failure,
-    a_stale_epoch_is_refused_alone, a_worker_killer_is_poisoned, an_expired_lease_is_claimed_again, cancelled_jobs_end,
-    the_next_instants_are_answered,
+    a_stale_epoch_is_refused_alone, a_worker_killer_is_poisoned, an_expired_lease_is_claimed_again, attempts_are_kept,
+    cancelled_jobs_end, the_next_instants_are_answered,
 };
 pub use told::{a_canary_comes_back, a_watched_job_is_told_of};
 pub use unique::{
@@ -247,6 +247,7 @@ macro_rules! conformance {
             an_expired_lease_is_claimed_again
             a_renewal_keeps_the_lease
             a_worker_killer_is_poisoned
+            attempts_are_kept
             a_retry_waits_and_counts
             a_snooze_is_no_failure
             cancelled_jobs_end

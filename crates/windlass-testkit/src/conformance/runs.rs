@@ -199,3 +199,44 @@ pub async fn the_next_instants_are_answered(broker: SharedBroker) {
     let no_claim = bench.exchange(vec![], None).await;
     assert_eq!((no_claim.next_due, no_claim.next_lease), (None, None));
 }
+
+/// Of each attempt that was followed by another it stays known who made it, when and how it ended; a job
+/// that succeeds at once, is put off or given back leaves nothing.
+pub async fn attempts_are_kept(broker: SharedBroker) {
+    let bench = Bench::new(broker);
+    let job = bench.enqueue_some(1).await[0].ulid;
+    for settle in [Settle::Snooze { delay: Duration::ZERO }, Settle::Release] {
+        let lease = bench.claim_one().await.lease;
+        assert_eq!(bench.finish(lease, settle).await, Ack::Taken);
+    }
+    assert!(bench.record(job).await.attempts().is_empty(), "no attempt was spent");
+    let retry = Settle::Retry { delay: Duration::ZERO, failures: 1, error: error_text("no 1") };
+    let lease = bench.claim_one().await.lease;
+    assert_eq!(bench.record(job).await.attempts().len(), 1, "the one that runs");
+    assert_eq!(bench.finish(lease, retry).await, Ack::Taken);
+    bench.claim_and_lose(1).await;
+    let failure = Settle::Failure { reason: Reason::Timeout, failures: 2, error: error_text("no 2") };
+    let lease = bench.claim_one().await.lease;
+    assert_eq!(bench.finish(lease, failure).await, Ack::Taken);
+    assert_eq!(bench.broker.replay(&bench.queue, &[job]).await.unwrap(), [true]);
+    let lease = bench.claim_one().await.lease;
+    assert_eq!(bench.finish(lease, done()).await, Ack::Taken);
+
+    let record = bench.record(job).await;
+    let attempts = record.attempts();
+    let told: Vec<_> = attempts.iter().map(|a| (a.run, a.attempt, a.outcome.as_str(), a.reason)).collect();
+    let expected = [
+        (3, 1, "retried", None),
+        (4, 2, "lost", None),
+        (5, 2, "failure", Some(Reason::Timeout)),
+        (6, 1, "success", None),
+    ];
+    assert_eq!(told, expected);
+    let errors: Vec<_> = attempts.iter().map(|a| a.error.as_ref().map(|error| error.message.as_str())).collect();
+    assert_eq!(errors, [Some("no 1"), None, Some("no 2"), None]);
+    for attempt in &attempts {
+        assert_eq!(attempt.worker.as_deref(), Some(bench.worker.as_str()));
+        assert!(attempt.ended_at >= attempt.started_at && attempt.duration_ms.is_some());
+    }
+    assert_eq!(record.error.map(|error| error.message).as_deref(), Some("no 2"), "the last error stays readable");
+}

@@ -54,6 +54,7 @@ pub(crate) fn record_json(record: &JobRecord) -> Value {
         "worker": record.worker,
         "result": stored_result(record),
         "error": record.error,
+        "attempts": record.attempts(),
         "skipped": record.skipped,
         "parents": record.options.depends_on.as_ref().map(|after| &after.parents),
         "children": record.children,
@@ -102,6 +103,7 @@ pub(crate) fn print_record(record: &JobRecord) {
     for child in &record.children {
         line(format_args!("  before    {child}"));
     }
+    print_attempts(record);
     if let Some(error) = &record.error {
         line(format_args!("  error     {error}"));
     }
@@ -115,6 +117,22 @@ pub(crate) fn print_record(record: &JobRecord) {
         if !result.value.is_null() {
             line(format_args!("  result    {}", result.value));
         }
+    }
+}
+
+/// Who ran it before, and how each of these runs ended.
+fn print_attempts(record: &JobRecord) {
+    let attempts = record.attempts();
+    if attempts.len() < 2 {
+        return;
+    }
+    for attempt in &attempts {
+        let worker = attempt.worker.as_deref().unwrap_or_default();
+        let took = attempt.duration_ms.map(|ms| format!(" after {}", span(Duration::from_millis(ms))));
+        let reason = attempt.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let error = attempt.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        let (n, end, took) = (attempt.attempt, &attempt.outcome, took.unwrap_or_default());
+        line(format_args!("  attempt {n} {end}{reason}{took} on {worker}{error}"));
     }
 }
 

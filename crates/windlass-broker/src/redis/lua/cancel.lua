@@ -44,7 +44,7 @@ if lane then
 end
 redis.call('HDEL', key, 'run_at')
 redis.call('HSET', key, 'state', 'cancelled', 'finished_at', now)
-redis.call('SET', P .. 'e:' .. ARGV[2], '@CANCELLED@')
+set_error(ARGV[2], '@CANCELLED@')
 redis.call('HINCRBY', STAT, 'cancelled', 1)
 -- The worker that is woken carries the news over.
 if flows and tell({ARGV[2], 'c'}, string.format('%.0f', now)) then wake(ARGV[1]) end

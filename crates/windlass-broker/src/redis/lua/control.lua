@@ -78,11 +78,13 @@ function verbs.replay()
   for k = 3, #ARGV do
     local ulid = ARGV[k]
     local key = J .. ulid
-    local h = redis.pcall('HMGET', key, 'state', 'run')
+    local h = redis.pcall('HMGET', key, 'state', 'run', 'attempt', 'reason', 'finished_at')
     if h.err or h[1] ~= 'failure' then
       replies[#replies + 1] = '0'
     else
       redis.call('ZREM', DEAD, ulid)
+      local attempt = (h[3] or 0) + (h[4] == 'poisoned' and 1 or 0)
+      if h[2] and h[4] then note_attempt(ulid, h[2], attempt, h[5] or 0, h[4], nil, true) end
       redis.call('HDEL', key, 'state', 'reason', 'finished_at', 'expires_at', 'attempt', 'progress', 'lost',
         'unknown_since', 'cancel')
       local epoch, rest = string.match(h[2] or '', '^(%d+) %d+ (.*)$')

@@ -65,7 +65,7 @@ end
 
 local function bury(ulid, key, reason, err)
   redis.call('HSET', key, 'state', 'failure', 'reason', reason, 'finished_at', now_text)
-  redis.call('SET', P .. 'e:' .. ulid, err)
+  set_error(ulid, err)
   dead[#dead + 1] = ulid
   count('failure', 1)
   note_end(ulid, 'f')
@@ -82,20 +82,20 @@ local function finish_done(ulid, key, state)
 end
 
 local function cancelled(ulid, key, err)
-  redis.call('SET', P .. 'e:' .. ulid, err)
+  set_error(ulid, err)
   redis.call('HDEL', key, 'cancel', 'run_at')
   finish_done(ulid, key, 'cancelled')
 end
 
 -- The run ended in order and the job is to run again: its delivery is taken back. Answers true
--- when its cancel was asked for, which ends it instead.
+-- when its cancel was asked for, which ends it instead, and the field `run`.
 local function again(ulid, key)
   runs_again = true
   local h = redis.call('HMGET', key, 'run', 'cancel')
   local epoch, deliveries, rest = string.match(h[1] or '', '^(%d+) (%d+) (.*)$')
   if epoch then redis.call('HSET', key, 'run', epoch .. ' ' .. (deliveries - 1) .. ' ' .. rest) end
   if h[2] then cancelled(ulid, key, '@CANCELLED@') end
-  return h[2]
+  return h[2], h[1]
 end
 
 local function put_off(ulid, key, delay, state)
@@ -122,9 +122,10 @@ local settle = {
     bury(u, key, ARGV[w], ARGV[w + 2])
   end,
   t = function(u, key, w)
-    if again(u, key) then return end
+    local gone, run = again(u, key)
+    if gone then return end
     redis.call('HSET', key, 'attempt', ARGV[w + 1])
-    redis.call('SET', P .. 'e:' .. u, ARGV[w + 2])
+    note_attempt(u, run, ARGV[w + 1], now_text, 'retried', ARGV[w + 2], true)
     put_off(u, key, ARGV[w], 'retrying')
     count('retried', 1)
     count('retrying', 1)
@@ -232,7 +233,7 @@ if worker ~= '' and now >= reap_after then
     count('expired', 1)
     if special then take_held({ulid}) end
     touched[#touched + 1] = ulid
-    local h = redis.pcall('HMGET', key, 'run', 'cancel', 'lost')
+    local h = redis.pcall('HMGET', key, 'run', 'cancel', 'lost', 'attempt')
     if not h.err and h[1] then
       local deliveries, who = string.match(h[1], '^%d+ (%d+) %d+ (.*)$')
       redis.call('HSET', key, 'lost', (h[3] or ',') .. epoch .. ',')
@@ -242,6 +243,7 @@ if worker ~= '' and now >= reap_after then
         local text = 'its lease expired ' .. deliveries .. ' times, last with worker ' .. who
         bury(ulid, key, 'poisoned', '{"code":"poisoned","message":"' .. text .. '"}')
       else
+        note_attempt(ulid, h[1], (h[4] or 0) + 1, now_text, 'lost', nil, false)
         front[#front + 1] = ulid
       end
     else
