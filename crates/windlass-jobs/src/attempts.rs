@@ -200,9 +200,10 @@ impl JobRecord {
     #[must_use]
     pub fn entry(&self, end: End, ended_at: Timestamp) -> Option<Entry> {
         let error = self.error.clone().filter(|_| end != End::Lost);
+        // What was lost, or stopped for being lost, has spent none.
         let attempt = match end {
             End::Lost | End::Failed(Reason::Poisoned) => self.failures + 1,
-            _ => self.failures.max(1),
+            _ => self.failures,
         };
         let (started_at, worker) = (self.started_at?, self.worker.clone()?);
         Some(Entry { run: self.epoch, attempt, started_at, ended_at, end, worker, error })
