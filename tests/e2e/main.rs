@@ -30,6 +30,7 @@ mod sharing;
 mod sheet_faults;
 mod sheets;
 mod soak;
+mod sse;
 mod top;
 mod topologies;
 mod trading;

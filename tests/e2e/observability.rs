@@ -3,7 +3,7 @@
 use windlass_testkit::shared_redis;
 
 use crate::faults::Direct;
-use crate::harness::Home;
+use crate::harness::{Home, SOON, wait};
 
 /// Every attempt of a job is told over HTTP, on the command line and on its page; a job that succeeds at
 /// once leaves nothing behind for it.
@@ -38,4 +38,93 @@ fn attempts_are_told_everywhere() {
     let kept: Vec<String> =
         Direct::to(&home, "probe").census().into_iter().filter(|key| key.contains(&format!("e:{ulid}"))).collect();
     assert!(kept.is_empty(), "{kept:?}");
+}
+
+fn json_lines(log: &str) -> Vec<serde_json::Value> {
+    log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// The filter of the log is changed over HTTP and by SIGHUP; JSON lines of a run name its job.
+#[test]
+fn the_log_is_changed_while_a_process_runs() {
+    let home = Home::embedded().with("WINDLASS_LOG_FORMAT", "json");
+    home.file(".env", "WINDLASS_LOG=warn");
+    let (up, url) = home.serve(&["up"]);
+    let filter = || -> String {
+        let seen: serde_json::Value =
+            ureq::get(format!("{url}/api/log")).call().unwrap().body_mut().read_json().unwrap();
+        seen["filter"].as_str().unwrap().to_owned()
+    };
+    let put = |filter: &str| {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        agent
+            .put(format!("{url}/api/log"))
+            .send_json(serde_json::json!({ "filter": filter }))
+            .unwrap()
+            .status()
+            .as_u16()
+    };
+    assert_eq!(filter(), "warn");
+    let quiet = home.enqueue("probe.noop", "{}", &[]);
+    home.wait_for(&quiet, "success");
+    assert_eq!(put("windlass_worker=loud"), 422);
+    assert_eq!(put(""), 422);
+    assert_eq!(filter(), "warn", "a wrong one changes nothing");
+    assert_eq!(put("info,windlass_worker=debug"), 200);
+    let id = home.enqueue("probe.noop", "{}", &[]);
+    home.wait_for(&id, "success");
+    let of_run = |id: &str| {
+        let lines = json_lines(&up.log());
+        lines.into_iter().find(|line| line["message"] == "run ended" && line["span"]["job"] == id)
+    };
+    wait(SOON, "the run is in the log", || of_run(&id).is_some());
+    let line = of_run(&id).unwrap();
+    assert_eq!(
+        (line["span"]["kind"].as_str(), line["span"]["run"].as_u64()),
+        (Some("probe.noop"), Some(1)),
+        "{line:#}"
+    );
+    assert!(of_run(&quiet).is_none(), "{}", up.log());
+    home.file(".env", "WINDLASS_LOG=error");
+    up.signal(rustix::process::Signal::HUP);
+    wait(SOON, "the settings are read again", || filter() == "error");
+    home.file(".env", "WINDLASS_LOG=windlass=loud");
+    up.signal(rustix::process::Signal::HUP);
+    assert_eq!(put("warn"), 200);
+    home.file(".env", "WINDLASS_LOG=info");
+    up.signal(rustix::process::Signal::HUP);
+    wait(SOON, "a process outlives settings that are wrong", || filter() == "info");
+}
+
+/// The stable names of what happens with Redis, and what is measured of it and of the API.
+#[test]
+fn redis_events_have_names_and_figures() {
+    let server = windlass_testkit::RedisServer::start();
+    let home = Home::on(&server).with("WINDLASS_LOG_FORMAT", "json").with("REDIS_SOCKET_CONNECT_TIMEOUT", "1");
+    let (api, url) = home.serve(&["api"]);
+    let events = |name: &str| json_lines(&api.log()).iter().filter(|line| line["event"] == name).count();
+    let figure = |name: &str| -> Option<f64> {
+        let text = ureq::get(format!("{url}/metrics")).call().unwrap().body_mut().read_to_string().unwrap();
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} ")))?.to_owned();
+        line.rsplit(' ').next()?.parse().ok()
+    };
+    for _ in 0..3 {
+        ureq::get(format!("{url}/api/queues")).call().unwrap();
+    }
+    let route = r#"{method="GET",route="/api/queues""#;
+    assert_eq!(figure(&format!("windlass_http_requests_total{route},status=\"200\"}}")), Some(3.0));
+    assert_eq!(figure(&format!("windlass_http_request_seconds_bucket{route},le=\"+Inf\"}}")), Some(3.0));
+    assert_eq!(figure("windlass_redis_up{server=\"queue\"}"), Some(1.0));
+    assert!(figure("windlass_redis_memory_bytes{server=\"queue\"}") > Some(100_000.0));
+    assert!(figure("windlass_redis_connect_seconds_count{server=\"queue\"}") >= Some(1.0));
+    assert!(figure("windlass_redis_connect_seconds_sum{server=\"queue\"}") > Some(0.0));
+    wait(SOON, "it said that it is connected", || events("redis_connected") > 0);
+    let before = events("redis_connected");
+    server.kill();
+    wait(SOON, "it is away", || figure("windlass_redis_up{server=\"queue\"}") == Some(0.0));
+    wait(SOON, "and that is said", || events("redis_connection_failed") > 0);
+    assert!(figure("windlass_redis_connect_failures_total{server=\"queue\"}") > Some(0.0));
+    server.restart();
+    wait(SOON, "it is back", || figure("windlass_redis_up{server=\"queue\"}") == Some(1.0));
+    wait(SOON, "and that is said", || events("redis_connected") > before);
 }

@@ -44,6 +44,7 @@ pub(crate) async fn gate(
     let route = path.as_ref().map_or("", MatchedPath::as_str);
     let span = tracing::info_span!("request", method = method_name(request.method()), route, %request_id);
     let page = crate::dashboard::is_page(route).then(|| request.uri().clone());
+    let at = routes::find(request.method().as_str(), route).map_or(("other", "none"), |at| (at.method, at.path));
     let started = Instant::now();
     let (mut request, mut audit) = (request, None);
     let answer = async {
@@ -80,6 +81,7 @@ pub(crate) async fn gate(
         };
     }
     finish(response.headers_mut(), &request_id);
+    shared.http.count(at.0, at.1, response.status().as_u16(), started.elapsed());
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     span.in_scope(|| tracing::debug!(status = response.status().as_u16(), elapsed_ms, "answered"));
     response

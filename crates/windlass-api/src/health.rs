@@ -74,6 +74,8 @@ pub(crate) async fn metrics(State(shared): State<Shared>) -> Response {
             spool.len()
         ));
     }
+    more.push_str(&shared.http.render());
+    more.push_str(&crate::redis_metrics::render(&shared.links).await);
     probes::metrics(shared.worker.as_ref(), shared.scheduler.as_deref(), &more)
 }
 

@@ -22,10 +22,12 @@ mod events;
 mod flow;
 mod gate;
 mod health;
+mod http_metrics;
 mod images;
 mod json;
 pub mod keys;
 mod local;
+mod logging;
 mod market;
 mod once;
 mod openapi;
@@ -33,6 +35,7 @@ mod paging;
 mod probes;
 mod problem;
 mod queue_metrics;
+mod redis_metrics;
 mod request;
 mod result;
 mod ring;
@@ -77,6 +80,7 @@ pub use serve::{Error, serve};
 
 use door::Door;
 use local::Local;
+pub use logging::LogFilter;
 use problem::Problem;
 
 /// What the API speaks for.
@@ -107,6 +111,10 @@ pub struct Api {
     pub spool: Option<Spool>,
     /// Makes files that are waited for while the queue's store is away; none: 503.
     pub local: Option<MakeLocal>,
+    /// How the queue's Redis is reached, if it is one, for what is measured.
+    pub redis: Option<windlass_redis::Link>,
+    /// What this process logs; none: it cannot be changed.
+    pub log: Option<Arc<dyn LogFilter>>,
     /// Who is let in, and how much is taken.
     pub options: ApiOptions,
 }
@@ -262,6 +270,10 @@ struct Inner {
     dashboard: dashboard::Dashboard,
     spool: Option<Spool>,
     local: Local,
+    http: http_metrics::HttpMetrics,
+    /// The Redis servers, by what they are for.
+    links: Vec<(&'static str, windlass_redis::Link)>,
+    log: Option<Arc<dyn LogFilter>>,
     options: ApiOptions,
     /// Room for bodies, in KiB.
     room: Arc<Semaphore>,
@@ -281,6 +293,12 @@ impl Inner {
         if let Some(spool) = &api.spool {
             producer = producer.spooling(spool.clone());
         }
+        let links = [
+            ("queue", api.redis.as_ref()),
+            ("cache", api.caching.link()),
+            ("images", api.services.images.as_deref().and_then(|images| images.link())),
+        ];
+        let links = links.into_iter().filter_map(|(name, link)| Some((name, link?.clone()))).collect();
         let (auditor, auditing) = audit::Auditor::new(Arc::clone(&api.records));
         let shared = Self {
             schedules: Book::new(Arc::clone(&api.records), api.broker.clone(), kinds),
@@ -303,6 +321,9 @@ impl Inner {
             worker: api.worker,
             room: Arc::new(Semaphore::new(room_kib)),
             streams: Arc::new(Semaphore::new(api.options.event_streams.min(Semaphore::MAX_PERMITS))),
+            http: http_metrics::HttpMetrics::default(),
+            links,
+            log: api.log,
             options: api.options,
             shutdown,
         };
@@ -324,6 +345,8 @@ impl Inner {
             scheduler: None,
             spool: None,
             local: None,
+            redis: None,
+            log: None,
             options: self.options.clone(),
         };
         // Callers were let in, and what they did is written down, at this one's door.
@@ -382,6 +405,7 @@ fn build(shared: Shared) -> Router {
         .route("/api/keys/{id}", axum::routing::delete(administer::revoke_key))
         .route("/api/keys/{id}/rotate", post(administer::rotate_key))
         .route("/api/audit", get(administer::audit))
+        .route("/api/log", get(logging::show).put(logging::change))
         .route("/api/workers", get(health::workers))
         .route("/api/kinds", get(health::kinds))
         .route("/api/health", get(health::health))

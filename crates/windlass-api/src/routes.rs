@@ -89,6 +89,8 @@ pub const ROUTES: &[Route] = &[
     route("DELETE", "/api/keys/{id}", Scope::AdminKeys, Sees::All),
     route("POST", "/api/keys/{id}/rotate", Scope::AdminKeys, Sees::All),
     route("GET", "/api/audit", Scope::AdminAudit, Sees::All),
+    route("GET", "/api/log", Scope::AdminLog, Sees::All),
+    route("PUT", "/api/log", Scope::AdminLog, Sees::All),
     route("GET", "/api/workers", Scope::JobsRead, Sees::All),
     route("GET", "/api/kinds", Scope::JobsRead, Sees::Own),
     route("GET", "/api/openapi.json", Scope::Public, Sees::Shared),

@@ -66,6 +66,7 @@ scopes! {
     AdminCache "admin:cache" "See and clear the result cache, see what Redis says of itself"
     AdminKeys "admin:keys" "Make, list, rotate and revoke API keys"
     AdminAudit "admin:audit" "Read the audit log"
+    AdminLog "admin:log" "See and change what a process logs"
     AdminSettings "admin:settings" "See the settings in force, with secrets hidden"
 }
 

@@ -20,7 +20,7 @@ mod url;
 
 pub use cause::Cause;
 pub use error::{Class, Error};
-pub use link::Link;
+pub use link::{Link, LinkStats};
 pub use options::{BadUrl, Options};
 pub use redis::{Cmd, FromRedisValue, Value, cmd, from_redis_value};
 pub use script::Script;

@@ -31,10 +31,31 @@ pub(crate) struct Inner {
     /// How often another server has become the primary.
     moves: watch::Sender<u64>,
     is_watched: AtomicBool,
+    /// What is counted; the levels in it are unused.
+    counted: Mutex<LinkStats>,
 }
 
 /// Why a call of the old primary ends.
 const MOVED: &str = "another server has become the primary";
+
+/// How a server is reached by a [`Link`], since the link was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Connections that stand.
+    pub connections: usize,
+    /// Connections that may stand at most.
+    pub max_connections: usize,
+    /// Calls under way.
+    pub calls: usize,
+    /// Connections that were made.
+    pub connects: u64,
+    /// How long making them took together, TLS and login included.
+    pub connecting: Duration,
+    /// Connections that did not come about.
+    pub failures: u64,
+    /// Of those, the ones whose user or password was wrong.
+    pub denied: u64,
+}
 
 /// The connections that stand.
 #[derive(Default)]
@@ -77,6 +98,7 @@ impl Link {
             connecting: tokio::sync::Mutex::default(),
             moves: watch::Sender::new(0),
             is_watched: AtomicBool::new(false),
+            counted: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -97,6 +119,18 @@ impl Link {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.inner.open().members.len()
+    }
+
+    /// How the server is reached.
+    #[must_use]
+    pub fn stats(&self) -> LinkStats {
+        let open = self.inner.open();
+        LinkStats {
+            connections: open.members.len(),
+            max_connections: self.inner.options.max_connections,
+            calls: open.members.iter().map(|member| Arc::strong_count(&member.calls) - 1).sum(),
+            ..*self.inner.counted()
+        }
     }
 
     /// How often the connections were given up and made anew: since then another server may answer,
@@ -215,11 +249,11 @@ impl Link {
             return Err(error.clone());
         }
         self.watch_sentinels();
-        match Box::pin(connect(&self.inner.options, self.moves())).await {
+        match self.connect().await {
             Ok(wire) => {
                 tried.failed = None;
-                if tried.said.take().is_some() {
-                    tracing::info!(server = self.shown(), "Redis connected successfully");
+                if tried.said.take().is_some() || self.inner.counted().connects == 1 {
+                    tracing::info!(event = "redis_connected", server = self.shown(), "Redis connected successfully");
                 }
                 let mut open = self.inner.open();
                 let member = Member { wire, calls: Arc::default() };
@@ -229,12 +263,37 @@ impl Link {
             Err(error) => {
                 // Once for each new reason.
                 if tried.said.replace(error.cause()) != Some(error.cause()) {
-                    tracing::warn!(server = self.shown(), error = %chain(&error), "Redis connection failed");
+                    let error = chain(&error);
+                    tracing::warn!(
+                        event = "redis_connection_failed",
+                        server = self.shown(),
+                        error,
+                        "Redis connection failed"
+                    );
                 }
                 tried.failed = Some((Instant::now(), error.clone()));
                 Err(error)
             }
         }
+    }
+
+    /// Connects, and counts it.
+    async fn connect(&self) -> Result<Wire, Error> {
+        let begun = Instant::now();
+        let made = Box::pin(connect(&self.inner.options, self.moves())).await;
+        let mut counted = self.inner.counted();
+        match &made {
+            Ok(_) => {
+                counted.connects += 1;
+                counted.connecting += begun.elapsed();
+            }
+            Err(error) => {
+                counted.failures += 1;
+                counted.denied += u64::from(matches!(error.cause(), Cause::NoAuth | Cause::WrongPassword));
+            }
+        }
+        drop(counted);
+        made
     }
 
     fn standing(&self) -> Option<(Member, u64)> {
@@ -251,7 +310,7 @@ impl Link {
 
     /// Opens one more connection; where that fails the others have to do.
     async fn grow(self, generation: u64) {
-        let wire = connect(&self.inner.options, self.moves()).await;
+        let wire = self.connect().await;
         let mut open = self.inner.open();
         open.is_growing = false;
         if let Ok(wire) = wire
@@ -271,6 +330,10 @@ impl Link {
 impl Inner {
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn counted(&self) -> MutexGuard<'_, LinkStats> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn give_up(&self, generation: u64) {

@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tower::{Service, ServiceExt as _};
+use tracing::Instrument as _;
 use windlass_broker::SharedBroker;
 use windlass_jobs::command::{Claimed, Finish, decode_options, effective_max_attempts};
 use windlass_jobs::{ArtifactFile, Done, JobId, Lease, Options, Outcome, Progress, Queue, Reason, RunError};
@@ -114,6 +115,13 @@ impl Run {
 impl Runner {
     /// Never panics and never fails to answer: a slot is freed by the report alone.
     pub(crate) async fn run(self: Arc<Self>, job: Job) -> Report {
+        let (queue, lease) = (&self.queues[job.queue], job.claimed.lease);
+        // On every line that is logged while it runs.
+        let span = tracing::info_span!("run", job = %format_args!("{}.{queue}", lease.ulid), kind = %job.claimed.kind, run = lease.epoch);
+        self.clone().run_in_span(job).instrument(span).await
+    }
+
+    async fn run_in_span(self: Arc<Self>, job: Job) -> Report {
         let (queue, lease) = (job.queue, job.claimed.lease);
         let kind = job.claimed.kind.clone();
         let mut attempts = self.attempts(&job.claimed, None);

@@ -26,6 +26,8 @@ pub(crate) struct Stores {
     /// blocks the main runtime must not keep the pump's thread from renewing leases.
     pub(crate) pump: MakeBroker,
     pub(crate) services: Services,
+    /// How the queue's Redis is reached, if it is one.
+    pub(crate) link: Option<Link>,
     /// Which idempotency keys were used.
     pub(crate) claims: Arc<dyn Claims>,
     /// Schedules and whatever else must not be lost.
@@ -64,7 +66,7 @@ impl Stores {
             None => Arc::new(RedisRecords::new(link.clone(), prefix)),
         };
         let may_be_lost = settings.records_database_url.is_none();
-        let broker = Arc::new(RedisBroker::new(link, prefix).waiting(settings.waits));
+        let broker = Arc::new(RedisBroker::new(link.clone(), prefix).waiting(settings.waits));
         let broker = Sharded::over(broker, settings.shards.clone());
         // One for each server and prefix: a copy of one never seeds another.
         let which = windlass_store::Digest::of(format!("{}\0{prefix}", options.shown()).as_bytes());
@@ -83,7 +85,8 @@ impl Stores {
         let pump: MakeBroker =
             Arc::new(move || Ok(Arc::new(RedisBroker::new(Link::new(options.clone())?, &prefix).waiting(waits))));
         let market = crate::commands::market::place(settings)?;
-        Ok(Self { broker, pump, services, claims, records, snapshot, spool, place, embedded: false, market })
+        let link = Some(link);
+        Ok(Self { broker, pump, services, link, claims, records, snapshot, spool, place, embedded: false, market })
     }
 
     /// A SQLite file and folders below the data directory.
@@ -102,6 +105,7 @@ impl Stores {
             pump: Arc::new(move || Ok(Arc::clone(&shared))),
             broker,
             services,
+            link: None,
             claims: Arc::new(FileClaims::new(dir)),
             records: match &settings.records_database_url {
                 Some(url) => Arc::new(PostgresRecords::new(&url.0)?),

@@ -37,6 +37,13 @@ pub(super) fn operations() -> Vec<Op> {
             "A page",
             object(json!({ "entries": array(entry), "next": or_null("string") })),
         ),
+        op("GET", "/api/log", "What the process that answers logs")
+            .answers(200, "Its filter", object(json!({ "filter": text() })))
+            .fails(&[Code::NotFound]),
+        op("PUT", "/api/log", "Change what the process that answers logs, until it ends or reads its settings again")
+            .json(schema_of::<crate::logging::Change>())
+            .answers(200, "The new filter", object(json!({ "filter": text() })))
+            .fails(&[Code::BodyInvalid, Code::NotFound]),
         op("GET", "/api/cache/stats", "How much of results and artifacts is kept, and how well it serves").answers(
             200,
             "Counts",

@@ -340,6 +340,8 @@ impl Bench {
             scheduler: None,
             spool: None,
             local: None,
+            redis: None,
+            log: None,
             caching: Caching::new(None, &CachingOptions::default()),
             market: Market::new(Where::Sqlite(dir.path().join("market.db")), "test", None, PriceOptions::default()),
             options,

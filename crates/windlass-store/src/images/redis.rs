@@ -125,6 +125,12 @@ impl RedisImages {
         &self.options
     }
 
+    /// How it is reached.
+    #[must_use]
+    pub const fn link(&self) -> &Link {
+        &self.link
+    }
+
     /// The server, without its password.
     #[must_use]
     pub fn shown(&self) -> &str {

@@ -56,6 +56,12 @@ impl Images {
         Self { redis, files, options, breaker: Mutex::default(), begun: AtomicBool::new(false) }
     }
 
+    /// How its Redis is reached, if there is one.
+    #[must_use]
+    pub fn link(&self) -> Option<&windlass_redis::Link> {
+        self.redis.as_ref().map(RedisImages::link)
+    }
+
     /// The limits.
     #[must_use]
     pub const fn options(&self) -> &ImageOptions {
@@ -102,16 +108,20 @@ impl Images {
             Err(error) if is_away(&error) => {
                 let opened = self.breaker().failed(Instant::now());
                 if opened {
-                    tracing::warn!(server = redis.shown(), error = %crate::error::chain(&error), dir = %self.files.dir().display(),
+                    tracing::warn!(event = "redis_fallback", server = redis.shown(), error = %crate::error::chain(&error), dir = %self.files.dir().display(),
                         "images: Redis operation failed, using fallback: files until it answers");
                 } else {
-                    tracing::debug!(error = %crate::error::chain(&error), "images: Redis operation failed, using fallback");
+                    tracing::debug!(event = "redis_fallback", error = %crate::error::chain(&error), "images: Redis operation failed, using fallback");
                 }
                 Ok(None)
             }
             other => {
                 if self.breaker().worked() {
-                    tracing::info!(server = redis.shown(), "images: Redis answers again, files are moved back");
+                    tracing::info!(
+                        event = "redis_connected",
+                        server = redis.shown(),
+                        "images: Redis connected successfully, files are moved back"
+                    );
                 }
                 other.map(Some)
             }

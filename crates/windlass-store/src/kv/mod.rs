@@ -100,6 +100,12 @@ impl Caching {
         }
     }
 
+    /// How its Redis is reached, if there is one.
+    #[must_use]
+    pub const fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
+    }
+
     /// What each of the four may keep in this process, in bytes.
     #[must_use]
     pub const fn memory_bytes(&self) -> usize {

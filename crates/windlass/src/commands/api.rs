@@ -59,6 +59,8 @@ impl Server {
             scheduler,
             claims: Arc::clone(&stores.claims),
             spool: stores.spool.clone(),
+            redis: stores.link.clone(),
+            log: crate::telemetry::filter(),
             local: (!stores.embedded).then(|| crate::local::maker(settings)),
             options: ApiOptions {
                 old_images: settings.images.old_folder(),

@@ -53,6 +53,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         tracing::warn!("{note}");
     }
     crate::panic::install();
+    if !quiet {
+        telemetry::reread_on_hangup(cli.config.clone())?;
+    }
     let json = cli.json;
     match cli.command {
         Command::Demo(args) => demo::run(&settings, &args, json).await,
