@@ -13,7 +13,7 @@ const WITHIN: Duration = Duration::from_secs(1);
 /// A figure of `INFO`: name, kind, field, what it is. Of a cluster the sum over its primaries.
 type Info = (&'static str, &'static str, &'static str, &'static str);
 
-const INFO: [Info; 10] = [
+const INFO: [Info; 9] = [
     ("windlass_redis_clients", "gauge", "connected_clients", "Clients that are connected to the server."),
     ("windlass_redis_blocked_clients", "gauge", "blocked_clients", "Clients that wait in a blocking call."),
     ("windlass_redis_memory_bytes", "gauge", "used_memory", "Memory the server uses."),
@@ -23,7 +23,6 @@ const INFO: [Info; 10] = [
     ("windlass_redis_commands_total", "counter", "total_commands_processed", "Commands the server has done."),
     ("windlass_redis_evicted_keys_total", "counter", "evicted_keys", "Keys thrown away for want of memory."),
     ("windlass_redis_rejected_connections_total", "counter", "rejected_connections", "Connections over maxclients."),
-    ("windlass_redis_denied_logins_total", "counter", "acl_access_denied_auth", "Logins the server refused, anyone's."),
 ];
 
 /// A figure of the way there.
