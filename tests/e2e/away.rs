@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -154,6 +155,39 @@ fn waiting_callers_get_their_file_without_redis() {
         send("/api/pdf/card-sheets", &[("fronts", Some("a.png"), &png)]).status() == 202
     });
     assert!(api.is_up());
+}
+
+/// A run that ends while Redis is away, and whose worker is killed then: the next worker tells its end, and
+/// it is not run again.
+#[test]
+fn what_ended_without_redis_is_told_by_the_next_worker() {
+    let redis = RedisServer::builder().append_only("always").start();
+    let home = Home::on(&redis);
+    let worker = home.worker("probe", &["--slots", "2"]);
+    let id = home.enqueue("probe.sleep", r#"{"ms": 1500}"#, &[]);
+    home.wait_for(&id, "running");
+    redis.kill();
+    let kept = || walk(&home.path().join("windlass-data/ends")).into_iter().find(|file| file.ends_with(".kept"));
+    wait(SOON, "its end is on the disk", || kept().is_some_and(|file| std::fs::metadata(file).unwrap().len() > 0));
+    worker.kill();
+    let _next = home.worker("probe", &["--slots", "2"]);
+    redis.restart();
+    let task = home.wait_for(&id, "success");
+    assert_eq!((&task["result"]["value"]["slept_ms"], &task["attempt"]), (&json!(1500), &json!(1)), "{task:#}");
+    wait(SOON, "nothing is left on the disk", || kept().is_none());
+    let direct = Direct::to(&home, "probe");
+    let record = direct.get(&id.parse().unwrap());
+    assert_eq!((record.epoch, record.deliveries), (1, 1), "it ran once");
+}
+
+/// Every file below a folder.
+fn walk(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { found.extend(walk(&path)) } else { found.push(path.display().to_string()) }
+    }
+    found
 }
 
 /// F52: with 64 descriptors the API takes as many connections as leave some for the rest; the others

@@ -92,7 +92,8 @@ impl Enqueued {
 }
 
 /// How a run ended, in the broker's words.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Settle {
     /// Done; the result as JSON text, if there is one.
     Success {

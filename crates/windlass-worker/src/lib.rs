@@ -15,6 +15,7 @@ mod disk;
 mod frame;
 mod health;
 mod isolate;
+mod kept;
 mod kind;
 mod middleware;
 mod parents;

@@ -16,6 +16,7 @@ use windlass_store::Services;
 use crate::admission::Admission;
 use crate::health::{Health, HealthLimits};
 use crate::isolate::Isolation;
+use crate::kept::tell;
 use crate::parents::hold_for_waiting;
 use crate::pool::Pool;
 use crate::pump::{Pump, PumpOptions, StopOrder};
@@ -55,6 +56,10 @@ pub struct WorkerOptions {
     pub health: HealthLimits,
     /// How children are started.
     pub isolation: Isolation,
+    /// A folder for ends of runs that the broker cannot be told of while it is away, so that they are told
+    /// also when the worker ends meanwhile, by whoever uses the folder next. Default none: they wait in
+    /// memory, and such a job runs again.
+    pub kept_dir: Option<std::path::PathBuf>,
 }
 
 impl WorkerOptions {
@@ -81,6 +86,7 @@ impl WorkerOptions {
             park_after: Self::PARK_AFTER,
             health,
             isolation,
+            kept_dir: None,
         }
     }
 }
@@ -165,7 +171,11 @@ impl Worker {
             priorities: options.priorities,
             lease: options.lease,
             told,
+            kept_dir: options.kept_dir.clone(),
         };
+        if let Some(dir) = options.kept_dir {
+            tokio::spawn(tell(dir, SharedBroker::clone(&broker)));
+        }
         tokio::spawn(hold_for_waiting(SharedBroker::clone(&broker), services.clone(), heard));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
         let pump = Pump::new(SharedBroker::clone(&broker), pump_options, jobs, health.clone());

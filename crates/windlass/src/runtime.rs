@@ -36,6 +36,8 @@ pub(crate) struct Stores {
     pub(crate) snapshot: Option<PathBuf>,
     /// Where jobs wait while the queue's store is away; none on the embedded one, which never is.
     pub(crate) spool: Option<Spool>,
+    /// Where workers keep ends of runs while the queue's store is away.
+    pub(crate) kept_dir: Option<PathBuf>,
     /// Where they are, for people.
     pub(crate) place: String,
     /// True when nothing but files is used.
@@ -79,14 +81,28 @@ impl Stores {
                 Some(Spool::open(&dir, most).with_context(|| format!("the spool {}", dir.display()))?)
             }
         };
+        let kept_dir = Some(settings.data_dir.join("ends").join(which));
         let (options, prefix) = (options.clone(), prefix.to_owned());
         let place = options.shown();
         let waits = settings.waits;
         let pump: MakeBroker =
             Arc::new(move || Ok(Arc::new(RedisBroker::new(Link::new(options.clone())?, &prefix).waiting(waits))));
         let market = crate::commands::market::place(settings)?;
-        let link = Some(link);
-        Ok(Self { broker, pump, services, link, claims, records, snapshot, spool, place, embedded: false, market })
+let link = Some(link);
+        Ok(Self {
+            broker,
+            pump,
+            services,
+            link,
+            claims,
+            records,
+            snapshot,
+            spool,
+            kept_dir,
+            place,
+            embedded: false,
+            market,
+        })
     }
 
     /// A SQLite file and folders below the data directory.
@@ -113,6 +129,7 @@ impl Stores {
             },
             snapshot: None,
             spool: None,
+            kept_dir: None,
             place: file.display().to_string(),
             embedded: true,
             market: crate::commands::market::place(settings)?,
@@ -168,6 +185,7 @@ impl Stores {
         options.kind_slots = settings.kind_slots.clone();
         options.memory_bytes = settings.memory_bytes;
         options.park_after = settings.park_after;
+        options.kept_dir = self.kept_dir.clone();
         if let Some(slots) = slots.or(settings.slots) {
             options.slots = slots;
         }

@@ -14,6 +14,7 @@ mod lane;
 mod reply;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ use crate::admission::{Admission, Need};
 use crate::canary::Canary;
 use crate::control::{Control, Stop};
 use crate::health::Health;
+use crate::kept::Kept;
 use crate::worker::Share;
 use lane::{Lane, UnderWay};
 
@@ -112,6 +114,8 @@ pub(crate) struct PumpOptions {
     pub(crate) lease: Duration,
     /// Hears of jobs that were told of the success of one they depend on.
     pub(crate) told: mpsc::UnboundedSender<Vec<(JobId, JobId)>>,
+    /// Where ends of runs are kept that the broker could not be told of.
+    pub(crate) kept_dir: Option<PathBuf>,
 }
 
 struct Running {
@@ -166,6 +170,7 @@ enum Reply {
 pub(crate) struct Pump {
     broker: SharedBroker,
     options: PumpOptions,
+    kept: Kept,
     lanes: Vec<Lane>,
     running: HashMap<Lease, Running>,
     progress: HashMap<Lease, (usize, Progress)>,
@@ -209,6 +214,7 @@ impl Pump {
     ) -> Self {
         Self {
             broker,
+            kept: Kept::new(options.kept_dir.clone()),
             lanes: options.queues.iter().zip(&options.shares).map(|(queue, share)| Lane::new(queue, *share)).collect(),
             options,
             running: HashMap::new(),
@@ -341,7 +347,7 @@ impl Pump {
         lanes.chain(ends).flatten().min().unwrap_or(now + Duration::from_secs(3600))
     }
 
-    fn is_over(&self) -> bool {
+    fn is_over(&mut self) -> bool {
         if !self.draining() {
             return false;
         }
@@ -352,9 +358,15 @@ impl Pump {
         let over = self.ends.give_up_at.is_some_and(|at| at <= Instant::now());
         if over {
             let unwritten: usize = self.lanes.iter().map(|lane| lane.outcomes.len()).sum();
+            for lane in &self.lanes {
+                self.kept.keep(&lane.queue, &lane.outcomes);
+            }
+            let kept = self.kept.len();
             tracing::error!(
                 unwritten,
-                "stopping although the queue does not answer: these jobs run again when their leases end"
+                kept,
+                "stopping although the queue does not answer: of these jobs those that are kept are told of when a \
+                 worker starts here, the others run again when their leases end"
             );
         }
         over

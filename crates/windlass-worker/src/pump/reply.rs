@@ -104,6 +104,7 @@ impl Pump {
                 tracing::debug!(job = %finish.lease.ulid, epoch = finish.lease.epoch, "finish refused: the lease is not held");
             }
         }
+        self.kept.told(finishes);
         let now = Instant::now();
         let lane = &mut self.lanes[index];
         if lane.failures > 0 {
@@ -166,6 +167,9 @@ impl Pump {
             lane.waiting_since.get_or_insert_with(Instant::now);
         }
         lane.outcomes = finishes;
+        if error.is_retryable() {
+            self.kept.keep(&lane.queue, &lane.outcomes);
+        }
         lane.hot = true;
         if lane.failures == 0 {
             tracing::warn!(queue = %lane.queue, error = %chain(error), "queue does not answer");
@@ -200,6 +204,9 @@ impl Pump {
         match removed {
             Some(running) if !running.lost => {
                 let lane = &mut self.lanes[queue];
+                if lane.failures > 0 {
+                    self.kept.keep(&lane.queue, std::slice::from_ref(&finish));
+                }
                 lane.outcomes.push(finish);
                 lane.waiting_since.get_or_insert_with(Instant::now);
             }
