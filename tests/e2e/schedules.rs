@@ -76,7 +76,8 @@ impl Fleet {
     fn start(replicas: usize, redis: Store) -> Self {
         let home = match &redis {
             Store::One(redis) => Home::on(redis),
-            Store::Set(set) => Home::at(&set.url()),
+            // With a queue spread over shards elsewhere: a fail-over is noticed all the same.
+            Store::Set(set) => Home::at(&set.url()).with("WINDLASS_QUEUE_SHARDS", "elsewhere=2"),
         };
         home.file("windlass.toml", SETTINGS);
         let direct = Direct::to(&home, "probe");

@@ -251,10 +251,8 @@ pub trait Broker: Enqueue + Leases + Inspect + Control + Outbox {
     fn engine(&self) -> &'static str;
 
     /// Rises when another server may answer than before: what the former one accepted last may be
-    /// lost with it. Never where there is only one.
-    fn generation(&self) -> u64 {
-        0
-    }
+    /// lost with it. 0 where there is only one.
+    fn generation(&self) -> u64;
 }
 
 /// A broker, whichever engine it is.

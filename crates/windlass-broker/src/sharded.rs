@@ -343,4 +343,8 @@ impl Broker for Sharded {
     fn engine(&self) -> &'static str {
         self.inner.engine()
     }
+
+    fn generation(&self) -> u64 {
+        self.inner.generation()
+    }
 }

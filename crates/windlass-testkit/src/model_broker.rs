@@ -297,4 +297,8 @@ impl Broker for ModelBroker {
     fn engine(&self) -> &'static str {
         "model"
     }
+
+    fn generation(&self) -> u64 {
+        0
+    }
 }

@@ -187,6 +187,10 @@ impl Broker for Plugged {
     fn engine(&self) -> &'static str {
         if self.sqlite.load(Ordering::SeqCst) { "sqlite" } else { "redis" }
     }
+
+    fn generation(&self) -> u64 {
+        0
+    }
 }
 
 /// `{"text"}`, 1 to 10 bytes.

@@ -540,6 +540,10 @@ impl Broker for SqliteBroker {
     fn engine(&self) -> &'static str {
         "sqlite"
     }
+
+    fn generation(&self) -> u64 {
+        0
+    }
 }
 
 #[cfg(test)]
