@@ -43,7 +43,7 @@ const KEPT_BY: &[(&str, &[&str])] = &[
     ("fast_image_resize", &["windlass-pdf"]),
     ("tiny-skia", &["windlass-chart"]),
     ("ta-lib", &["windlass-chart"]),
-    ("jpeg-encoder", &["windlass-chart"]),
+    ("jpeg-encoder", &["windlass-chart", "windlass-pdf"]),
     ("image-webp", &["windlass-chart"]),
     ("libwebp-sys", &["windlass-chart"]),
     ("miniz_oxide", &["windlass-chart"]),

@@ -88,7 +88,7 @@ impl Stores {
         let pump: MakeBroker =
             Arc::new(move || Ok(Arc::new(RedisBroker::new(Link::new(options.clone())?, &prefix).waiting(waits))));
         let market = crate::commands::market::place(settings)?;
-let link = Some(link);
+        let link = Some(link);
         Ok(Self {
             broker,
             pump,

@@ -8,7 +8,7 @@ use crate::layout;
 use crate::{font, layout::card_aliases};
 
 /// Raised whenever equal args may give other bytes.
-pub(crate) const RENDERER_VERSION: u32 = 3;
+pub(crate) const RENDERER_VERSION: u32 = 4;
 
 impl CardSheetArgs {
     /// What the result depends on: defaults filled, `"3mm"` and `"3.0mm"` written alike, second

@@ -6,8 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
-use image::codecs::jpeg::JpegEncoder;
-use image::{ExtendedColorType, ImageEncoder as _, ImageFormat, RgbImage};
+use image::{ImageFormat, RgbImage};
 use windlass_jobs::Outcome;
 
 use super::MAX_STORED_BYTES;
@@ -350,15 +349,10 @@ impl<'a> RasterPress<'a> {
     }
 }
 
-/// A page as JPEG, every colour for every pixel (4:4:4).
+/// A page as JPEG.
 fn jpeg(pixels: &RgbImage, quality: i64) -> Result<Vec<u8>, Outcome> {
-    let mut data = Vec::new();
     let quality = u8::try_from(quality).unwrap_or(100);
-    let (width, height) = pixels.dimensions();
-    JpegEncoder::new_with_quality(&mut data, quality)
-        .write_image(pixels.as_raw(), width, height, ExtendedColorType::Rgb8)
-        .map_err(|e| Outcome::fatal("page_not_encoded", e.to_string()))?;
-    Ok(data)
+    picture::jpeg_file(pixels, quality).map_err(|e| Outcome::fatal("page_not_encoded", e.to_string()))
 }
 
 fn encoded(pixels: &RgbImage, format: ImageFormat) -> Result<Vec<u8>, Outcome> {
