@@ -52,6 +52,8 @@ const KEPT_BY: &[(&str, &[&str])] = &[
     ("jsonschema", &["windlass-producer"]),
     ("schemars", &["windlass-worker", "windlass-chart", "windlass-pdf"]),
     ("sd-notify", &["windlass"]),
+    ("opentelemetry_sdk", &["windlass"]),
+    ("opentelemetry-proto", &["windlass", "windlass-testkit"]),
     ("clap", &["windlass"]),
     ("ratatui", &["windlass"]),
     ("landlock", &["windlass-worker"]),

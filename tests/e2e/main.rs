@@ -33,4 +33,5 @@ mod soak;
 mod sse;
 mod top;
 mod topologies;
+mod traces;
 mod trading;

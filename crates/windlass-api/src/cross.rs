@@ -30,6 +30,7 @@ pub(crate) fn cors(origins: &[String]) -> Option<CorsLayer> {
         header::IF_NONE_MATCH,
         name("idempotency-key"),
         name("x-request-id"),
+        crate::trace::TRACEPARENT,
     ];
     let shown = [
         header::LOCATION,
@@ -39,6 +40,7 @@ pub(crate) fn cors(origins: &[String]) -> Option<CorsLayer> {
         name("ratelimit"),
         name("ratelimit-policy"),
         name("x-request-id"),
+        crate::trace::TRACEPARENT,
     ];
     let methods = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE];
     Some(

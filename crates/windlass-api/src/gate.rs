@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
+use opentelemetry::trace::FutureExt as _;
 use tracing::Instrument as _;
 use windlass_jobs::Timestamp;
 use windlass_store::Decision;
@@ -20,6 +21,7 @@ use crate::keys::Rate;
 use crate::problem::{Code, Problem};
 use crate::routes::{self, Route};
 use crate::session::{self, SessionKey};
+use crate::trace;
 
 /// The header that carries a request's id, both ways.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -42,9 +44,11 @@ pub(crate) async fn gate(
 ) -> Response {
     let request_id = request_id(request.headers());
     let route = path.as_ref().map_or("", MatchedPath::as_str);
-    let span = tracing::info_span!("request", method = method_name(request.method()), route, %request_id);
     let page = crate::dashboard::is_page(route).then(|| request.uri().clone());
     let at = routes::find(request.method().as_str(), route).map_or(("other", "none"), |at| (at.method, at.path));
+    let context = trace::begin(at.0, at.1, request.headers(), &request_id);
+    let trace_id = trace::id_of(&context);
+    let span = tracing::info_span!("request", method = method_name(request.method()), route, %request_id, trace_id);
     let started = Instant::now();
     let (mut request, mut audit) = (request, None);
     let answer = async {
@@ -70,7 +74,7 @@ pub(crate) async fn gate(
             Err(problem) => problem.into_response(),
         }
     };
-    let mut response = answer.instrument(span.clone()).await;
+    let mut response = answer.with_context(context.clone()).instrument(span.clone()).await;
     if let Some(entry) = audit {
         shared.auditor.take(Entry { status: response.status().as_u16(), ..entry });
     }
@@ -81,6 +85,7 @@ pub(crate) async fn gate(
         };
     }
     finish(response.headers_mut(), &request_id);
+    trace::end(&context, response.status(), response.headers_mut());
     shared.http.count(at.0, at.1, response.status().as_u16(), started.elapsed());
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     span.in_scope(|| tracing::debug!(status = response.status().as_u16(), elapsed_ms, "answered"));

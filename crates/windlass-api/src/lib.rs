@@ -47,6 +47,7 @@ mod serve;
 mod session;
 mod sheets;
 mod task;
+mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +116,8 @@ pub struct Api {
     pub redis: Option<windlass_redis::Link>,
     /// What this process logs; none: it cannot be changed.
     pub log: Option<Arc<dyn LogFilter>>,
+    /// What the program itself measures, for `/metrics`.
+    pub more_metrics: Option<fn() -> String>,
     /// Who is let in, and how much is taken.
     pub options: ApiOptions,
 }
@@ -274,6 +277,7 @@ struct Inner {
     /// The Redis servers, by what they are for.
     links: Vec<(&'static str, windlass_redis::Link)>,
     log: Option<Arc<dyn LogFilter>>,
+    more_metrics: Option<fn() -> String>,
     options: ApiOptions,
     /// Room for bodies, in KiB.
     room: Arc<Semaphore>,
@@ -324,6 +328,7 @@ impl Inner {
             http: http_metrics::HttpMetrics::default(),
             links,
             log: api.log,
+            more_metrics: api.more_metrics,
             options: api.options,
             shutdown,
         };
@@ -347,6 +352,7 @@ impl Inner {
             local: None,
             redis: None,
             log: None,
+            more_metrics: None,
             options: self.options.clone(),
         };
         // Callers were let in, and what they did is written down, at this one's door.

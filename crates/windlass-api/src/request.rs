@@ -310,6 +310,8 @@ impl Fields<'_> {
             unique: self.optional("unique", unique, |v| object(v).and_then(|v| Unique::deserialize(v).ok())),
             depends_on: self.depends_on(),
             durability: self.durability(),
+            // That of the request, which the producer knows.
+            trace: None,
         }
     }
 

@@ -63,6 +63,9 @@ pub(crate) struct Task<'a> {
     /// How many of its parents have not ended, while it waits for them.
     #[serde(skip_serializing_if = "is_zero")]
     waits_for: u32,
+    /// By which its trace is looked up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -128,6 +131,7 @@ impl<'a> Task<'a> {
             parents: record.options.depends_on.as_ref().map(|after| after.parents.as_slice()).unwrap_or_default(),
             children: &record.children,
             waits_for: record.waits_for,
+            trace_id: record.options.trace.map(|trace| trace.trace_id_hex()),
         }
     }
 

@@ -210,6 +210,7 @@ impl IsolatedKind for ChartBook {
     fn run(&self, args: BookArgs, dir: &Path, ctx: &dyn RunContext) -> Outcome {
         let started = Instant::now();
         let (mut scenes, mut notes) = (Vec::new(), Vec::new());
+        ctx.stage("draw");
         for index in 0..args.charts.len() {
             if ctx.cancelled() {
                 return Outcome::Cancel { reason: format!("cancelled after {index} charts") };
@@ -229,6 +230,7 @@ impl IsolatedKind for ChartBook {
             }
         }
         ctx.progress(92.0, "writing");
+        ctx.stage("write");
         match write(&args, scenes, notes, started, dir) {
             Ok(done) => {
                 ctx.progress(100.0, "done");

@@ -115,6 +115,7 @@ impl IsolatedKind for ChartRender {
             return Outcome::Cancel { reason: "cancelled before drawing".to_owned() };
         }
         ctx.progress(5.0, "drawing");
+        ctx.stage("draw");
         if let Err(outcome) = load_bars(&mut args, dir) {
             return outcome;
         }
@@ -126,6 +127,7 @@ impl IsolatedKind for ChartRender {
             return Outcome::Cancel { reason: "cancelled before writing".to_owned() };
         }
         ctx.progress(90.0, "writing");
+        ctx.stage("write");
         match write(&args, &drawn, dir) {
             Ok(done) => {
                 ctx.progress(100.0, "done");

@@ -14,6 +14,7 @@ use crate::flow::{DependsOn, OnFailure};
 use crate::id::{JobId, Ulid, check_kind, new_ulid};
 use crate::outcome::{RunError, Violation};
 use crate::time::Timestamp;
+use crate::trace::TraceContext;
 use crate::unique::{Unique, check_key};
 
 /// Runs of a job, the first included, unless its kind or its producer says otherwise.
@@ -239,6 +240,8 @@ pub struct Options {
     pub depends_on: Option<DependsOn>,
     /// What its acceptance waits for. It is not kept with the job.
     pub durability: Durability,
+    /// The span that enqueued it; its own belong under that. A producer with a trace of its own sets it.
+    pub trace: Option<TraceContext>,
 }
 
 impl Options {
@@ -307,8 +310,8 @@ impl Options {
     }
 
     /// The rarely used options in the short form kept with a job, `""` when all are default:
-    /// `after=c timeout=30000 backoff=exp:1000:600000 unique=f:86400000:k`. At most 160 bytes; `after`
-    /// comes first.
+    /// `after=c timeout=30000 backoff=exp:1000:600000 unique=f:86400000:k`. At most 160 bytes, and 62 more
+    /// with a trace, which comes last; `after` comes first.
     ///
     /// A unique key itself is not in it, and [`Options::read_short`] leaves the word alone: see
     /// [`Unique::from_short`]. Nor are the jobs it waits for.
@@ -326,6 +329,9 @@ impl Options {
         }
         if let Some(unique) = &self.unique {
             words.push(format!("unique={unique}"));
+        }
+        if let Some(trace) = &self.trace {
+            words.push(format!("trace={trace}"));
         }
         words.join(" ")
     }
@@ -353,6 +359,8 @@ impl Options {
                     let on_failure = if letter == "r" { OnFailure::Run } else { OnFailure::Cancel };
                     self.depends_on = Some(DependsOn { parents: Vec::new(), on_failure });
                 }
+                // One that is damaged costs the job its place in a trace, not its run.
+                Some(("trace", text)) => self.trace = text.parse().ok(),
                 _ => {}
             }
         }
@@ -540,6 +548,10 @@ mod tests {
         assert!(options.check().is_empty());
         let short = options.to_short();
         assert!(short.len() <= 160, "{short}");
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().ok();
+        let options = Options { trace, ..options };
+        let short = options.to_short();
+        assert!(short.len() <= 222, "{short}");
         let mut back = Options::default();
         back.read_short(&short).unwrap();
         back.read_unique(&short, Some(&"k".repeat(64)));

@@ -21,6 +21,7 @@ mod outcome;
 mod priorities;
 mod shards;
 mod time;
+mod trace;
 mod unique;
 
 pub use backoff::Backoff;
@@ -36,4 +37,5 @@ pub use outcome::{ArtifactFile, Done, Outcome, RunError, Violation};
 pub use priorities::PriorityWeights;
 pub use shards::{MAX_SHARDS, place};
 pub use time::{Clock, SetClock, SystemClock, Timestamp, millis};
+pub use trace::{TraceContext, TraceError};
 pub use unique::{MAX_KEY_BYTES, OnClash, Unique, Until, check_key};

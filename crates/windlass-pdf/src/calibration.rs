@@ -87,6 +87,7 @@ impl IsolatedKind for Calibration {
         let Some(page) = page_of(&args.paper) else {
             return Outcome::fatal("args_invalid", "/paper: unknown");
         };
+        ctx.stage("write");
         let out = dir.join("out");
         let file = fs::create_dir_all(&out).and_then(|()| File::create(out.join(FILE_NAME)));
         let written = file.map_err(WriteError::Io).and_then(|file| write(page, file));

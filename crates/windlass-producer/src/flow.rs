@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_jobs::flow::MAX_PARENTS;
 use windlass_jobs::{DependsOn, JobId, NewJob, Queue, Violation};
 
+use crate::trace::Sending;
 use crate::{Accepted, Error, Producer, Refusal, check_all};
 
 /// The most jobs of one flow.
@@ -165,6 +166,10 @@ impl Producer {
         if !refusals.is_empty() {
             return Err(Error::Refused(refusals));
         }
+        let sending = Sending::begin();
+        if let Some(sending) = &sending {
+            jobs.iter_mut().for_each(|(_, job)| sending.mark(job));
+        }
         self.place(&mut jobs.iter_mut().map(|(queue, job)| (queue, job)).collect::<Vec<_>>())
             .map_err(Error::Refused)?;
         let plain: Vec<NewJob> = jobs.iter().map(|(_, job)| job.clone()).collect();
@@ -181,7 +186,19 @@ impl Producer {
                 rounds[usize::from(start && !is_one_queue)].entry(queue.clone()).or_default().push(index);
             }
         }
-        let mut accepted: Vec<Option<Accepted>> = vec![None; jobs.len()];
+        let sent = self.send_rounds(rounds, &plain).await;
+        if let Some(sending) = sending {
+            sending.end(jobs.first().map(|(queue, _)| queue).filter(|_| is_one_queue), &plain, sent.as_deref());
+        }
+        sent
+    }
+
+    async fn send_rounds(
+        &self,
+        rounds: [BTreeMap<Queue, Vec<usize>>; 2],
+        plain: &[NewJob],
+    ) -> Result<Vec<Accepted>, Error> {
+        let mut accepted: Vec<Option<Accepted>> = vec![None; plain.len()];
         for (queue, indexes) in rounds.into_iter().flatten() {
             let batch: Vec<NewJob> = indexes.iter().map(|index| plain[*index].clone()).collect();
             let replies = self.send(&queue, &batch).await?;

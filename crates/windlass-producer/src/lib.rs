@@ -9,6 +9,7 @@ mod catalogue;
 mod flow;
 #[cfg(feature = "spool")]
 mod spool;
+pub mod trace;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use catalogue::Catalogue;
 pub use flow::{Flow, MAX_FLOW, MAX_TIES};
 #[cfg(feature = "spool")]
 pub use spool::{Spool, SpoolError};
+use trace::Sending;
 
 /// Puts jobs on queues. Clones share the broker.
 ///
@@ -168,7 +170,12 @@ impl Producer {
         if !refusals.is_empty() {
             return Err(Error::Refused(refusals));
         }
-        self.send(queue, jobs).await
+        let Some(sending) = Sending::begin() else { return self.send(queue, jobs).await };
+        let mut jobs = jobs.to_vec();
+        jobs.iter_mut().for_each(|job| sending.mark(job));
+        let sent = self.send(queue, &jobs).await;
+        sending.end(Some(queue), &jobs, sent.as_deref());
+        sent
     }
 
     /// Puts each job on its shard where its queue is spread over some, before its id is told to anybody;

@@ -5,6 +5,7 @@
 
 mod browser;
 mod certificates;
+mod collector;
 pub mod conformance;
 mod model_broker;
 mod postgres_server;
@@ -19,6 +20,7 @@ mod wait;
 
 pub use browser::Browser;
 pub use certificates::{Certificates, Validity};
+pub use collector::{Collector, RecordedSpan};
 pub use model_broker::ModelBroker;
 pub use postgres_server::{PostgresServer, shared_postgres};
 pub use process::spawn;

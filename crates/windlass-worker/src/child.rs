@@ -9,7 +9,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -21,6 +21,7 @@ use crate::kind::{Parent, RunContext};
 use crate::registry::Registry;
 use crate::run::panic_text;
 use crate::sandbox;
+use crate::trace::{Stage, Stages};
 
 /// Address space a child has beside what its kind asked for: the program itself, stacks, the
 /// allocator's slack. Measured on a debug build: 60 MiB for the program.
@@ -70,11 +71,11 @@ fn serve(registry: &Registry) -> std::io::Result<()> {
         write(&frames, &FromChild::Begun)?;
         limit_job(&request)?;
         std::env::set_current_dir(&request.dir)?;
-        let (outcome, panicked) = run(registry, &request, &frames);
+        let (outcome, panicked, stages) = run(registry, &request, &frames);
         let wear = Wear { panicked, ..wear(status.as_mut()) };
         // A handler that closed it is replaced with its child.
         let _ = std::io::stderr().write_all(END_OF_WORDS);
-        match encode(&FromChild::Answer { outcome, wear }) {
+        match encode(&FromChild::Answer { outcome, wear, stages }) {
             Ok(bytes) => write_bytes(&frames, &bytes)?,
             Err(bytes) => write(&frames, &FromChild::TooLarge { bytes })?,
         }
@@ -82,7 +83,7 @@ fn serve(registry: &Registry) -> std::io::Result<()> {
     Ok(())
 }
 
-fn run(registry: &Registry, request: &ToChild, frames: &Frames) -> (Outcome, bool) {
+fn run(registry: &Registry, request: &ToChild, frames: &Frames) -> (Outcome, bool, Vec<Stage>) {
     let now = Instant::now();
     let context = ChildContext {
         frames,
@@ -90,15 +91,18 @@ fn run(registry: &Registry, request: &ToChild, frames: &Frames) -> (Outcome, boo
         soft: now + Duration::from_millis(request.soft_ms),
         attempt: request.attempt,
         parents: &request.parents,
+        stages: request.traced.then(Mutex::default),
     };
     let run = AssertUnwindSafe(|| match registry.get(&request.kind) {
         Some(kind) => kind.run_isolated(&request.args, &request.dir, &context),
         None => Outcome::fatal("unknown_kind", format!("the child does not know kind {}", request.kind)),
     });
-    match std::panic::catch_unwind(run) {
+    let (outcome, panicked) = match std::panic::catch_unwind(run) {
         Ok(outcome) => (outcome, false),
         Err(panic) => (Outcome::retry("panicked", panic_text(panic.as_ref())), true),
-    }
+    };
+    let stages = context.stages.map(|stages| stages.into_inner().unwrap_or_else(PoisonError::into_inner));
+    (outcome, panicked, stages.map(Stages::end).unwrap_or_default())
 }
 
 /// Closes whatever the worker's own parent left open; ours are marked to close by themselves.
@@ -177,7 +181,7 @@ fn write(frames: &Frames, frame: &FromChild) -> std::io::Result<()> {
 }
 
 fn write_bytes(frames: &Frames, bytes: &[u8]) -> std::io::Result<()> {
-    let mut frames = frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut frames = frames.lock().unwrap_or_else(PoisonError::into_inner);
     frames.0.write_all(bytes)
 }
 
@@ -187,12 +191,14 @@ struct ChildContext<'a> {
     soft: Instant,
     attempt: u32,
     parents: &'a [Parent],
+    /// None where nobody wants them.
+    stages: Option<Mutex<Stages>>,
 }
 
 impl RunContext for ChildContext<'_> {
     fn progress(&self, percent: f32, message: &str) {
         {
-            let mut frames = self.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
             if frames.1.is_some_and(|at| at.elapsed() < SAY_EVERY) {
                 return;
             }
@@ -200,6 +206,12 @@ impl RunContext for ChildContext<'_> {
         }
         // A parent that is gone takes this process with it.
         let _ = write(self.frames, &FromChild::Progress(Progress::new(percent, message)));
+    }
+
+    fn stage(&self, name: &'static str) {
+        if let Some(stages) = &self.stages {
+            stages.lock().unwrap_or_else(PoisonError::into_inner).begin(name);
+        }
     }
 
     fn cancelled(&self) -> bool {

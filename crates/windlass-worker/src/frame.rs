@@ -13,6 +13,7 @@ use windlass_jobs::{Outcome, Progress};
 
 use crate::kind::Parent;
 use crate::sandbox::Sandbox;
+use crate::trace::Stage;
 
 /// The longest frame: the largest args or result, and room around them.
 pub(crate) const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
@@ -35,6 +36,9 @@ pub(crate) struct ToChild {
     /// What the jobs that it depends on have left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) parents: Vec<Parent>,
+    /// Its stages are wanted.
+    #[serde(default)]
+    pub(crate) traced: bool,
 }
 
 /// A frame a child writes.
@@ -50,6 +54,8 @@ pub(crate) enum FromChild {
     Answer {
         outcome: Outcome,
         wear: Wear,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        stages: Vec<Stage>,
     },
     /// Instead of an answer that does not fit into a frame.
     TooLarge {

@@ -98,6 +98,7 @@ impl JobFacts<'_> {
             soft_ms: ms(self.soft),
             peak_memory_bytes: self.peak_memory_bytes,
             parents: self.parents.clone(),
+            traced: crate::trace::is_recorded(),
         }
     }
 }
@@ -188,7 +189,8 @@ impl Pipes {
             }
         };
         match heard {
-            Ok(Some(FromChild::Answer { outcome, wear })) => {
+            Ok(Some(FromChild::Answer { outcome, wear, stages })) => {
+                crate::trace::record(stages);
                 let rest = read_out(&mut self.errors, &mut said);
                 let read_out = tokio::time::timeout(LAST_BREATH, rest).await.unwrap_or(false);
                 Talk::Answered { outcome, wear, read_out }

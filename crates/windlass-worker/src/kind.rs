@@ -83,6 +83,9 @@ pub trait RunContext: Send + Sync {
     fn progress(&self, percent: f32, message: &str);
     /// True once nobody wants the result: stop soon and answer [`Outcome::Cancel`].
     fn cancelled(&self) -> bool;
+    /// Names what is being done from here on; it ends when the next stage begins, or the run ends. Traces show
+    /// how long each took; the first 64 of a run. Default: nothing.
+    fn stage(&self, _name: &'static str) {}
     /// What is left until the hard limit.
     fn remaining(&self) -> Duration;
     /// True once the soft limit has passed ([`KindSpec::soft_timeout`]): finish soon, with less

@@ -31,6 +31,7 @@ mod sandbox;
 mod source;
 mod syscalls;
 mod testing;
+mod trace;
 mod watchdog;
 mod worker;
 

@@ -5,20 +5,24 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::path::{Component, Path};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use apalis_core::task::Task;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use opentelemetry::global::{BoxedSpan, BoxedTracer};
+use opentelemetry::trace::{FutureExt as _, TraceContextExt as _};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tower::{Service, ServiceExt as _};
 use tracing::Instrument as _;
 use windlass_broker::SharedBroker;
 use windlass_jobs::command::{Claimed, Finish, decode_options, effective_max_attempts};
-use windlass_jobs::{ArtifactFile, Done, JobId, Lease, Options, Outcome, Progress, Queue, Reason, RunError};
+use windlass_jobs::{
+    ArtifactFile, Done, JobId, Lease, Options, Outcome, Progress, Queue, Reason, RunError, TraceContext,
+};
 use windlass_store::{Digest, Services};
 
 use crate::admission::{Admission, Need, Permit, Refusal};
@@ -33,6 +37,7 @@ use crate::pool::Pool;
 use crate::pump::{Job, Report};
 use crate::registry::{AnyKind, Executor, Registry, refused};
 use crate::result::{StoredArtifact, StoredResult};
+use crate::trace;
 use crate::watchdog::Watchdog;
 
 /// What every run needs.
@@ -51,6 +56,8 @@ pub(crate) struct Runner {
     pub(crate) reports: mpsc::UnboundedSender<Report>,
     /// Where jobs that others depended on are read; none in unit tests.
     pub(crate) broker: Option<SharedBroker>,
+    /// Records runs.
+    pub(crate) tracer: BoxedTracer,
 }
 
 /// The service apalis drives.
@@ -108,6 +115,7 @@ impl Run {
 
     fn say(&self, progress: Progress) {
         self.percent.store(progress.percent.to_bits(), Ordering::Relaxed);
+        trace::progressed(&progress);
         let _ = self.reports.send(Report::Progress { queue: self.job.queue, lease: self.job.claimed.lease, progress });
     }
 }
@@ -116,9 +124,28 @@ impl Runner {
     /// Never panics and never fails to answer: a slot is freed by the report alone.
     pub(crate) async fn run(self: Arc<Self>, job: Job) -> Report {
         let (queue, lease) = (&self.queues[job.queue], job.claimed.lease);
+        let context = trace::begin(&self.tracer, &job.claimed, || JobId::new(lease.ulid, queue.clone()));
+        if context.span().is_recording() {
+            self.tell_wait(&job.claimed, queue);
+        }
         // On every line that is logged while it runs.
-        let span = tracing::info_span!("run", job = %format_args!("{}.{queue}", lease.ulid), kind = %job.claimed.kind, run = lease.epoch);
-        self.clone().run_in_span(job).instrument(span).await
+        let span = tracing::info_span!(
+            "run",
+            job = %format_args!("{}.{queue}", lease.ulid),
+            kind = %job.claimed.kind,
+            run = lease.epoch,
+            trace_id = trace::id_of(&context),
+        );
+        let report = self.clone().run_in_span(job).with_context(context.clone()).instrument(span).await;
+        trace::end(&context, &report);
+        report
+    }
+
+    /// Records beside the run how long its job waited for it.
+    fn tell_wait(&self, claimed: &Claimed, queue: &Queue) {
+        let Some((broker, trace)) = self.broker.clone().zip(TraceContext::of_short(&claimed.options)) else { return };
+        let id = JobId::new(claimed.lease.ulid, queue.clone());
+        tokio::spawn(trace::waited(broker, id, claimed.lease.epoch, trace));
     }
 
     async fn run_in_span(self: Arc<Self>, job: Job) -> Report {
@@ -190,7 +217,7 @@ impl Runner {
     pub(crate) async fn work(&self, run: &Arc<Run>) -> Result<(StoredResult, bool), Ended> {
         match run.kind.executor() {
             Executor::Inline => {
-                let context = RunningContext { run: Arc::clone(run), parents: None };
+                let context = RunningContext { run: Arc::clone(run), parents: None, stage: Mutex::default() };
                 let handler = run.kind.run_inline(&run.job.claimed.args, &context);
                 let handler = self.watchdog.watch(run.spec().name, run.job.claimed.lease, handler);
                 done_without_files(self.within_limits(run, handler).await?)
@@ -244,7 +271,10 @@ impl Runner {
         let args = run.spec().cache_ttl.and_then(|_| serde_json::from_str::<Value>(&run.job.claimed.args).ok());
         let lead = match &args {
             Some(args) => match cache::seek(&self.services, run.spec(), args, run.job.claimed.lease.ulid).await {
-                Sought::Hit(hit) => return done_with(&hit, false),
+                Sought::Hit(hit) => {
+                    trace::cached();
+                    return done_with(&hit, false);
+                }
                 Sought::PutOff(delay) => return Ended::Snooze(delay),
                 Sought::Run(lead) => lead,
             },
@@ -314,6 +344,7 @@ impl Runner {
             match cache::seek(&self.services, run.spec(), &about, run.job.claimed.lease.ulid).await {
                 Sought::Hit(mut hit) => {
                     if run.kind.revive(&mut hit, &self.services).await {
+                        trace::cached();
                         return done_with(&hit, false);
                     }
                     cache::Lead::alone(&self.services, run.spec(), &about, run.job.claimed.lease.ulid)
@@ -332,7 +363,7 @@ impl Runner {
             Ok(done) => done,
             Err(ended) => return ended,
         };
-        if let Err(error) = run.kind.publish(&mut stored, &self.services).await {
+        if let Err(error) = trace::step("publish", run.kind.publish(&mut stored, &self.services)).await {
             return Ended::Failed { reason: Reason::Error, error, after: None };
         }
         lead.keep(&stored).await;
@@ -345,7 +376,7 @@ impl Runner {
         let parents = run.parents().await?;
         let mut seat = self.pool.seat().await?;
         let dir = seat.dir();
-        if let Err(ended) = self.lay_all(&inputs.blobs, &dir).await {
+        if let Err(ended) = trace::step("inputs", self.lay_all(&inputs.blobs, &dir)).await {
             seat.leave().await;
             return Err(ended);
         }
@@ -359,9 +390,9 @@ impl Runner {
             parents,
         };
         let say = |progress: Progress| run.say(progress);
-        let outcome = self.within_limits(run, seat.run(&facts, say)).await??;
+        let outcome = trace::step("child", self.within_limits(run, seat.run(&facts, say))).await??;
         let kept = match outcome {
-            Outcome::Done(done) => self.keep_all(done, &seat.dir()).await,
+            Outcome::Done(done) => trace::step("keep", self.keep_all(done, &seat.dir())).await,
             other => Err(ended_of(other)),
         };
         seat.leave().await;
@@ -378,7 +409,7 @@ impl Runner {
         let (kind, at, context) = (
             Arc::clone(&run.kind),
             dir.path().to_owned(),
-            RunningContext { run: Arc::clone(run), parents: Some(run.parents().await?) },
+            RunningContext { run: Arc::clone(run), parents: Some(run.parents().await?), stage: Mutex::default() },
         );
         let work = tokio::task::spawn_blocking(move || kind.run_isolated(&args, &at, &context));
         match self.within_limits(run, work).await? {
@@ -528,11 +559,19 @@ struct RunningContext {
     run: Arc<Run>,
     /// Read before the run, for a handler that cannot wait.
     parents: Option<Vec<Parent>>,
+    /// The span of the stage it is in.
+    stage: Mutex<Option<BoxedSpan>>,
 }
 
 impl RunContext for RunningContext {
     fn progress(&self, percent: f32, message: &str) {
         self.run.say(Progress::new(percent, message));
+    }
+    fn stage(&self, name: &'static str) {
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        // The one before ends first.
+        *stage = None;
+        *stage = trace::stage(name);
     }
     fn cancelled(&self) -> bool {
         self.run.job.control.why().is_some()

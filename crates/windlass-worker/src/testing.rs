@@ -113,6 +113,7 @@ impl TestWorker {
             admission: Admission::new(std::collections::BTreeMap::new(), None),
             reports,
             broker: None,
+            tracer: opentelemetry::global::tracer(windlass_producer::trace::SCOPE),
         };
         Self { runner: Arc::new(runner), reports: tokio::sync::Mutex::new(reported), services, _dir: dir }
     }

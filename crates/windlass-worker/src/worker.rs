@@ -201,6 +201,7 @@ impl Worker {
             admission,
             reports: reports.clone(),
             broker: Some(broker),
+            tracer: opentelemetry::global::tracer(windlass_producer::trace::SCOPE),
         };
         let worker = WorkerBuilder::new(name.as_str())
             .backend(Source::new(claimed, reports))

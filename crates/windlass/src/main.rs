@@ -18,6 +18,8 @@ mod local;
 mod log;
 mod marker;
 mod market_settings;
+mod otlp;
+mod otlp_settings;
 mod panic;
 mod probe;
 mod redis_settings;
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     };
     // Whatever still runs has been drained or given back by now.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    otlp::flush();
     log::flush();
     code
 }

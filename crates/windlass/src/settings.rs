@@ -126,6 +126,8 @@ pub(crate) struct Settings {
     pub(crate) log: String,
     /// How it is logged: `text` or `json`. `WINDLASS_LOG_FORMAT`, default `text`.
     pub(crate) log_format: LogFormat,
+    /// Where traces go.
+    pub(crate) otlp: crate::otlp_settings::OtlpSettings,
 }
 
 /// Where a worker answers probes.
@@ -237,6 +239,17 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("REDIS_TTL_DEFAULT", "redis_ttl_default"),
     ("WINDLASS_LOG", "log"),
     ("WINDLASS_LOG_FORMAT", "log_format"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint"),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "otlp_traces_endpoint"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "otlp_headers"),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "otlp_timeout_ms"),
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "otlp_certificate"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "otlp_protocol"),
+    ("OTEL_SERVICE_NAME", "otlp_service_name"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "otlp_resource_attributes"),
+    ("OTEL_TRACES_SAMPLER", "otlp_sampler"),
+    ("OTEL_TRACES_SAMPLER_ARG", "otlp_sampler_arg"),
+    ("OTEL_SDK_DISABLED", "otlp_disabled"),
     ("ENVIRONMENT", "environment"),
     ("REDIS_IMAGE_MAX_AGE_HOURS", "redis_image_max_age_hours"),
     ("REDIS_IMAGE_MAX_SIZE_MB", "redis_image_max_size_mb"),
@@ -284,6 +297,7 @@ const SECRET: &[&str] = &[
     "WINDLASS_RECORDS_DATABASE_URL",
     "WINDLASS_CACHE_REDIS_URL",
     "WINDLASS_IMAGE_REDIS_URL",
+    "OTEL_EXPORTER_OTLP_HEADERS",
 ];
 
 /// What was found, by environment name.
@@ -499,6 +513,7 @@ impl Settings {
             images: crate::images::ImageSettings::read(&found)?,
             api_key: found.text("WINDLASS_API_KEY").map(|key| Secret(key.trim().to_owned())),
             log: found.text("WINDLASS_LOG").unwrap_or("info").to_owned(),
+            otlp: crate::otlp_settings::OtlpSettings::read(&found)?,
             log_format: found.parse("WINDLASS_LOG_FORMAT", "text or json", |_| true)?.unwrap_or(LogFormat::Text),
         })
     }

@@ -110,6 +110,7 @@ fn facts(base: &str, record: &JobRecord) -> Markup {
                 @if let Some(at) = record.started_at { (row("Started", html! { (moment(at)) @if let Some(waited) = waited { ", " (span(ms(waited))) " after it was enqueued" } })) }
                 @if let Some(at) = record.finished_at { (row("Ended", html! { (moment(at)) @if let Some(ran) = ran { ", it ran " (span(ms(ran))) } })) }
                 @if let Some(worker) = &record.worker { (row("Worker", html! { code { (worker) } })) }
+                @if let Some(trace) = &record.options.trace { (row("Trace", html! { code { (trace.trace_id_hex()) } })) }
                 @if !record.options.labels.is_empty() {
                     (row("Labels", html! { @for (name, value) in &record.options.labels { span class="tag" { (name) "=" (value) } " " } }))
                 }

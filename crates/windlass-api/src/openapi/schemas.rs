@@ -132,6 +132,7 @@ fn task() -> Value {
             "parents": array(text()),
             "children": array(text()),
             "waits_for": count(),
+            "trace_id": { "type": "string", "pattern": "^[0-9a-f]{32}$" },
         }),
     )
 }

@@ -346,6 +346,7 @@ impl Bench {
             local: None,
             redis: None,
             log: None,
+            more_metrics: None,
             caching: Caching::new(None, &CachingOptions::default()),
             market: Market::new(Where::Sqlite(dir.path().join("market.db")), "test", None, PriceOptions::default()),
             options,

@@ -142,8 +142,8 @@ impl Job {
         let Options { priority, tenant, ordering_key, concurrency_key, rate_key, .. } =
             std::mem::take(&mut record.options);
         let place = Options { priority, tenant, ordering_key, concurrency_key, rate_key, ..Options::default() };
-        let Options { max_attempts, backoff, timeout, labels, unique, .. } = new.options.clone();
-        record.options = Options { max_attempts, backoff, timeout, labels, unique, ..place };
+        let Options { max_attempts, backoff, timeout, labels, unique, trace, .. } = new.options.clone();
+        record.options = Options { max_attempts, backoff, timeout, labels, unique, trace, ..place };
         record.max_attempts = new.options.max_attempts.unwrap_or(DEFAULT_MAX_ATTEMPTS);
         record.expires_at = new.options.expires.instant(now);
         self.max_attempts = new.options.max_attempts;

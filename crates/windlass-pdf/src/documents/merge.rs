@@ -111,6 +111,7 @@ struct Whole {
 }
 
 fn merged(args: &MergeArgs, dir: &Path, ctx: &dyn RunContext) -> Result<Done, Outcome> {
+    ctx.stage("merge");
     let mut pdf = Document::with_version("1.7");
     let tree = pdf.new_object_id();
     let mut whole = Whole { pdf, tree, kids: Vec::new(), left_out: BTreeMap::new() };
@@ -135,6 +136,7 @@ fn merged(args: &MergeArgs, dir: &Path, ctx: &dyn RunContext) -> Result<Done, Ou
         .iter()
         .map(|(what, parts)| json!({"code": "left_out", "message": format!("{what} of {parts} files are left out")}))
         .collect();
+    ctx.stage("write");
     let pages = whole.kids.len();
     let bytes = save(whole.finish(args), dir, FILE_NAME)?;
     ctx.progress(100.0, "written");

@@ -115,7 +115,9 @@ impl IsolatedKind for Offset {
 }
 
 fn moved(args: &OffsetJobArgs, digest: &str, dir: &Path, ctx: &dyn RunContext) -> Result<Done, Outcome> {
+    ctx.stage("read");
     let mut pdf = load(dir, digest, "/pdf")?;
+    ctx.stage("move");
     ctx.progress(30.0, "read");
     let pages: Vec<ObjectId> = pdf.page_iter().collect();
     let one_sided = args.pages == WhichPages::Backs && is_one_sided(&pdf);
@@ -134,6 +136,7 @@ fn moved(args: &OffsetJobArgs, digest: &str, dir: &Path, ctx: &dyn RunContext) -
         move_page(&mut pdf, *page, before, &args.offset()).map_err(failed)?;
         ctx.progress(30.0 + 50.0 * (index + 1) as f32 / chosen.len() as f32, "moving");
     }
+    ctx.stage("write");
     let bytes = save(pdf, dir, FILE_NAME)?;
     let mut warnings = Vec::new();
     if one_sided {

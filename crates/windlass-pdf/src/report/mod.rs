@@ -138,6 +138,7 @@ fn print(args: &ReportArgs, dir: &Path, ctx: &dyn RunContext) -> Result<Done, St
         duplex: None,
         exact_size: false,
     })?;
+    ctx.stage("set");
     let mut setter = Setter { flow: Flow::new(args, ctx), writer, dir, pictures: HashMap::new() };
     for (index, block) in args.blocks.iter().enumerate() {
         if ctx.cancelled() {
@@ -146,6 +147,7 @@ fn print(args: &ReportArgs, dir: &Path, ctx: &dyn RunContext) -> Result<Done, St
         setter.block(index, block)?;
         ctx.progress(90.0 * (index + 1) as f32 / args.blocks.len() as f32, "setting");
     }
+    ctx.stage("write");
     let Setter { flow, mut writer, .. } = setter;
     let pages = flow.finish()?;
     let count = pages.len();

@@ -26,7 +26,9 @@ pub(super) fn print(args: &CardSheetArgs, plan: &Plan<'_>, dir: &Path, ctx: &dyn
     let out = dir.join("out");
     fs::create_dir_all(&out).map_err(|e| storage("making the out directory", &e))?;
     let blobs = Blobs { args, dir: dir.join("in") };
+    ctx.stage("survey");
     blobs.survey(plan)?;
+    ctx.stage("print");
     let total = plan.pages.len();
     let laid = |done: usize| {
         let percent = LAID_PERCENT * done as f32 / total as f32;

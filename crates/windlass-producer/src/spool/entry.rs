@@ -42,6 +42,9 @@ pub(super) struct Entry {
     rate_key: Option<String>,
     #[serde(default, skip_serializing_if = "is_fast")]
     durability: Durability,
+    /// As the header `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace: Option<String>,
 }
 
 fn is_fast(durability: &Durability) -> bool {
@@ -102,6 +105,7 @@ impl Entry {
             // Ties between jobs are never spooled: see `Producer::kept`.
             depends_on: _,
             durability,
+            trace,
         } = options;
         Self {
             queue: queue.to_string(),
@@ -122,6 +126,7 @@ impl Entry {
             concurrency_key,
             rate_key,
             durability,
+            trace: trace.map(|trace| trace.to_string()),
         }
     }
 
@@ -146,6 +151,7 @@ impl Entry {
             rate_key: self.rate_key,
             depends_on: None,
             durability: self.durability,
+            trace: self.trace.and_then(|trace| trace.parse().ok()),
         };
         let when = self.when.when(self.accepted_at);
         let (queue, ulid) = (Queue::new(&self.queue).ok()?, self.ulid.parse().ok()?);

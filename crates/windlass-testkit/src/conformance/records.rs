@@ -115,6 +115,7 @@ pub async fn options_round_trip(broker: SharedBroker) {
         rate_key: Some("r%3".into()),
         depends_on: None,
         durability: Durability::Fast,
+        trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().ok(),
     };
     let mut jobs = some_jobs(2);
     jobs[0].options = full.clone();

@@ -61,6 +61,7 @@ impl Server {
             spool: stores.spool.clone(),
             redis: stores.link.clone(),
             log: crate::telemetry::filter(),
+            more_metrics: Some(crate::otlp::metrics),
             local: (!stores.embedded).then(|| crate::local::maker(settings)),
             options: ApiOptions {
                 old_images: settings.images.old_folder(),

@@ -244,6 +244,7 @@ fn new_job(args: &Enqueue, kind: &Kind, value: &Value) -> anyhow::Result<NewJob>
             on_clash: if args.replace { OnClash::Replace } else { OnClash::Keep },
             debounce: args.debounce,
         }),
+        trace: None,
     };
     Ok(job)
 }

@@ -56,6 +56,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if !quiet {
         telemetry::reread_on_hangup(cli.config.clone())?;
     }
+    if !quiet || matches!(cli.command, Command::Enqueue(_)) {
+        crate::otlp::start(&settings.otlp)?;
+    }
     let json = cli.json;
     match cli.command {
         Command::Demo(args) => demo::run(&settings, &args, json).await,

@@ -59,6 +59,7 @@ pub(crate) fn record_json(record: &JobRecord) -> Value {
         "parents": record.options.depends_on.as_ref().map(|after| &after.parents),
         "children": record.children,
         "waits_for": record.waits_for,
+        "trace_id": record.options.trace.map(|trace| trace.trace_id_hex()),
     })
 }
 
@@ -90,6 +91,9 @@ pub(crate) fn print_record(record: &JobRecord) {
     }
     if let Some(worker) = &record.worker {
         line(format_args!("  worker    {worker}"));
+    }
+    if let Some(trace) = &record.options.trace {
+        line(format_args!("  trace     {}", trace.trace_id_hex()));
     }
     for (key, value) in &record.options.labels {
         line(format_args!("  label     {key}={value}"));

@@ -298,7 +298,7 @@ local function claim(ulid, lane)
   local opts, max_attempts, failures = h[6] or '', '', '0'
   local unique
   if opts ~= '' then
-    local rare = redis.call('HMGET', key, 'opts.1', 'opts.2', 'max_attempts', 'expires_at', 'unique')
+    local rare = redis.call('HMGET', key, 'opts.1', 'opts.2', 'max_attempts', 'expires_at', 'unique', 'opts.3')
     if rare[5] and ends_hold(opts, '[sf]') then
       unique = rare[5]
       held[ulid] = {unique = unique}
@@ -307,7 +307,7 @@ local function claim(ulid, lane)
       bury(ulid, key, 'expired', '@EXPIRED@')
       return
     end
-    opts, max_attempts = opts .. (rare[1] or '') .. (rare[2] or ''), rare[3] or ''
+    opts, max_attempts = opts .. (rare[1] or '') .. (rare[2] or '') .. (rare[6] or ''), rare[3] or ''
   end
   local starts, frees = true, false
   if lane then
