@@ -20,6 +20,7 @@ mod isolation;
 mod keys;
 mod layering;
 mod liveness;
+mod mapped;
 mod market;
 mod network;
 mod observability;

@@ -8,7 +8,7 @@ use windlass_testkit::{RedisServer, shared_postgres};
 
 use crate::harness::{Home, SOON, wait};
 
-fn call(method: &str, url: &str, body: &Value) -> Value {
+pub(crate) fn call(method: &str, url: &str, body: &Value) -> Value {
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let request = ureq::http::Request::builder().method(method).uri(url).header("content-type", "application/json");
     let mut answer = agent.run(request.body(body.to_string()).unwrap()).unwrap();
@@ -18,11 +18,11 @@ fn call(method: &str, url: &str, body: &Value) -> Value {
     body
 }
 
-fn get(url: &str) -> Value {
+pub(crate) fn get(url: &str) -> Value {
     ureq::get(url).call().unwrap().body_mut().read_json().unwrap()
 }
 
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(now.as_millis()).unwrap()
 }

@@ -94,12 +94,12 @@ impl Listing<'_> {
     }
 }
 
-/// `?cursor=&limit=` of a listing that is not narrowed.
+/// `?cursor=&limit=` of a listing.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PageQuery {
-    cursor: Option<String>,
-    limit: Option<usize>,
+    pub(crate) cursor: Option<String>,
+    pub(crate) limit: Option<usize>,
 }
 
 /// What was asked for.

@@ -11,6 +11,7 @@ mod backoff;
 pub mod catalogue;
 pub mod command;
 mod durability;
+mod error;
 pub mod flow;
 mod id;
 mod job;
@@ -26,6 +27,7 @@ mod unique;
 
 pub use backoff::Backoff;
 pub use durability::Durability;
+pub use error::chain;
 pub use flow::{DependsOn, OnFailure};
 pub use id::{JobId, Lease, NameError, Queue, Ulid, check_kind, new_ulid};
 pub use job::{

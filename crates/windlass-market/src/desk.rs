@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::positions::{
-    Change, Close, ClosingRow, Error, Instrument, NewPosition, Outcome, Position, Positions, Result, Status,
+    Change, Close, ClosingRow, Error, Instrument, NewPosition, Outcome, Position, Positions, Reach, Result, Status,
 };
 use crate::rules::{Fill, Quote, Reason, Rules, Side};
 
@@ -86,8 +86,7 @@ pub async fn open(store: &Positions, instrument: &Instrument, new: NewPosition, 
 pub async fn change(store: &Positions, id: i64, change: &Change, actor: &str) -> Result<Option<Position>> {
     let Some(position) = store.get(id).await? else { return Ok(None) };
     let on = store.last_quote(&position.symbol).await?;
-    let instrument = store.instruments().await?.into_iter().find(|i| i.symbol == position.symbol);
-    if let Some(instrument) = instrument {
+    if let Some(instrument) = store.instrument(&position.symbol).await? {
         // Only what is moved is held against the price: what stands was allowed when it was set.
         let moved = Rules {
             sl: change.sl.flatten(),
@@ -105,6 +104,7 @@ pub async fn change(store: &Positions, id: i64, change: &Change, actor: &str) ->
 /// [`Error`]. Then it is not known whether it is closed; asking again answers it.
 pub async fn close(store: &Positions, id: i64, version: Option<i64>, reason: Reason, actor: &str) -> Result<Closing> {
     for _ in 0..TRIES {
+        store.sync(Reach::These(&[id])).await?;
         let Some(position) = store.get(id).await? else { return Ok(Closing::Unknown) };
         if position.status == Status::Closed {
             return Ok(Closing::AlreadyClosed(store.closings(&[id]).await?));
@@ -112,9 +112,7 @@ pub async fn close(store: &Positions, id: i64, version: Option<i64>, reason: Rea
         if version.is_some_and(|version| version != position.version) {
             return Ok(Closing::VersionChanged(position.version));
         }
-        let instruments = store.instruments().await?;
-        let instrument = instruments.into_iter().find(|instrument| instrument.symbol == position.symbol);
-        let quote = match instrument {
+        let quote = match store.instrument(&position.symbol).await? {
             Some(instrument) => fresh_quote(store, &instrument).await?,
             None => None,
         };

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
+use windlass_jobs::chain;
 use windlass_redis::{Link, Message, cmd, from_redis_value, subscribe};
 
 use crate::ingest::TakeError;
-use crate::market::{Inner, chain};
-use crate::positions::{Error, Lease, RawQuote};
+use crate::market::Inner;
+use crate::positions::{Error, Hold, Holder, RawQuote};
 use crate::wire;
 
 /// Where quotes come from besides HTTP.
@@ -35,8 +36,6 @@ impl FeedOptions {
 
 /// The shard whose lease says who reads.
 const SHARD: i64 = 2;
-const LEASE: Duration = Duration::from_secs(8);
-const RENEW: Duration = Duration::from_secs(2);
 /// Entries read at once.
 const RUN: usize = 1_000;
 /// How often a stream is asked that was empty.
@@ -73,20 +72,18 @@ pub(crate) async fn run(market: &Inner, link: &Link, options: &FeedOptions) {
 /// Reads while the lease is ours.
 async fn read(market: &Inner, link: &Link, options: &FeedOptions) -> Result<(), Stop> {
     let store = market.store().await?;
-    let Some(lease) = store.lease(SHARD, market.owner(), LEASE).await? else { return Ok(()) };
-    let mut renewed = tokio::time::Instant::now();
+    let mut hold = Hold::new(SHARD, market.owner());
+    if hold.keep(store, true).await? == Holder::Other {
+        return Ok(());
+    }
     let mut messages = options.channel.as_ref().map(|channel| subscribe(link, channel.clone()));
     let mut place = match &options.stream {
         Some(stream) => Some(begin(market, link, stream).await?),
         None => None,
     };
     loop {
-        if renewed.elapsed() >= RENEW {
-            renewed = tokio::time::Instant::now();
-            match store.lease(SHARD, market.owner(), LEASE).await? {
-                Some(Lease { token, .. }) if token == lease.token => {}
-                _ => return Ok(()),
-            }
+        if hold.keep(store, false).await? != Holder::Still {
+            return Ok(());
         }
         let mut found = false;
         if let (Some(stream), Some(at)) = (&options.stream, &mut place) {

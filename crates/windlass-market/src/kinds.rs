@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use windlass_jobs::{Done, Outcome, Violation};
+use windlass_jobs::{Done, Outcome, Violation, chain};
 use windlass_worker::{InlineKind, KindSpec, Registry, RunContext};
 
 use crate::desk::{self, Closing};
 use crate::engine::{self, Report};
-use crate::market::{Market, chain};
-use crate::positions::{Class, Error, Mark, Page, Position, Positions, Result};
+use crate::market::Market;
+use crate::positions::{Class, Error, Mark, Page, Position, Positions, Reach, Result};
 use crate::rules::{Quote, Reason};
 
 /// Adds the kinds.
@@ -107,6 +107,8 @@ struct CheckArgs {
 
 /// Positions checked by one job at most.
 const CHECKED: i64 = 10_000;
+/// How far back another application's changes are read before a check, in ms; a watcher has read all before.
+const SYNCED_MS: i64 = 15_000;
 
 #[async_trait]
 impl InlineKind for Check {
@@ -147,6 +149,10 @@ impl InlineKind for Check {
 impl Check {
     async fn positions(&self, args: &CheckArgs) -> Result<Report> {
         let store = self.0.store().await?;
+        store.sync(Reach::These(&args.position_ids)).await?;
+        if !args.symbols.is_empty() {
+            store.sync(Reach::Since(store.now_ms().await? - SYNCED_MS)).await?;
+        }
         let mut positions: Vec<Position> = store.get_many(&args.position_ids).await?;
         let mut report = Report::default();
         for symbol in args.symbols.iter().collect::<HashSet<_>>() {
@@ -211,8 +217,9 @@ pub async fn mark(store: &Positions) -> Result<Value> {
     let begun = Instant::now();
     let now_ms = store.now_ms().await?;
     let mut quotes: HashMap<String, (Quote, bool)> = HashMap::new();
+    let mut last = store.last_quotes().await?;
     for instrument in store.instruments().await? {
-        if let Some(quote) = store.last_quote(&instrument.symbol).await? {
+        if let Some(quote) = last.remove(&instrument.symbol) {
             let stale = now_ms.saturating_sub(quote.ts_ms) > instrument.max_quote_age_ms;
             quotes.insert(instrument.symbol, (quote, stale));
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OnceCell, mpsc};
 use tokio::task::JoinHandle;
+use windlass_jobs::{Timestamp, chain, millis};
 use windlass_redis::Link;
 
 use crate::calm::{self, Band};
@@ -16,7 +17,7 @@ use crate::engine::{Engine, Report, Told};
 use crate::feed::{self, FeedOptions};
 use crate::index::Near;
 use crate::ingest::{Answer, Ingest, TakeError};
-use crate::positions::{Class, Error, Options, Positions, RawQuote, Result};
+use crate::positions::{Class, Error, Mapping, Options, Positions, RawQuote, Result};
 use crate::prices::{PriceOptions, Prices, Source};
 use crate::rollup::{Rolled, Rollup};
 
@@ -27,6 +28,8 @@ pub enum Where {
     Postgres(String),
     /// An embedded file, made when it is not there.
     Sqlite(PathBuf),
+    /// `postgres://…`, where positions lie in another application's tables.
+    Mapped(String, Box<Mapping>),
 }
 
 /// The positions of a process and the index over them, opened when they are first needed, and its
@@ -130,6 +133,24 @@ impl Market {
     /// [`Error`]; the next call tries again.
     pub async fn store(&self) -> Result<&Positions> {
         self.inner()?.store().await
+    }
+
+    /// Opens the tables now where positions lie in another application's, so that a mapping which will
+    /// not do is known at start. A database that is away is only said.
+    ///
+    /// # Errors
+    /// [`Error`] of the mapping.
+    pub async fn check_mapping(&self) -> Result<()> {
+        let Some(inner) = self.inner.as_ref().filter(|inner| matches!(inner.at, Where::Mapped(..))) else {
+            return Ok(());
+        };
+        match inner.store().await {
+            Err(error) if error.class() == Class::Retryable => {
+                tracing::warn!(error = chain(&error), "the mapped tables are checked when their database answers");
+                Ok(())
+            }
+            other => other.map(|_| ()),
+        }
     }
 
     /// The price cache.
@@ -248,13 +269,10 @@ impl Market {
     pub async fn refresh_calm(&self, only: Option<i64>) -> Result<usize> {
         let (store, prices) = (self.store().await?, self.prices()?);
         let (before, now_ms) = (store.bands().await?, store.now_ms().await?);
-        let (mut bands, mut quotes) = (HashMap::new(), HashMap::new());
-        let mut risks = HashMap::new();
+        let (mut bands, mut risks) = (HashMap::new(), HashMap::new());
+        let quotes = store.last_quotes().await?;
         for position in store.calm_positions(only).await? {
-            if !quotes.contains_key(&position.symbol) {
-                quotes.insert(position.symbol.clone(), store.last_quote(&position.symbol).await?);
-            }
-            let Some(Some(quote)) = quotes.get(&position.symbol) else { continue };
+            let Some(quote) = quotes.get(&position.symbol) else { continue };
             let risk = calm::risk(&position);
             let pnl = position.rules.pnl_points(quote.closing_price(position.rules.side), position.open_qty);
             bands.insert(position.id, calm::next(before.get(&position.id).copied(), pnl, risk, now_ms));
@@ -328,6 +346,7 @@ impl Inner {
         let open = async || match &self.at {
             Where::Postgres(url) => Positions::postgres(url, &Options::default()).await,
             Where::Sqlite(file) => Positions::sqlite(file, &Options::default()).await,
+            Where::Mapped(url, mapping) => Positions::mapped(url, &Options::default(), mapping).await,
         };
         self.store.get_or_try_init(open).await
     }
@@ -456,7 +475,7 @@ impl Inner {
         if let Some(live) = self.rollup.lock().await.as_ref().and_then(|rollup| rollup.live(symbol, frame)) {
             return (live, Source::Memory);
         }
-        let Some(period) = frame.period(jiff::Timestamp::now().as_millisecond(), None) else {
+        let Some(period) = frame.period(Timestamp::now().0, None) else {
             return (Vec::new(), Source::Redis);
         };
         // Prices are read by the digits of the last one that is known; a hash needs none.
@@ -480,8 +499,8 @@ impl Inner {
             Some(price) => price.digits,
             None => self.prices.remembered(symbol)?.digits,
         };
-        let now_ms = jiff::Timestamp::now().as_millisecond();
-        let oldest = span.0.max(now_ms.saturating_sub(windlass_jobs::millis(self.prices.options().candle_ttl)));
+        let now_ms = Timestamp::now().0;
+        let oldest = span.0.max(now_ms.saturating_sub(millis(self.prices.options().candle_ttl)));
         let (mut found, mut at) = (Vec::new(), span.1.min(now_ms));
         while found.len() < limit.min(MOST_RECENT) {
             let Some((start_ms, end_ms)) = frame.period(at, None).filter(|(_, end)| *end > oldest) else { break };
@@ -517,10 +536,4 @@ impl Inner {
 
 fn by_start(candles: Vec<Candle>) -> BTreeMap<i64, Candle> {
     candles.into_iter().map(|candle| (candle.start_ms, candle)).collect()
-}
-
-/// An error with all its sources on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let all = std::iter::successors(Some(error), |e| e.source());
-    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -10,13 +10,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::candle::{Added, Candle, Candles, Life, Tick, Timeframe};
-use crate::positions::{Arrived, Fence, Positions, Result};
+use crate::engine::Report;
+use crate::positions::{Arrived, Hold, Holder, Positions, Result};
 use crate::prices::Prices;
 
 /// The shard whose lease says who rolls up.
 const SHARD: i64 = 1;
-const LEASE: Duration = Duration::from_secs(8);
-const RENEW: Duration = Duration::from_secs(2);
 /// How often candles are written to the tables.
 const KEEP: Duration = Duration::from_secs(5);
 /// Quotes read at once.
@@ -53,10 +52,7 @@ struct Symbol {
 pub struct Rollup {
     store: Positions,
     prices: Prices,
-    owner: String,
-    fence: Option<Fence>,
-    leased_at: Option<Instant>,
-    clock: (i64, Instant),
+    hold: Hold,
     kept_at: Instant,
     symbols: HashMap<String, Symbol>,
     /// The last quote taken in; none before the load.
@@ -71,15 +67,11 @@ impl Rollup {
     /// One that has read nothing yet. `owner` names this process in the lease.
     #[must_use]
     pub fn new(store: Positions, prices: Prices, owner: &str) -> Self {
-        let now = Instant::now();
         Self {
             store,
             prices,
-            owner: owner.to_owned(),
-            fence: None,
-            leased_at: None,
-            clock: (0, now),
-            kept_at: now,
+            hold: Hold::new(SHARD, owner),
+            kept_at: Instant::now(),
             symbols: HashMap::new(),
             arrival: None,
             kept: 0,
@@ -112,12 +104,8 @@ impl Rollup {
         if self.arrival.is_some() && !self.underway {
             self.keep().await?;
         }
-        let lease = self.store.lease(SHARD, &self.owner, LEASE).await?;
         self.forget();
-        match lease {
-            Some(lease) => self.store.release(&lease).await,
-            None => Ok(()),
-        }
+        self.hold.release(&self.store).await
     }
 
     /// The candles of a symbol that still change, oldest first; `None` when this process does not roll
@@ -130,28 +118,26 @@ impl Rollup {
         Some(of_frame.map(|(_, candle)| candle.clone()).collect())
     }
 
-    fn forget(&mut self) {
+    fn forget_candles(&mut self) {
         self.symbols.clear();
         self.arrival = None;
-        self.leased_at = None;
+    }
+
+    fn forget(&mut self) {
+        self.forget_candles();
+        self.hold.doubt();
     }
 
     async fn run(&mut self, keep: bool) -> Result<Rolled> {
         let mut rolled = Rolled::default();
-        if keep || self.leased_at.is_none_or(|at| at.elapsed() >= RENEW) {
-            let begun = Instant::now();
-            let Some(lease) = self.store.lease(SHARD, &self.owner, LEASE).await? else {
-                self.forget();
-                rolled.skipped = Some("held_by_another_worker");
+        match self.hold.keep(&self.store, keep).await? {
+            Holder::Still => {}
+            Holder::Anew => self.forget_candles(),
+            Holder::Other => {
+                self.forget_candles();
+                rolled.skipped = Some(Report::HELD);
                 return Ok(rolled);
-            };
-            let fence = Fence::from(&lease);
-            if self.fence != Some(fence) {
-                self.forget();
-                self.fence = Some(fence);
             }
-            self.leased_at = Some(begun);
-            self.clock = (lease.now_ms, begun);
         }
         let mut arrival = match self.arrival {
             Some(arrival) => arrival,
@@ -176,7 +162,7 @@ impl Rollup {
         self.show(&mut rolled).await;
         if (keep || self.kept_at.elapsed() >= KEEP) && !self.keep().await? {
             self.forget();
-            rolled.skipped = Some("held_by_another_worker");
+            rolled.skipped = Some(Report::HELD);
         }
         Ok(rolled)
     }
@@ -191,14 +177,9 @@ impl Rollup {
         }
     }
 
-    fn now_ms(&self) -> i64 {
-        let (at_ms, at) = self.clock;
-        at_ms.saturating_add(windlass_jobs::millis(at.elapsed()))
-    }
-
     /// Lets time pass, and shows what changed.
     async fn show(&mut self, rolled: &mut Rolled) {
-        let now_ms = self.now_ms();
+        let now_ms = self.hold.now_ms();
         for (name, symbol) in &mut self.symbols {
             let changed = symbol.candles.tick_over(now_ms);
             if changed.is_empty() {
@@ -216,7 +197,7 @@ impl Rollup {
     /// Writes to the tables what they do not know. False when the lease is somebody else's now.
     async fn keep(&mut self) -> Result<bool> {
         self.kept_at = Instant::now();
-        let (Some(arrival), Some(fence)) = (self.arrival, self.fence) else { return Ok(true) };
+        let (Some(arrival), Some(fence)) = (self.arrival, self.hold.fence()) else { return Ok(true) };
         let mut rows = Vec::new();
         for (name, symbol) in &self.symbols {
             rows.extend(symbol.changed.iter().map(|((frame, _), candle)| (name.as_str(), *frame, candle)));
@@ -237,7 +218,7 @@ impl Rollup {
         self.symbols.clear();
         self.kept = self.store.candle_cursor(SHARD).await?;
         self.add_symbols().await?;
-        let from_ms = self.now_ms().saturating_sub(REMEMBERED_MS);
+        let from_ms = self.hold.now_ms().saturating_sub(REMEMBERED_MS);
         for frame in Timeframe::ALL {
             let start_ms = frame.period(from_ms, None).map_or(from_ms, |(start, _)| start);
             for (symbol, candle) in self.store.candles_since(frame, start_ms).await? {

@@ -190,7 +190,4 @@ pub fn keep_copy(records: Arc<dyn Records>, file: &std::path::Path) -> JoinHandl
 }
 
 /// An error with all its sources on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let all = std::iter::successors(Some(error), |e| e.source());
-    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
+pub(crate) use windlass_jobs::chain;

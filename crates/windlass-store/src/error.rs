@@ -98,7 +98,4 @@ impl Error {
 }
 
 /// An error with all its sources, for the log.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let all = std::iter::successors(Some(error), |e| e.source());
-    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
+pub(crate) use windlass_jobs::chain;

@@ -3,6 +3,7 @@
 use futures_util::future::BoxFuture;
 use windlass_chart::args::Candles;
 use windlass_chart::{CandleError, CandleStore};
+use windlass_jobs::chain;
 use windlass_market::candle::{Candle, Timeframe};
 use windlass_market::{Market, price};
 
@@ -23,10 +24,8 @@ impl CandleStore for MarketCandles {
                 return Err(CandleError::Timeframe(format!("timeframe {frame}: {kept} are kept")));
             }
             let away = |error| CandleError::Away(chain(&error));
-            let instruments = self.0.store().await.map_err(away)?.instruments().await.map_err(away)?;
-            let Some(instrument) = instruments.into_iter().find(|instrument| instrument.symbol == symbol) else {
-                return Ok(None);
-            };
+            let instrument = self.0.store().await.map_err(away)?.instrument(symbol).await.map_err(away)?;
+            let Some(instrument) = instrument else { return Ok(None) };
             let (kept, _) = self.0.candles(symbol, frame, (i64::MIN, i64::MAX), most).await.map_err(away)?;
             Ok((!kept.is_empty()).then(|| columns(&kept, instrument.digits)))
         })
@@ -46,9 +45,4 @@ fn columns(kept: &[Candle], digits: u8) -> Candles {
         c: prices(|candle| candle.c),
         v: Some(kept.iter().map(|candle| number(candle.v.to_string())).collect()),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let words: Vec<String> = std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect();
-    words.join(": ")
 }

@@ -25,6 +25,7 @@ mod probe;
 mod redis_settings;
 mod runtime;
 mod settings;
+mod settings_file;
 mod system;
 mod systemd;
 mod telemetry;

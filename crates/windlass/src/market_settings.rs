@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use windlass_market::FeedOptions;
+use windlass_market::positions::Mapping;
 use windlass_market::prices::{Format, PriceOptions};
 
 use crate::redis_settings::of_store;
@@ -19,11 +22,40 @@ pub(crate) struct MarketSettings {
     /// nothing), `WINDLASS_PRICE_TTL_SECONDS` (1–86,400, default 10), `WINDLASS_TICK_TTL_SECONDS`
     /// (1–86,400, default 300), `WINDLASS_TICK_MAX_KB` (1–65,536, default 100),
     /// `WINDLASS_CANDLE_TTL_SECONDS`, `WINDLASS_CALM_TTL_SECONDS` (both 1–2,592,000, default 3,600) and
-    /// `WINDLASS_BAND_TTL_SECONDS` (the same, default 1,800).
+    /// `WINDLASS_BAND_TTL_SECONDS` (the same, default 1,800). `WINDLASS_SYNTHETIC_PRICES` (default false) makes up
+    /// what is not known.
     pub(crate) prices: PriceOptions,
     /// Where workers of the market read quotes, on its Redis: `WINDLASS_QUOTES_STREAM` and
     /// `WINDLASS_QUOTES_CHANNEL`; default nowhere.
     pub(crate) feed: FeedOptions,
+    /// Where positions lie in another application's tables: `[trading.db]` of the settings file with
+    /// `mode = "mapped"`, on the database of `WINDLASS_MARKET_DATABASE_URL`; default none.
+    pub(crate) mapping: Option<Mapping>,
+}
+
+/// `[trading]` of the settings file.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trading {
+    #[serde(default)]
+    db: Map<String, Value>,
+}
+
+/// The mapping of `[trading.db]`, if it is to be used.
+fn mapping(trading: Option<&Value>) -> anyhow::Result<Option<Mapping>> {
+    let Some(trading) = trading else { return Ok(None) };
+    let Trading { mut db } = Trading::deserialize(trading).context("[trading] of the settings file")?;
+    let mode = db.remove("mode").unwrap_or_else(|| "own".into());
+    match mode.as_str() {
+        Some("own") if db.is_empty() => Ok(None),
+        Some("own") => bail!("[trading.db]: mode = \"own\" has no other settings; mode = \"mapped\" has"),
+        Some("mapped") => {
+            let mapping = Mapping::deserialize(Value::Object(db)).context("[trading.db] of the settings file")?;
+            mapping.check().context("[trading.db]")?;
+            Ok(Some(mapping))
+        }
+        _ => bail!("[trading.db]: mode is {mode}; own and mapped are allowed"),
+    }
 }
 
 impl MarketSettings {
@@ -54,6 +86,12 @@ impl MarketSettings {
         {
             prices.tick_bytes = kib * 1024;
         }
+        if let Some(synthetic) = found.parse("WINDLASS_SYNTHETIC_PRICES", "true or false", |_| true)? {
+            prices.synthetic = synthetic;
+        }
+        if prices.synthetic && found.text("ENVIRONMENT").is_some_and(|name| name.starts_with("prod")) {
+            bail!("WINDLASS_SYNTHETIC_PRICES is true while ENVIRONMENT is production: prices made up are for trials");
+        }
         let redis = of_store("WINDLASS_MARKET_REDIS_URL", found)?.or_else(|| queue.cloned());
         let name = |name: &String| (1..=512).contains(&name.len());
         let feed = FeedOptions {
@@ -65,6 +103,41 @@ impl MarketSettings {
                 "WINDLASS_QUOTES_STREAM and WINDLASS_QUOTES_CHANNEL need a Redis: set WINDLASS_MARKET_REDIS_URL or REDIS_URL"
             );
         }
-        Ok(Self { redis, prices, feed })
+        let mapping = mapping(found.trading())?;
+        if mapping.is_some() && found.text("WINDLASS_MARKET_DATABASE_URL").is_none() {
+            bail!("[trading.db]: mapped tables lie in the database of WINDLASS_MARKET_DATABASE_URL, which is not set");
+        }
+        Ok(Self { redis, prices, feed, mapping })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::settings::tests::read;
+
+    const URL: (&str, &str) = ("WINDLASS_MARKET_DATABASE_URL", "postgres://a@b/c");
+
+    #[test]
+    fn mapped_tables_are_told_in_the_settings_file() {
+        let toml = "[trading.db]\nmode = 'mapped'\nopen_positions = 'a'\nchanged_since = 'b'\nclose = 'c'\n";
+        let more = "[trading.db.map]\nside = { long = ['BUY'], short = ['SELL'] }\nreason = { SL = 'stop_loss' }\n";
+        let settings = read(&[URL], &[("windlass.toml", &format!("{toml}{more}"))]).unwrap();
+        let mapping = settings.market.mapping.unwrap();
+        assert_eq!((mapping.schema.as_str(), mapping.map.side.long[0].as_str()), ("windlass", "BUY"));
+        assert_eq!(mapping.map.reason["SL"], "stop_loss");
+        assert!(read(&[], &[("windlass.toml", "[trading.db]\nmode = 'own'")]).unwrap().market.mapping.is_none());
+        let check = |env: &[(&str, &str)], text: &str, part: &str| {
+            let error = format!("{:#}", read(env, &[("windlass.toml", text)]).unwrap_err());
+            assert!(error.contains(part), "{error}");
+        };
+        check(&[("WINDLASS_SYNTHETIC_PRICES", "true"), ("ENVIRONMENT", "production")], "", "trials");
+        check(&[], toml, "WINDLASS_MARKET_DATABASE_URL");
+        check(&[URL], &format!("{toml}schemo = 'x'"), "schemo");
+        check(&[URL], &format!("{toml}schema = 'public'"), "schema of its own");
+        check(&[URL], &format!("{toml}[trading.db.map]\nreason = {{ STOP = 'x' }}"), "STOP_OUT");
+        check(&[URL], "[trading.db]\nmode = 'theirs'", "own and mapped");
+        check(&[URL], "[trading.db]\nopen_positions = 'a'", "mode = \"own\" has no other");
+        check(&[URL], "[trading.dp]\nmode = 'own'", "dp");
+        check(&[URL], "trading = 1", "[trading]");
     }
 }

@@ -15,6 +15,7 @@ use anyhow::{Context as _, anyhow, bail};
 use windlass_jobs::Queue;
 
 use crate::redis_settings::of_store;
+use crate::settings_file::{self, Tables};
 
 /// A text that never shows itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -173,6 +174,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_MARKET_REDIS_URL", "market_redis_url"),
     ("WINDLASS_MARKET_FORMAT", "market_format"),
     ("WINDLASS_MARKET_KEY_PREFIX", "market_key_prefix"),
+    ("WINDLASS_SYNTHETIC_PRICES", "synthetic_prices"),
     ("WINDLASS_QUOTES_STREAM", "quotes_stream"),
     ("WINDLASS_QUOTES_CHANNEL", "quotes_channel"),
     ("WINDLASS_PRICE_TTL_SECONDS", "price_ttl_seconds"),
@@ -301,10 +303,11 @@ const SECRET: &[&str] = &[
 ];
 
 /// What was found, by environment name.
-pub(crate) struct Found(HashMap<&'static str, String>, Vec<Schedule>);
-
-/// One `[[schedule]]`.
-type Schedule = serde_json::Map<String, serde_json::Value>;
+pub(crate) struct Found {
+    all: HashMap<&'static str, String>,
+    /// `[[schedule]]` and `[trading]` of the settings file.
+    tables: Tables,
+}
 
 impl Found {
     /// Reads the environment, `.env`, `.env.local` and the TOML file, first found first taken.
@@ -322,25 +325,29 @@ impl Found {
                 }
             }
         }
-        let (toml, schedules) = read_toml(dir, config)?;
+        let (toml, tables) = settings_file::read(dir, config)?;
         for (name, value) in toml {
             all.entry(name).or_insert(value);
         }
         // Set to nothing means not set, as deployment tools do it.
         all.retain(|_, value| !value.trim().is_empty());
-        Ok(Self(all, schedules))
+        Ok(Self { all, tables })
     }
 
     /// Whatever is set, by name, with secrets hidden.
     fn in_force(&self) -> Vec<(String, String)> {
         let shown = |name: &str, value: &str| if SECRET.contains(&name) { "***".to_owned() } else { value.to_owned() };
-        let mut all: Vec<_> = self.0.iter().map(|(name, value)| ((*name).to_owned(), shown(name, value))).collect();
+        let mut all: Vec<_> = self.all.iter().map(|(name, value)| ((*name).to_owned(), shown(name, value))).collect();
         all.sort();
         all
     }
 
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.all.get(name).map(String::as_str)
+    }
+
+    pub(crate) const fn trading(&self) -> Option<&serde_json::Value> {
+        self.tables.trading.as_ref()
     }
 
     pub(crate) fn parse<T: FromStr>(
@@ -371,72 +378,6 @@ fn read_env_file(path: &Path) -> anyhow::Result<Vec<(String, String)>> {
         }
         Err(e) if e.not_found() => Ok(Vec::new()),
         Err(_) => bail!("{} cannot be read", path.display()),
-    }
-}
-
-/// The settings of a file, and its schedules.
-type Toml = (Vec<(&'static str, String)>, Vec<Schedule>);
-
-fn read_toml(dir: &Path, config: Option<&Path>) -> anyhow::Result<Toml> {
-    let path = config.map_or_else(|| dir.join("windlass.toml"), Path::to_owned);
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if config.is_none() && e.kind() == std::io::ErrorKind::NotFound => return Ok(Toml::default()),
-        Err(e) => return Err(e).with_context(|| format!("settings file {}", path.display())),
-    };
-    let table: toml::Table = text
-        .parse()
-        .map_err(|e: toml::de::Error| anyhow!("settings file {} is not TOML: {}", path.display(), e.message()))?;
-    let mut found = Vec::new();
-    let mut schedules = Vec::new();
-    for (key, value) in table {
-        if key == "schedule" {
-            schedules = read_schedules(value).with_context(|| format!("settings file {}", path.display()))?;
-            continue;
-        }
-        let Some((name, _)) = NAMES.iter().find(|(_, known)| *known == key) else {
-            let known: Vec<&str> = NAMES.iter().map(|(_, known)| *known).collect();
-            bail!("settings file {}: {key} is no setting; there are {}", path.display(), known.join(", "));
-        };
-        found.push((*name, toml_text(name, &value)?));
-    }
-    Ok((found, schedules))
-}
-
-/// The tables of `[[schedule]]`; what is in them is looked at where kinds are known.
-fn read_schedules(value: toml::Value) -> anyhow::Result<Vec<Schedule>> {
-    let toml::Value::Array(items) = value else { bail!("schedule is not a list: write [[schedule]]") };
-    let read = |item| match toml_json(item) {
-        serde_json::Value::Object(members) => Ok(members),
-        _ => bail!("a schedule is not a table: write [[schedule]]"),
-    };
-    items.into_iter().map(read).collect()
-}
-
-/// TOML as JSON; an instant as its text.
-fn toml_json(value: toml::Value) -> serde_json::Value {
-    match value {
-        toml::Value::String(text) => text.into(),
-        toml::Value::Integer(n) => n.into(),
-        toml::Value::Float(n) => n.into(),
-        toml::Value::Boolean(b) => b.into(),
-        toml::Value::Datetime(at) => at.to_string().into(),
-        toml::Value::Array(items) => items.into_iter().map(toml_json).collect(),
-        toml::Value::Table(table) => table.into_iter().map(|(key, value)| (key, toml_json(value))).collect(),
-    }
-}
-
-fn toml_text(name: &str, value: &toml::Value) -> anyhow::Result<String> {
-    match value {
-        toml::Value::String(text) => Ok(text.clone()),
-        toml::Value::Integer(n) => Ok(n.to_string()),
-        toml::Value::Float(n) => Ok(n.to_string()),
-        toml::Value::Boolean(b) => Ok(b.to_string()),
-        toml::Value::Array(items) => {
-            let texts: anyhow::Result<Vec<String>> = items.iter().map(|item| toml_text(name, item)).collect();
-            Ok(texts?.join(","))
-        }
-        other => bail!("{name} in the settings file is a {}; a text, number or list is allowed", other.type_str()),
     }
 }
 
@@ -503,7 +444,7 @@ impl Settings {
             child_input_bytes: mib(&found, "WINDLASS_CHILD_INPUT_MIB")?
                 .unwrap_or(windlass_worker::Isolation::INPUT_BYTES),
             limits: limits(&found)?,
-            schedules: found.1.clone(),
+            schedules: found.tables.schedules.clone(),
             scheduler_listen: found.parse(
                 "WINDLASS_SCHEDULER_LISTEN",
                 "an address and a port such as 127.0.0.1:8003",

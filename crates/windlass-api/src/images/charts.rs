@@ -15,7 +15,7 @@ use windlass_store::images::{Cursor, Health, ImageId, ImageMeta, Images};
 use super::media_type;
 use crate::Shared;
 use crate::auth::Caller;
-use crate::paging::{self, Listing, PAGE};
+use crate::paging::{Listing, PAGE, PageQuery};
 use crate::problem::{Code, Problem};
 use crate::result::matches;
 
@@ -147,14 +147,14 @@ pub(crate) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let wrong = |detail: &str| Problem::new(Code::QueryInvalid, detail);
-    let Query(query) = query.map_err(|_| wrong("?symbol=, ?cursor= and ?limit= are known here"))?;
-    let limit = paging::limit(query.limit, PAGE)?;
-    let filter = query.symbol.clone().unwrap_or_default();
+    let Query(ListQuery { symbol, cursor, limit }) =
+        query.map_err(|_| wrong("?symbol=, ?cursor= and ?limit= are known here"))?;
+    let filter = symbol.clone().unwrap_or_default();
     let listing = Listing { path: "/api/charts", filter: &filter, caller: &caller };
     let signer = shared.ring.signer();
-    let after = query.cursor.map(|cursor| listing.open(signer, &cursor)).transpose()?;
+    let (after, limit) = PageQuery { cursor, limit }.read(signer, &listing, PAGE)?;
     let after = after.and_then(|text| text.parse::<Cursor>().ok());
-    let page = store(&shared)?.list(query.symbol.as_deref(), after.as_ref(), limit).await?;
+    let page = store(&shared)?.list(symbol.as_deref(), after.as_ref(), limit).await?;
     let images: Vec<Value> = page.images.iter().map(shown).collect();
     Ok(Json(json!({ "images": images, "next": page.next.map(|next| listing.seal(signer, &next.to_string())) })))
 }

@@ -71,8 +71,7 @@ fn symbol_of(path: Result<Path<String>, PathRejection>) -> Result<String, Proble
 
 /// An instrument that is traded.
 async fn known(store: &Positions, symbol: &str) -> Result<Instrument, Problem> {
-    let all = store.instruments().await?;
-    all.into_iter().find(|instrument| instrument.symbol == symbol).ok_or_else(unknown_symbol)
+    store.instrument(symbol).await?.ok_or_else(unknown_symbol)
 }
 
 fn unknown_symbol() -> Problem {

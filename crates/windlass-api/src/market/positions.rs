@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use windlass_market::desk::{self, Closing};
 use windlass_market::explain::explain;
+use windlass_market::index::Near;
 use windlass_market::positions::{
     Account, Change, ClosingRow, Error, Instrument, NewPosition, Page, Position, Positions, summary,
 };
@@ -22,10 +23,10 @@ use windlass_market::prices::Price;
 use windlass_market::rules::{BreakEven, Distance, Leg, Reason, Rules, Side, Trail};
 use windlass_worker::schemars::JsonSchema;
 
-use super::prices::last;
+use super::prices::{last, lasts};
 use crate::auth::Caller;
 use crate::caching::{query, read};
-use crate::paging::{self, Listing, PAGE};
+use crate::paging::{self, Listing, PAGE, PageQuery};
 use crate::problem::{Code, Problem};
 use crate::{Scope, Shared};
 
@@ -131,6 +132,51 @@ impl<'a> Views<'a> {
         Ok(shown)
     }
 
+    /// The positions of a symbol nearest to a trigger that the caller may see numbers of, nearest first; and
+    /// where they were found.
+    async fn nearest(
+        &mut self,
+        symbol: &str,
+        price: &Price,
+        limit: usize,
+    ) -> Result<(&'static str, Vec<Near>), Problem> {
+        let quote = &price.quote;
+        let mut asked = limit;
+        loop {
+            let (source, mut found) = match self.shared.market.nearest(symbol, quote.bid, quote.ask, asked).await {
+                Some(found) => ("index", found),
+                None => {
+                    let most = i64::try_from(asked).unwrap_or(i64::MAX);
+                    ("tables", self.store.nearest(symbol, quote, most).await?)
+                }
+            };
+            let is_all = found.len() < asked;
+            let hidden = self.hidden(&found).await?;
+            found.retain(|near| !hidden.contains(&near.id));
+            if is_all || found.len() >= limit {
+                found.truncate(limit);
+                return Ok((source, found));
+            }
+            // Calm ones stand before the others: look further.
+            asked = asked.saturating_mul(4);
+        }
+    }
+
+    /// Those of which the caller is shown bands only.
+    async fn hidden(&mut self, near: &[Near]) -> Result<HashSet<i64>, Problem> {
+        let mut hidden = HashSet::new();
+        if self.exact || near.is_empty() {
+            return Ok(hidden);
+        }
+        let ids: Vec<i64> = near.iter().map(|near| near.id).collect();
+        for position in self.store.get_many(&ids).await? {
+            if self.is_hidden(position.account_id).await? {
+                hidden.insert(position.id);
+            }
+        }
+        Ok(hidden)
+    }
+
     /// Refuses a caller who is shown bands only.
     async fn check_exact(&mut self, account: i64) -> Result<(), Problem> {
         if self.is_hidden(account).await? {
@@ -182,8 +228,8 @@ pub(crate) async fn list(
         query(which, "?symbol=, ?account_id=, ?closed=, ?cursor= and ?limit=")?;
     let filter = format!("{symbol:?} {account_id:?} {closed}");
     let listing = Listing { path: "/api/positions", filter: &filter, caller: &caller };
-    let (signer, limit) = (shared.ring.signer(), paging::limit(limit, PAGE)?);
-    let after = cursor.map(|cursor| listing.open(signer, &cursor)).transpose()?;
+    let signer = shared.ring.signer();
+    let (after, limit) = PageQuery { cursor, limit }.read(signer, &listing, PAGE)?;
     let after = after.and_then(|after| after.parse().ok()).unwrap_or(i64::MIN);
     let page = Page { symbol, account_id, with_closed: closed, after, limit: i64::try_from(limit).unwrap_or(i64::MAX) };
     let mut views = Views::new(&shared, &caller).await?;
@@ -327,7 +373,7 @@ pub(crate) async fn open(
     let store = views.store;
     let instrument = views.instruments.get(&new.symbol).cloned().ok_or_else(super::unknown_symbol)?;
     if store.account(new.account_id).await?.is_none() {
-        return Err(Problem::new(Code::AccountNotFound, "there is no account of this number"));
+        return Err(no_account());
     }
     let on = desk::fresh_quote(store, &instrument).await?;
     let entry = match (&new.entry, on) {
@@ -447,28 +493,21 @@ pub(crate) async fn close(
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Lines {
-    cursor: Option<String>,
-    limit: Option<usize>,
-}
-
 /// `GET /api/positions/{id}/history`: `{"position_id", "history", "next"}`, oldest first.
 pub(crate) async fn history(
     State(shared): State<Shared>,
     caller: Caller,
     id: Id,
-    lines: Result<Query<Lines>, QueryRejection>,
+    lines: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let (id, Lines { cursor, limit }) = (id_of(id)?, query(lines, "?cursor= and ?limit=")?);
+    let (id, lines) = (id_of(id)?, paging::asked(lines)?);
     let mut views = Views::new(&shared, &caller).await?;
     let position = views.store.get(id).await?.ok_or_else(unknown)?;
     views.check_exact(position.account_id).await?;
     let filter = id.to_string();
     let listing = Listing { path: "/api/positions/{id}/history", filter: &filter, caller: &caller };
-    let (signer, limit) = (shared.ring.signer(), paging::limit(limit, PAGE)?);
-    let after = cursor.map(|cursor| listing.open(signer, &cursor)).transpose()?;
+    let signer = shared.ring.signer();
+    let (after, limit) = lines.read(signer, &listing, PAGE)?;
     let after = after.and_then(|after| after.parse().ok()).unwrap_or(0);
     let rows = views.store.history(id, after, i64::try_from(limit).unwrap_or(i64::MAX)).await?;
     let next = rows.last().filter(|_| rows.len() == limit).map(|last| listing.seal(signer, &last.id.to_string()));
@@ -525,31 +564,18 @@ pub(crate) async fn next(
         Some(symbol) => vec![symbol],
         None => views.instruments.keys().cloned().collect(),
     };
+    let digits = |symbol: &str| views.instruments.get(symbol).map(|instrument| instrument.digits);
+    let mut prices = lasts(&shared, &symbols, digits).await?;
     let mut all = Vec::new();
     for symbol in symbols {
-        let Some(price) = views.price(&symbol).await? else { continue };
-        let quote = price.quote;
-        let (source, found) = match shared.market.nearest(&symbol, quote.bid, quote.ask, limit).await {
-            Some(found) => ("index", found),
-            None => {
-                let most = i64::try_from(limit).unwrap_or(i64::MAX);
-                ("tables", views.store.nearest(&symbol, &quote, most).await?)
-            }
-        };
+        let Some(price) = prices.remove(&symbol) else { continue };
+        let (source, found) = views.nearest(&symbol, &price, limit).await?;
         all.extend(found.into_iter().map(|near| (near, symbol.clone(), price.clone(), source)));
     }
     all.sort_by_key(|(near, ..)| (near.distance, near.id));
     all.truncate(limit);
-    let ids: Vec<i64> = all.iter().map(|(near, ..)| near.id).collect();
-    let mut hidden = HashSet::new();
-    for position in views.store.get_many(&ids).await? {
-        if views.is_hidden(position.account_id).await? {
-            hidden.insert(position.id);
-        }
-    }
     let shown: Vec<Value> = all
         .iter()
-        .filter(|(near, ..)| !hidden.contains(&near.id))
         .map(|(near, symbol, price, source)| {
             json!({
                 "position_id": near.id, "symbol": symbol, "level": format(near.level, price.digits),
@@ -583,11 +609,19 @@ pub(crate) async fn latency(
     Ok(axum::Json(summary(&latencies)).into_response())
 }
 
-/// `GET /api/market/stats`: what this process has done, and how many positions are open.
+/// Positions of another application that are named when they are not watched.
+const UNMAPPED: i64 = 20;
+
+/// `GET /api/market/stats`: what this process has done, how many positions are open, and which of another
+/// application's are not watched.
 pub(crate) async fn stats(State(shared): State<Shared>) -> Result<Response, Problem> {
-    let open = shared.market.store().await?.count_open().await?;
+    let store = shared.market.store().await?;
+    let (open, (unmapped, named)) = (store.count_open().await?, store.unmapped(UNMAPPED).await?);
+    let named: Vec<Value> = named.iter().map(|(id, why)| json!({ "id": id, "why": why })).collect();
+    let unmapped = json!({ "count": unmapped, "first": named });
     let (counters, cache) = (shared.market.counters(), shared.market.prices()?.stats());
-    Ok(axum::Json(json!({ "open_positions": open, "here": counters, "cache": cache })).into_response())
+    Ok(axum::Json(json!({ "open_positions": open, "unmapped": unmapped, "here": counters, "cache": cache }))
+        .into_response())
 }
 
 /// What an account is made of.
@@ -623,12 +657,15 @@ pub(crate) async fn put_account(
 }
 
 fn account_id(id: Id) -> Result<i64, Problem> {
-    id.map(|Path(id)| id).map_err(|_| Problem::new(Code::AccountNotFound, "there is no account of this number"))
+    id.map(|Path(id)| id).map_err(|_| no_account())
+}
+
+fn no_account() -> Problem {
+    Problem::new(Code::AccountNotFound, "there is no account of this number")
 }
 
 /// `GET /api/accounts/{id}`: the account.
 pub(crate) async fn account(State(shared): State<Shared>, id: Id) -> Result<Response, Problem> {
     let account = shared.market.store().await?.account(account_id(id)?).await?;
-    let account = account.ok_or_else(|| Problem::new(Code::AccountNotFound, "there is no account of this number"))?;
-    Ok(axum::Json(account).into_response())
+    Ok(axum::Json(account.ok_or_else(no_account)?).into_response())
 }

@@ -1,7 +1,10 @@
 //! `/api/prices`, `/api/ticks`, `/api/candles`, `/api/instruments`: what is known of symbols.
 //!
 //! A price says where it was found and whether it is stale. What is stale is for display; nothing
-//! closes on it.
+//! closes on it. Where nothing is known and the settings allow it, prices and candles are made up; their
+//! `source` is `synthetic`.
+
+use std::collections::HashMap;
 
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -10,11 +13,13 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use windlass_jobs::Timestamp;
 use windlass_market::candle::Timeframe;
-use windlass_market::positions::Instrument;
+use windlass_market::positions::{Error, Instrument};
 use windlass_market::price::format;
 use windlass_market::prices::{Price, Source};
 use windlass_market::rules::Quote;
+use windlass_market::synthetic;
 use windlass_worker::schemars::JsonSchema;
 
 use super::{symbol_of, unknown_symbol};
@@ -27,14 +32,9 @@ const MAX_SYMBOLS: usize = 1_000;
 /// Ticks of one answer.
 const MAX_TICKS: usize = 5_000;
 
-fn now_ms() -> i64 {
-    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    windlass_jobs::millis(since_1970)
-}
-
 /// How old a quote is, by the clock of this host.
 pub(crate) fn age_ms(quote: &Quote) -> i64 {
-    now_ms().saturating_sub(quote.ts_ms)
+    Timestamp::now().0.saturating_sub(quote.ts_ms)
 }
 
 /// A price for display: from the caches, else what the tables last knew.
@@ -45,13 +45,45 @@ pub(crate) async fn last(shared: &Shared, symbol: &str, digits: Option<u8>) -> R
     }
     let kept = async { shared.market.store().await?.last_quote(symbol).await };
     match (kept.await, prices.remembered(symbol)) {
-        (Ok(Some(quote)), old) if old.as_ref().is_none_or(|old| old.quote.seq <= quote.seq) => {
-            let digits = digits.or(old.map(|old| old.digits));
-            Ok(digits.map(|digits| Price { digits, quote, volume: 0, source: Source::Database }))
-        }
-        (_, Some(old)) => Ok(Some(old)),
-        (Ok(_), None) => Ok(None),
+        (Ok(quote), old) => Ok(of_tables(quote, digits, old)),
+        (Err(_), Some(old)) => Ok(Some(old)),
         (Err(error), None) => Err(error.into()),
+    }
+}
+
+/// Prices for display of many symbols, as [`last`]; what has none is left out.
+pub(crate) async fn lasts(
+    shared: &Shared,
+    symbols: &[String],
+    digits: impl Fn(&str) -> Option<u8>,
+) -> Result<HashMap<String, Price>, Problem> {
+    let prices = shared.market.prices()?;
+    let mut found = prices.prices(symbols).await;
+    let missing: Vec<&String> = symbols.iter().filter(|symbol| !found.contains_key(*symbol)).collect();
+    if missing.is_empty() {
+        return Ok(found);
+    }
+    let kept = async { shared.market.store().await?.last_quotes().await };
+    let kept = kept.await;
+    for symbol in missing {
+        let quote = kept.as_ref().ok().and_then(|kept| kept.get(symbol)).copied();
+        if let Some(price) = of_tables(quote, digits(symbol), prices.remembered(symbol)) {
+            found.insert(symbol.clone(), price);
+        }
+    }
+    match kept {
+        Err(error) if found.is_empty() => Err(error.into()),
+        _ => Ok(found),
+    }
+}
+
+/// The newer one of what the tables and this process last knew.
+fn of_tables(quote: Option<Quote>, digits: Option<u8>, old: Option<Price>) -> Option<Price> {
+    let newer = quote.filter(|quote| old.as_ref().is_none_or(|old| old.quote.seq <= quote.seq));
+    let digits = digits.or(old.as_ref().map(|old| old.digits));
+    match (newer, digits) {
+        (Some(quote), Some(digits)) => Some(Price { digits, quote, volume: 0, source: Source::Database }),
+        _ => old,
     }
 }
 
@@ -68,7 +100,7 @@ fn shown(symbol: &str, price: &Price, max_age_ms: i64) -> Value {
         "volume": volume,
         "age_ms": age_ms.max(0),
         "source": source,
-        "stale": age_ms > max_age_ms,
+        "stale": age_ms > max_age_ms || *source == Source::Synthetic,
     })
 }
 
@@ -103,11 +135,14 @@ pub(crate) async fn all(
         let detail = format!("{} symbols; at most {MAX_SYMBOLS} are allowed", symbols.len());
         return Err(Problem::new(Code::QueryInvalid, detail));
     }
+    let of: HashMap<&str, &Instrument> = instruments.iter().map(|i| (i.symbol.as_str(), i)).collect();
+    let found = lasts(&shared, &symbols, |symbol| of.get(symbol).map(|i| i.digits)).await?;
     let mut prices = Vec::with_capacity(symbols.len());
-    for symbol in symbols {
-        let instrument = instruments.iter().find(|instrument| instrument.symbol == symbol);
-        if let Some(price) = last(&shared, &symbol, instrument.map(|i| i.digits)).await? {
-            prices.push(shown(&symbol, &price, instrument.map_or(MAX_AGE_MS, |i| i.max_quote_age_ms)));
+    for symbol in &symbols {
+        let instrument = of.get(symbol.as_str());
+        let price = found.get(symbol).cloned().or_else(|| made_up(&shared, symbol, instrument?.digits));
+        if let Some(price) = price {
+            prices.push(shown(symbol, &price, instrument.map_or(MAX_AGE_MS, |i| i.max_quote_age_ms)));
         }
     }
     Ok(axum::Json(json!({ "prices": prices })).into_response())
@@ -119,20 +154,38 @@ pub(crate) async fn one(
     symbol: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let symbol = symbol_of(symbol)?;
-    let instrument = match shared.market.store().await {
-        Ok(store) => store.instruments().await.map(|all| all.into_iter().find(|i| i.symbol == symbol)),
-        Err(error) => Err(error),
-    };
+    let instrument = instrument_of(&shared, &symbol).await;
     // Without the tables what the caches know is shown all the same.
     let (digits, max_age_ms) = match &instrument {
         Ok(None) => return Err(unknown_symbol()),
         Ok(Some(instrument)) => (Some(instrument.digits), instrument.max_quote_age_ms),
         Err(_) => (None, MAX_AGE_MS),
     };
-    match last(&shared, &symbol, digits).await? {
-        Some(price) => Ok(axum::Json(shown(&symbol, &price, max_age_ms)).into_response()),
-        None => Err(Problem::new(Code::PriceNotFound, "no quote of this symbol has come yet")),
+    let price = last(&shared, &symbol, digits).await;
+    match (price, made_up(&shared, &symbol, digits.unwrap_or(MADE_UP_DIGITS))) {
+        (Ok(Some(price)), _) | (Ok(None) | Err(_), Some(price)) => {
+            Ok(axum::Json(shown(&symbol, &price, max_age_ms)).into_response())
+        }
+        (Ok(None), None) => Err(Problem::new(Code::PriceNotFound, "no quote of this symbol has come yet")),
+        (Err(problem), None) => Err(problem),
     }
+}
+
+/// The instrument of a symbol; an error while the tables are away.
+async fn instrument_of(shared: &Shared, symbol: &str) -> Result<Option<Instrument>, Error> {
+    shared.market.store().await?.instrument(symbol).await
+}
+
+/// Digits of what is made up for a symbol while its instrument is not known.
+const MADE_UP_DIGITS: u8 = 5;
+
+/// A price made up for display, where that is allowed.
+fn made_up(shared: &Shared, symbol: &str, digits: u8) -> Option<Price> {
+    let is_allowed = shared.market.prices().is_ok_and(|prices| prices.options().synthetic);
+    is_allowed.then(|| {
+        let quote = synthetic::quote(symbol, digits, Timestamp::now().0);
+        Price { digits, quote, volume: 0, source: Source::Synthetic }
+    })
 }
 
 #[derive(Deserialize)]
@@ -154,9 +207,9 @@ pub(crate) async fn ticks(
     }
     let kept = async {
         let store = shared.market.store().await?;
-        let instrument = store.instruments().await?.into_iter().find(|i| i.symbol == symbol);
+        let instrument = store.instrument(&symbol).await?;
         let ticks = store.last_ticks(&symbol, i64::try_from(limit).unwrap_or(i64::MAX)).await?;
-        Ok::<_, windlass_market::positions::Error>((instrument, ticks))
+        Ok::<_, Error>((instrument, ticks))
     };
     let (digits, source, ticks) = match kept.await {
         Ok((None, _)) => return Err(unknown_symbol()),
@@ -251,7 +304,7 @@ pub(crate) async fn put_instrument(
         ..new
     };
     let store = shared.market.store().await?;
-    let before = store.instruments().await?.into_iter().find(|known| known.symbol == symbol);
+    let before = store.instrument(&symbol).await?;
     if before.is_some_and(|before| before.digits != instrument.digits) {
         let detail = "the digits of an instrument stay as they are: prices are kept in them";
         return Err(Problem::new(Code::PositionInvalid, detail));
@@ -293,20 +346,27 @@ pub(crate) async fn candles(
     if !(1..=MAX_CANDLES).contains(&limit) {
         return Err(invalid(format!("limit: {limit}; 1 to {MAX_CANDLES} is allowed")));
     }
-    let instrument = match shared.market.store().await {
-        Ok(store) => store.instruments().await.map(|all| all.into_iter().find(|i| i.symbol == symbol)),
-        Err(error) => Err(error),
-    };
-    let digits = match instrument {
+    let digits = match instrument_of(&shared, &symbol).await {
         Ok(None) => return Err(unknown_symbol()),
-        Ok(Some(instrument)) => instrument.digits,
-        Err(error) => match last(&shared, &symbol, None).await? {
-            Some(price) => price.digits,
-            None => return Err(error.into()),
+        Ok(Some(instrument)) => Ok(instrument.digits),
+        Err(error) => match last(&shared, &symbol, None).await {
+            Ok(Some(price)) => Ok(price.digits),
+            _ => Err(error),
         },
     };
     let span = (from_ms.unwrap_or(i64::MIN), to_ms.unwrap_or(i64::MAX));
-    let (candles, source) = shared.market.candles(&symbol, frame, span, limit).await?;
+    let is_made_up = shared.market.prices()?.options().synthetic;
+    let made_up =
+        |digits| (digits, synthetic::bars(&symbol, digits, frame, span, limit, Timestamp::now().0), Source::Synthetic);
+    let (digits, candles, source) = match digits {
+        Ok(digits) => match shared.market.candles(&symbol, frame, span, limit).await {
+            Ok((candles, source)) if !(candles.is_empty() && is_made_up) => (digits, candles, source),
+            Err(error) if !is_made_up => return Err(error.into()),
+            _ => made_up(digits),
+        },
+        Err(_) if is_made_up => made_up(MADE_UP_DIGITS),
+        Err(error) => return Err(error.into()),
+    };
     let price = |points| format(points, digits);
     let candles: Vec<Value> = candles
         .iter()

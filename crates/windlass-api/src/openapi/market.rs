@@ -247,7 +247,10 @@ fn insight_ops() -> Vec<Op> {
         op("GET", "/api/market/stats", "What this process has done with quotes, and how many positions are open").answers(
             200,
             "Counts",
-            object(json!({ "open_positions": count(), "here": {}, "cache": {} })),
+            object(json!({
+                "open_positions": count(), "here": {}, "cache": {},
+                "unmapped": object(json!({ "count": count(), "first": array(json!({})) })),
+            })),
         ),
     ]
 }

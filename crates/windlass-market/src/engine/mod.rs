@@ -20,16 +20,14 @@ use symbol::Symbol;
 pub use report::{Report, Told};
 
 use crate::index::{Held, Near};
-use crate::positions::{Arrived, Fence, Position, Positions, Result, Status, Tick};
+use crate::positions::{Arrived, Fence, Hold, Holder, Position, Positions, Reach, Result, Status, Tick};
 
-/// How long a shard is held without a sign of life; a sweep comes every 5 s at the latest.
-const LEASE: Duration = Duration::from_secs(8);
-/// How often the lease is renewed while quotes are watched.
-const RENEW: Duration = Duration::from_secs(2);
 /// How often moved stops and cursors are written while quotes are watched.
 const KEEP: Duration = Duration::from_secs(1);
 /// How often quotes that are over are forgotten.
 const TRIM: Duration = Duration::from_secs(10);
+/// How often another application's positions are all read, where they lie in its tables.
+const WHOLE: Duration = Duration::from_secs(60);
 /// Quotes taken in at once.
 const RUN: i64 = 5_000;
 /// How far back changed positions are read again, in ms: longer than a transaction takes.
@@ -40,17 +38,15 @@ const SHORT_OVERLAP_MS: i64 = 3_000;
 /// The open positions of a process, by symbol.
 pub struct Engine {
     store: Positions,
-    owner: String,
+    hold: Hold,
     symbols: HashMap<String, Symbol>,
-    fence: Option<Fence>,
-    leased_at: Option<Instant>,
-    /// What the clock of the database said at the last lease, and when that was.
-    clock: (i64, Instant),
     /// Up to when changes are read, by the clock of the database; none before the load.
     read_to_ms: Option<i64>,
     refreshed_at: Instant,
     kept_at: Instant,
     trimmed_at: Option<Instant>,
+    /// When another application's positions were all read.
+    synced_at: Instant,
     /// The last quote that was read.
     arrival: i64,
     /// A pass has begun and not ended: what is remembered may be half of it.
@@ -64,15 +60,13 @@ impl Engine {
         let now = Instant::now();
         Self {
             store,
-            owner: owner.to_owned(),
+            hold: Hold::new(SHARD, owner),
             symbols: HashMap::new(),
-            fence: None,
-            leased_at: None,
-            clock: (0, now),
             read_to_ms: None,
             refreshed_at: now,
             kept_at: now,
             trimmed_at: None,
+            synced_at: now,
             arrival: 0,
             underway: false,
         }
@@ -122,12 +116,8 @@ impl Engine {
         if self.read_to_ms.is_some() && !self.underway {
             self.keep().await?;
         }
-        let lease = self.store.lease(SHARD, &self.owner, LEASE).await?;
         self.forget();
-        match lease {
-            Some(lease) => self.store.release(&lease).await,
-            None => Ok(()),
-        }
+        self.hold.release(&self.store).await
     }
 
     /// The positions of a symbol nearest to a trigger at these prices, nearest first; none when this
@@ -147,42 +137,34 @@ impl Engine {
     /// Symbols with open positions, in session, of which no quote comes.
     #[must_use]
     pub fn frozen(&self) -> Vec<&str> {
-        let now_ms = self.now_ms();
+        let now_ms = self.hold.now_ms();
         let mut frozen: Vec<&str> =
             self.symbols.iter().filter(|(_, s)| s.is_frozen(now_ms)).map(|(name, _)| name.as_str()).collect();
         frozen.sort_unstable();
         frozen
     }
 
-    /// Near the clock of the database.
-    fn now_ms(&self) -> i64 {
-        let (at_ms, at) = self.clock;
-        at_ms.saturating_add(i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX))
+    fn forget_positions(&mut self) {
+        self.symbols.clear();
+        self.read_to_ms = None;
     }
 
     fn forget(&mut self) {
-        self.symbols.clear();
-        self.read_to_ms = None;
-        self.leased_at = None;
+        self.forget_positions();
+        self.hold.doubt();
     }
 
     async fn run(&mut self, live: bool, report: &mut Report) -> Result<()> {
-        if !live || self.leased_at.is_none_or(|at| at.elapsed() >= RENEW) {
-            let begun = Instant::now();
-            let Some(lease) = self.store.lease(SHARD, &self.owner, LEASE).await? else {
-                self.forget();
-                report.skipped = Some("held_by_another_worker");
+        match self.hold.keep(&self.store, !live).await? {
+            Holder::Still => {}
+            Holder::Anew => self.forget_positions(),
+            Holder::Other => {
+                self.forget_positions();
+                report.skipped = Some(Report::HELD);
                 return Ok(());
-            };
-            let fence = Fence::from(&lease);
-            if self.fence != Some(fence) {
-                self.forget();
-                self.fence = Some(fence);
             }
-            self.leased_at = Some(begun);
-            self.clock = (lease.now_ms, begun);
         }
-        let fence = self.fence;
+        let fence = self.hold.fence();
         if self.read_to_ms.is_none() {
             self.load().await?;
         }
@@ -254,7 +236,7 @@ impl Engine {
         }
         self.store.checkpoint(&moved).await?;
         if !reached.is_empty() {
-            self.store.advance_all(&reached, self.fence).await?;
+            self.store.advance_all(&reached, self.hold.fence()).await?;
         }
         for symbol in self.symbols.values_mut() {
             let reached = symbol.reached;
@@ -266,6 +248,8 @@ impl Engine {
 
     /// Reads everything.
     async fn load(&mut self) -> Result<()> {
+        self.store.sync(Reach::Whole).await?;
+        self.synced_at = Instant::now();
         let now_ms = self.store.now_ms().await?;
         self.arrival = self.store.decided_to().await?;
         self.symbols = symbols(&self.store, now_ms).await?;
@@ -306,7 +290,7 @@ impl Engine {
         }
         let begun = Instant::now();
         let overlap = if whole { OVERLAP_MS } else { SHORT_OVERLAP_MS };
-        let now_ms = self.now_ms();
+        let now_ms = self.hold.now_ms();
         if whole {
             for instrument in self.store.instruments().await? {
                 let known = match self.symbols.get_mut(&instrument.symbol) {
@@ -318,6 +302,12 @@ impl Engine {
                     return Ok(());
                 }
             }
+        }
+        if whole && self.synced_at.elapsed() >= WHOLE {
+            self.store.sync(Reach::Whole).await?;
+            self.synced_at = Instant::now();
+        } else {
+            self.store.sync(Reach::Since(read_to_ms - overlap)).await?;
         }
         for position in self.store.changed_since(read_to_ms - overlap, whole).await? {
             match self.symbols.get_mut(&position.symbol) {

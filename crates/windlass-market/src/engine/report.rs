@@ -55,6 +55,9 @@ pub struct Told {
 const LISTED: usize = 1_000;
 
 impl Report {
+    /// Nothing was done because another worker has the shard.
+    pub const HELD: &str = "held_by_another_worker";
+
     /// Adds what another one did.
     pub(crate) fn add(&mut self, other: Self) {
         self.checked += other.checked;

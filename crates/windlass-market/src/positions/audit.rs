@@ -14,7 +14,8 @@ pub struct AuditRow {
     pub at_ms: i64,
     /// The position; none for what concerns a symbol.
     pub position_id: Option<i64>,
-    /// open, modify, arm, trail, trigger, close, lost_race, guard, gap, void or calm.
+    /// open, modify, trigger, close, lost_race, gap, or gone: another application's position that is
+    /// no longer watched.
     pub kind: String,
     /// Who.
     pub actor: String,

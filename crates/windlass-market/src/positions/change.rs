@@ -121,6 +121,7 @@ impl Positions {
     /// # Errors
     /// [`Error`]; refused when the rules cannot be, or the number is taken.
     pub async fn open(&self, new: &NewPosition, actor: &str) -> Result<i64> {
+        self.check_own()?;
         new.rules.check().map_err(|bad| Error::refused(bad.field, bad.code, bad.why))?;
         match self.insert(new, actor).await {
             Err(error) if error.is_duplicate() => Err(Error::refused("id", "exists", "a position has this number")),
@@ -170,6 +171,7 @@ impl Positions {
     /// # Errors
     /// [`Error`]; refused when it is closed, of another version, or the rules could not be.
     pub async fn change(&self, id: i64, change: &Change, on: Option<Quote>, actor: &str) -> Result<Option<Position>> {
+        self.check_own()?;
         // Another change in between is met by the version, and this one is tried again.
         for _ in 0..CHANGE_TRIES {
             let Some(before) = self.get(id).await? else { return Ok(None) };
@@ -336,7 +338,7 @@ fn changed(before: &Position, change: &Change) -> Result<Rules> {
     Ok(rules)
 }
 
-fn trail_columns(rules: &Rules) -> (Option<i64>, Option<i64>, Option<i64>, Option<i64>) {
+pub(super) fn trail_columns(rules: &Rules) -> (Option<i64>, Option<i64>, Option<i64>, Option<i64>) {
     use crate::rules::Distance;
     let Some(trail) = rules.trail else { return (None, None, None, None) };
     let (points, bps) = match trail.distance {

@@ -104,6 +104,8 @@ pub struct Closed {
 pub(super) const MAX_DECISION_AGE_MS: i64 = 2_000;
 /// How often a transaction is run again that the database ended to let another go on.
 const CONFLICT_TRIES: u32 = 3;
+/// How often closings are written anew without those that another application's tables refuse.
+const THEIR_TRIES: usize = 3;
 
 /// Moves a cursor on a connection of either database.
 macro_rules! cursor {
@@ -159,7 +161,40 @@ impl Positions {
         cursor: Option<Reached<'_>>,
     ) -> Result<HashMap<i64, (i64, bool)>> {
         let super::Pool::Postgres(pool) = &self.pool else { return Ok(HashMap::new()) };
-        let fail = Error::sql("close");
+        if !self.is_mapped() {
+            return Ok(self.try_postgres(pool, closes, fence, decided_at_ms, actor, cursor).await?.0);
+        }
+        self.check_guards().await?;
+        // What the other application's statement refuses is left out, and the rest is written without it.
+        let mut left = closes.to_vec();
+        let mut refused = Vec::new();
+        let mut written = HashMap::new();
+        for _ in 0..THEIR_TRIES {
+            let (done, not) = self.try_postgres(pool, &left, fence, decided_at_ms, actor, cursor).await?;
+            if !not.is_empty() {
+                left.retain(|close| !not.contains(&close.id));
+                refused.extend(not);
+                continue;
+            }
+            written = done;
+            break;
+        }
+        if !refused.is_empty() {
+            self.sync(super::Reach::These(&refused)).await?;
+        }
+        Ok(written)
+    }
+
+    /// Answers what was written, or what the other application's statement refused: then nothing is.
+    async fn try_postgres(
+        &self,
+        pool: &sqlx::PgPool,
+        closes: &[Close],
+        fence: Option<Fence>,
+        decided_at_ms: i64,
+        actor: &str,
+        cursor: Option<Reached<'_>>,
+    ) -> Result<(HashMap<i64, (i64, bool)>, Vec<i64>)> {
         let run = async {
             let mut tx = pool.begin().await?;
             let rows = sqlx::query(CLOSE_POSTGRES)
@@ -173,13 +208,21 @@ impl Positions {
                 .bind(actor)
                 .fetch_all(&mut *tx)
                 .await?;
+            let rows = rows.iter().map(written).collect::<sqlx::Result<HashMap<_, _>>>()?;
+            if let Some(mapped) = &self.mapped {
+                let refused = self.close_theirs(mapped, &mut tx, closes, &rows).await?;
+                if !refused.is_empty() {
+                    tx.rollback().await?;
+                    return Ok((HashMap::new(), refused));
+                }
+            }
             if let Some(reached) = cursor {
                 cursor!(self, &mut *tx, reached, fence)?;
             }
             tx.commit().await?;
-            rows.iter().map(written).collect::<sqlx::Result<HashMap<_, _>>>()
+            Ok((rows, Vec::new()))
         };
-        run.await.map_err(fail)
+        run.await.map_err(Error::sql("close"))
     }
 
     /// One position after the other, under the lock of the file.

@@ -1,9 +1,9 @@
 //! Who watches a shard: one at a time, with a number that rises with each new owner.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cells::Cells as _;
-use super::{Error, Positions, Result, on};
+use super::{Error, Fence, Positions, Result, on};
 
 /// The right to close positions of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,89 @@ pub struct Lease {
     pub expires_at_ms: i64,
     /// Now, by the clock of the database.
     pub now_ms: i64,
+}
+
+/// How long a shard is held without a sign of life.
+const LEASE: Duration = Duration::from_secs(8);
+/// How often a lease is renewed.
+const RENEW: Duration = Duration::from_secs(2);
+
+/// A shard on behalf of one process: taken, kept, and lost without a word.
+#[derive(Debug)]
+pub struct Hold {
+    shard: i64,
+    owner: String,
+    fence: Option<Fence>,
+    renewed_at: Option<Instant>,
+    /// What the clock of the database said at the last lease, and when that was.
+    clock: (i64, Instant),
+}
+
+/// Who has a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// This process, as before.
+    Still,
+    /// This process, and another one may have had it meanwhile: what is remembered is not to be trusted.
+    Anew,
+    /// Another process.
+    Other,
+}
+
+impl Hold {
+    /// One that is not taken yet.
+    #[must_use]
+    pub fn new(shard: i64, owner: &str) -> Self {
+        Self { shard, owner: owner.to_owned(), fence: None, renewed_at: None, clock: (0, Instant::now()) }
+    }
+
+    /// Takes the shard or renews it, when that is due or is to be done at once.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn keep(&mut self, store: &Positions, at_once: bool) -> Result<Holder> {
+        if !at_once && self.renewed_at.is_some_and(|at| at.elapsed() < RENEW) {
+            return Ok(Holder::Still);
+        }
+        let begun = Instant::now();
+        let Some(lease) = store.lease(self.shard, &self.owner, LEASE).await? else {
+            self.renewed_at = None;
+            return Ok(Holder::Other);
+        };
+        (self.renewed_at, self.clock) = (Some(begun), (lease.now_ms, begun));
+        let fence = Fence::from(&lease);
+        Ok(if self.fence.replace(fence) == Some(fence) { Holder::Still } else { Holder::Anew })
+    }
+
+    /// The right to write, as it was last known.
+    #[must_use]
+    pub const fn fence(&self) -> Option<Fence> {
+        self.fence
+    }
+
+    /// Near the clock of the database.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
+        let (at_ms, at) = self.clock;
+        at_ms.saturating_add(windlass_jobs::millis(at.elapsed()))
+    }
+
+    /// Has the next [`Hold::keep`] ask the tables.
+    pub fn doubt(&mut self) {
+        self.renewed_at = None;
+    }
+
+    /// Gives the shard back, for whoever wants it next.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn release(&mut self, store: &Positions) -> Result<()> {
+        self.doubt();
+        match store.lease(self.shard, &self.owner, LEASE).await? {
+            Some(lease) => store.release(&lease).await,
+            None => Ok(()),
+        }
+    }
 }
 
 impl Positions {

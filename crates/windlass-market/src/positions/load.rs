@@ -55,6 +55,19 @@ impl Positions {
         rows.map_err(Error::sql("instruments"))
     }
 
+    /// An instrument that is traded.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn instrument(&self, symbol: &str) -> Result<Option<Instrument>> {
+        let sql = "SELECT * FROM instruments WHERE enabled = 1 AND symbol = $1";
+        let row = on!(self, pool => {
+            let row = sqlx::query(sql).bind(symbol.to_owned()).fetch_optional(pool).await;
+            row.and_then(|row| row.map(|row| Instrument::read(&row)).transpose())
+        });
+        row.map_err(Error::sql("instrument"))
+    }
+
     /// An account.
     ///
     /// # Errors
@@ -218,7 +231,7 @@ impl Positions {
         rows.map_err(Error::sql("cursors"))
     }
 
-    /// The last quotes known before a restart: for display only.
+    /// The last quote of a symbol, late ones aside.
     ///
     /// # Errors
     /// [`Error`].
@@ -229,6 +242,19 @@ impl Positions {
             row.and_then(|row| row.map(|row| quote(&row)).transpose())
         });
         row.map_err(Error::sql("last quote"))
+    }
+
+    /// The last quotes of all symbols.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn last_quotes(&self) -> Result<HashMap<String, Quote>> {
+        let sql = "SELECT symbol, seq, ts_ms, bid, ask FROM last_quotes";
+        let rows = on!(self, pool => {
+            let rows = sqlx::query(sql).fetch_all(pool).await;
+            rows.and_then(|rows| rows.iter().map(|row| Ok((row.text("symbol")?, quote(row)?))).collect::<sqlx::Result<_>>())
+        });
+        rows.map_err(Error::sql("last quotes"))
     }
 
     async fn open_legs(&self) -> Result<HashMap<i64, Vec<Leg>>> {

@@ -16,6 +16,7 @@ mod error;
 mod insight;
 mod lease;
 mod load;
+mod mapped;
 mod marks;
 mod rows;
 mod schema;
@@ -23,6 +24,7 @@ mod seed;
 mod ticks;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -34,8 +36,9 @@ pub use change::{Change, Moved, NewPosition};
 pub use close::{Close, Closed, Fence, Outcome, Reached};
 pub use error::{Class, Error};
 pub use insight::{Latency, summary};
-pub use lease::Lease;
+pub use lease::{Hold, Holder, Lease};
 pub use load::{Cursor, Page};
+pub use mapped::{Mapping, Reach, Sides, Words};
 pub use marks::{AccountSum, Mark};
 pub use rows::{Account, ClosingRow, Instrument, Position, Status};
 pub use seed::Seed;
@@ -90,6 +93,8 @@ pub struct Positions {
     pool: Pool,
     /// Where it is, for people; never with a password.
     place: String,
+    /// Positions are opened and changed by another application, in its tables.
+    mapped: Option<Arc<mapped::Mapped>>,
 }
 
 impl Positions {
@@ -109,6 +114,11 @@ impl Positions {
     /// # Errors
     /// [`Error`] when the URL cannot be read.
     pub fn postgres_lazy(url: &str, options: &Options) -> Result<Self> {
+        Self::connect_lazy(url, options, None)
+    }
+
+    /// With a schema, every session begins with it as its search path.
+    fn connect_lazy(url: &str, options: &Options, schema: Option<&str>) -> Result<Self> {
         let connect: PgConnectOptions = url.parse().map_err(|_| Error::Url)?;
         let timeout_ms = options.statement_timeout.as_millis().to_string();
         let place = format!("postgres://{}:{}", connect.get_host(), connect.get_port());
@@ -120,11 +130,15 @@ impl Positions {
                 ("lock_timeout", timeout_ms.as_str()),
             ])
             .disable_statement_logging();
-        let pool = PgPoolOptions::new()
-            .max_connections(options.connections)
-            .acquire_timeout(options.acquire_timeout)
-            .connect_lazy_with(connect);
-        Ok(Self { pool: Pool::Postgres(pool), place })
+        let mut pool =
+            PgPoolOptions::new().max_connections(options.connections).acquire_timeout(options.acquire_timeout);
+        if let Some(schema) = schema.map(str::to_owned) {
+            pool = pool.after_connect(move |conn, _| {
+                let set = sqlx::query("SELECT set_config('search_path', $1, false)").bind(schema.clone());
+                Box::pin(async move { set.execute(conn).await.map(|_| ()) })
+            });
+        }
+        Ok(Self { pool: Pool::Postgres(pool.connect_lazy_with(connect)), place, mapped: None })
     }
 
     /// Opens a file, made when it is not there, and brings the tables up to date.
@@ -149,7 +163,7 @@ impl Positions {
             .connect_with(connect)
             .await
             .map_err(Error::sql("open"))?;
-        let store = Self { pool: Pool::Sqlite(pool), place: file.display().to_string() };
+        let store = Self { pool: Pool::Sqlite(pool), place: file.display().to_string(), mapped: None };
         store.migrate().await?;
         Ok(store)
     }

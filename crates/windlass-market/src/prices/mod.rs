@@ -65,6 +65,9 @@ pub struct PriceOptions {
     pub calm_ttl: Duration,
     /// How long a band stands. Default 30 min.
     pub band_ttl: Duration,
+    /// Where nothing is known of a symbol, prices and candles are made up for display, and say so. Never
+    /// in production. Default false.
+    pub synthetic: bool,
 }
 
 impl Default for PriceOptions {
@@ -78,6 +81,7 @@ impl Default for PriceOptions {
             candle_ttl: Duration::from_secs(3_600),
             calm_ttl: Duration::from_secs(3_600),
             band_ttl: Duration::from_secs(1_800),
+            synthetic: false,
         }
     }
 }
@@ -225,6 +229,22 @@ impl Prices {
             (Some(shared), _) => Some(shared),
             (None, own) => own.map(|(price, _)| price),
         }
+    }
+
+    /// As [`Prices::price`], of many symbols in few trips; those that are not known are left out.
+    pub async fn prices(&self, symbols: &[String]) -> HashMap<String, Price> {
+        let shared = self.ask(async |redis| redis.prices(symbols).await).await.unwrap_or_default();
+        let mut found: HashMap<String, Price> = shared.into_iter().collect();
+        let memory = self.memory();
+        for symbol in symbols {
+            let own = memory.get(symbol).filter(|(_, at)| at.elapsed() < self.0.options.price_ttl);
+            if let Some((own, _)) = own
+                && found.get(symbol).is_none_or(|shared| own.quote.seq > shared.quote.seq)
+            {
+                found.insert(symbol.clone(), own.clone());
+            }
+        }
+        found
     }
 
     /// The last price that this process knows, however old.

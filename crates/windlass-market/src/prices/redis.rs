@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
+use windlass_jobs::{Timestamp, millis};
 use windlass_redis::{Cmd, Error, FromRedisValue as _, Link, Script, Value, cmd};
 
 use super::{Format, Names, Price, PriceOptions, Source, old};
@@ -14,6 +15,8 @@ use crate::rules::Quote;
 
 /// Calls under way at once.
 const AT_ONCE: usize = 32;
+/// Reads under way at once: they share a connection, and go out together.
+const READ_AT_ONCE: usize = 256;
 /// What a tick takes on a stream, in bytes; measured on Redis 7.0 with numbers of 13 digits.
 const STREAM_BYTES: usize = 44;
 /// What a tick takes in a sorted set, in bytes; the same.
@@ -78,7 +81,7 @@ impl Redis {
 
     /// The stamp before which ticks are over. By the host's clock: at worst some stay longer.
     fn oldest_ms(&self) -> i64 {
-        now_ms().saturating_sub(millis(self.options.tick_ttl)).max(0)
+        Timestamp::now().0.saturating_sub(millis(self.options.tick_ttl)).max(0)
     }
 
     fn put_hash(&self, symbol: &str, quotes: &[&Fresh]) -> Cmd {
@@ -122,6 +125,13 @@ impl Redis {
         })
     }
 
+    /// The prices of many symbols, many asked for at once; those that are not there are left out.
+    pub(super) async fn prices(&self, symbols: &[String]) -> Result<Vec<(String, Price)>, Error> {
+        let ask = |symbol: String| async move { Ok(self.price(&symbol).await?.map(|price| (symbol, price))) };
+        let found = stream::iter(symbols.to_vec()).map(ask).buffer_unordered(READ_AT_ONCE);
+        found.try_filter_map(|found| async move { Ok(found) }).try_collect().await
+    }
+
     pub(super) async fn ticks(&self, symbol: &str, digits: u8, limit: usize) -> Result<Vec<(Quote, i64)>, Error> {
         let key = self.names.tick(symbol);
         let mut ticks = match self.options.format {
@@ -155,7 +165,7 @@ impl Redis {
         let mut calls = Vec::with_capacity(candles.len());
         for (frame, candle) in candles {
             let end_ms = frame.period(candle.start_ms, None).map_or(candle.start_ms, |(_, end)| end);
-            let until = end_ms.max(now_ms()).saturating_add(millis(self.options.candle_ttl));
+            let until = end_ms.max(Timestamp::now().0).saturating_add(millis(self.options.candle_ttl));
             let key = self.names.candle(symbol, *frame, candle.start_ms);
             calls.push(match self.options.format {
                 Format::Hash => {
@@ -240,14 +250,6 @@ impl Redis {
                 .and_then(|text| old::read_candle(&text, start_ms, digits)),
         })
     }
-}
-
-fn millis(span: std::time::Duration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
 }
 
 fn text(value: Value) -> Option<String> {

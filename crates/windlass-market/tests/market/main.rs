@@ -6,6 +6,7 @@
 mod candles;
 mod engine;
 mod index;
+mod mapped;
 mod naive;
 mod positions;
 mod prices;

@@ -26,7 +26,7 @@ use windlass_broker::SharedBroker;
 use windlass_broker::flow::Forwarded;
 use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{Ack, Claimed, Exchanged, Finish, Settle, WorkerInfo};
-use windlass_jobs::{JobId, Lease, PriorityWeights, Progress, Queue, Timestamp};
+use windlass_jobs::{JobId, Lease, PriorityWeights, Progress, Queue, Timestamp, chain};
 
 use crate::admission::{Admission, Need};
 use crate::canary::Canary;
@@ -378,8 +378,4 @@ fn ticker(every: Duration) -> tokio::time::Interval {
     let mut ticker = tokio::time::interval(every.max(Duration::from_millis(1)));
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticker
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use windlass_broker::flow::Forwarded;
-use windlass_jobs::Lease;
 use windlass_jobs::command::{Ack, Claimed, Exchanged, Finish, Settle, TIDY_SLICE};
+use windlass_jobs::{Lease, chain};
 
-use super::{COMPANY, Job, Pump, Reply, Report, Running, SAY_AGAIN, TIDY_EVERY, chain};
+use super::{COMPANY, Job, Pump, Reply, Report, Running, SAY_AGAIN, TIDY_EVERY};
 use crate::control::{Control, Stop};
 use crate::health::RunEnd;
 

@@ -150,6 +150,7 @@ fn say(made: Option<String>) {
 pub(crate) async fn run(settings: &Settings, args: &ApiArgs, as_json: bool) -> anyhow::Result<ExitCode> {
     crate::eviction::guard(settings).await?;
     let stores = Stores::open(settings).await?;
+    stores.market.check_mapping().await.context("[trading.db]")?;
     let mut signals = Signals::listen()?;
     let listener = bind(args.listen.unwrap_or(settings.listen)).await?;
     let mut server = Server::on(listener, settings, &stores, None, None)?;

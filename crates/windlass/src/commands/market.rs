@@ -39,9 +39,10 @@ pub(crate) async fn run(settings: &Settings, args: Market, as_json: bool) -> any
 /// by what holds this.
 pub(crate) fn place(settings: &Settings) -> anyhow::Result<windlass_market::Market> {
     use windlass_market::Where;
-    let at = match &settings.market_database_url {
-        Some(url) => Where::Postgres(url.0.clone()),
-        None => Where::Sqlite(settings.data_dir.join("market.db")),
+    let at = match (&settings.market_database_url, &settings.market.mapping) {
+        (Some(url), Some(mapping)) => Where::Mapped(url.0.clone(), Box::new(mapping.clone())),
+        (Some(url), None) => Where::Postgres(url.0.clone()),
+        (None, _) => Where::Sqlite(settings.data_dir.join("market.db")),
     };
     let owner = format!("{}-{}", std::process::id(), windlass_jobs::new_ulid());
     let link = settings.market.redis.clone().map(windlass_redis::Link::new).transpose()?;

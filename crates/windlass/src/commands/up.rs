@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use serde_json::json;
 
 use super::{api, report};
@@ -13,6 +14,7 @@ use crate::settings::Settings;
 pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow::Result<ExitCode> {
     crate::eviction::guard(settings).await?;
     let stores = Stores::open(settings).await?;
+    stores.market.check_mapping().await.context("[trading.db]")?;
     let registry = crate::kinds::for_worker(settings, &stores);
     let queues = runtime::queues(&args.worker.queues, settings, &registry)?;
     let mut signals = Signals::listen()?;

@@ -29,8 +29,7 @@ pub(super) async fn change(market: &Market, args: &MarketChange, as_json: bool) 
     let store = market.store().await?;
     let id = args.id;
     let position = store.get(id).await?.with_context(|| format!("there is no position {id}"))?;
-    let instruments = store.instruments().await?;
-    let digits = instruments.iter().find(|i| i.symbol == position.symbol).map_or(0, |i| i.digits);
+    let digits = store.instrument(&position.symbol).await?.map_or(0, |instrument| instrument.digits);
     let level = |text: &str| price::parse(text, digits).with_context(|| format!("{text:?}, {digits} digits"));
     let number = |text: &str| text.parse().with_context(|| format!("{text:?} is no integer"));
     let change = Change {
@@ -76,12 +75,14 @@ pub(super) async fn close(market: &Market, id: i64, version: Option<i64>, as_jso
 pub(super) async fn next(market: &Market, symbol: Option<&str>, limit: i64, as_json: bool) -> anyhow::Result<ExitCode> {
     let store = market.store().await?;
     let mut all = Vec::new();
-    for instrument in store.instruments().await? {
-        if symbol.is_some_and(|symbol| symbol != instrument.symbol) {
-            continue;
-        }
-        let Some(quote) = store.last_quote(&instrument.symbol).await? else { continue };
-        let near = store.nearest(&instrument.symbol, &quote, limit).await?;
+    let instruments = match symbol {
+        Some(symbol) => store.instrument(symbol).await?.into_iter().collect(),
+        None => store.instruments().await?,
+    };
+    let quotes = store.last_quotes().await?;
+    for instrument in instruments {
+        let Some(quote) = quotes.get(&instrument.symbol) else { continue };
+        let near = store.nearest(&instrument.symbol, quote, limit).await?;
         all.extend(near.into_iter().map(|near| (near, instrument.clone())));
     }
     all.sort_by_key(|(near, _)| (near.distance, near.id));

@@ -64,7 +64,7 @@ async fn add(total: &mut Value, store: &Positions, batch: &mut Vec<RawQuote>) ->
 
 pub(super) async fn open(market: &Market, args: &MarketOpen, as_json: bool) -> anyhow::Result<ExitCode> {
     let store = market.store().await?;
-    let known = store.instruments().await?.into_iter().find(|i| i.symbol == args.symbol);
+    let known = store.instrument(&args.symbol).await?;
     let instrument = match (known, args.digits) {
         (Some(known), _) => known,
         (None, Some(digits)) => {

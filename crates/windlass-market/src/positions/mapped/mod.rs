@@ -1,0 +1,258 @@
+//! Positions of another application, in its own tables of the same PostgreSQL.
+//!
+//! What that application says is open is copied into the tables here under its own number, with a
+//! word (`version`) that changes when the row does; the copy is what is watched. A closing runs the
+//! application's statement within the transaction that writes closing, event and history, and stands
+//! only if that statement closes exactly one row. It is given the version that was decided on, so
+//! that a stop which moved meanwhile, or a position closed elsewhere, undoes the whole.
+//!
+//! The tables here lie in a schema of their own; the application's statements run with the search
+//! path that its own sessions have. Nothing of its tables is written but by that one statement.
+
+mod check;
+mod places;
+mod read;
+mod sync;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicBool;
+
+use serde::Deserialize;
+use sqlx::PgConnection;
+
+use super::cells::Cells as _;
+use super::{Close, Error, Options, Pool, Positions, Result};
+use crate::price;
+use crate::rules::Reason;
+
+pub use sync::Reach;
+
+/// How positions of another application are read and closed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mapping {
+    /// A query of all that is open. Columns: `id`, `account_id`, `symbol`, `side`, `qty`, `entry`, `sl`,
+    /// `tp`, `version`, and as far as there are such rules `armed_at`, `opened_at`, `sl_guaranteed`,
+    /// `trail_points`, `trail_bps`, `trail_activation`, `trail_step`, `be_trigger`, `be_offset`,
+    /// `expires_at`. Prices may be `numeric`; `id` is an integer.
+    pub open_positions: String,
+    /// The same of what changed at or after `$1`, a moment.
+    pub changed_since: String,
+    /// Closes position `$1` at price `$2` for reason `$3` if it is open and its version is `$4`, and
+    /// answers one row if it did (`RETURNING`).
+    pub close: String,
+    /// Where the tables of the market are made. Default `windlass`.
+    #[serde(default = "schema")]
+    pub schema: String,
+    /// Words of the application for ours.
+    #[serde(default)]
+    pub map: Words,
+}
+
+fn schema() -> String {
+    "windlass".to_owned()
+}
+
+/// Words of an application for ours.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Words {
+    /// What `side` may hold.
+    #[serde(default)]
+    pub side: Sides,
+    /// Digits after the point of `qty`, 0–9: with 2, a quantity of 0.10 is 10 units. Default 0.
+    #[serde(default)]
+    pub qty_digits: u8,
+    /// What the close statement is given as `$3`, by our reason: SL, BE, TRAIL, TP, TIME, MANUAL,
+    /// STOP_OUT. Default: our own word.
+    #[serde(default)]
+    pub reason: BTreeMap<String, String>,
+}
+
+/// Words for long and short; upper and lower case are the same.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sides {
+    /// Default `long`, `buy`, `1`.
+    pub long: Vec<String>,
+    /// Default `short`, `sell`, `-1`.
+    pub short: Vec<String>,
+}
+
+impl Default for Sides {
+    fn default() -> Self {
+        let words = |words: [&str; 3]| words.map(str::to_owned).to_vec();
+        Self { long: words(["long", "buy", "1"]), short: words(["short", "sell", "-1"]) }
+    }
+}
+
+impl Mapping {
+    /// Says what cannot be, without asking the database.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn check(&self) -> Result<()> {
+        let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        let fits = (1..=63).contains(&self.schema.len()) && self.schema.bytes().all(word);
+        let require = |holds: bool, field, why: &str| {
+            if holds { Ok(()) } else { Err(Error::refused(field, "out_of_range", why)) }
+        };
+        require(fits && !self.schema.starts_with("pg_"), "schema", "1 to 63 of a-z 0-9 _ is allowed")?;
+        require(self.schema != "public", "schema", "a schema of its own is needed, such as windlass")?;
+        require(self.map.qty_digits <= 9, "map.qty_digits", "0 to 9 is allowed")?;
+        let known = |word: &String| Reason::parse(word).is_some();
+        let reasons = "SL, BE, TRAIL, TP, TIME, MANUAL and STOP_OUT have words";
+        require(self.map.reason.keys().all(known), "map.reason", reasons)?;
+        let Sides { long, short } = &self.map.side;
+        let both = long.iter().any(|word| short.iter().any(|other| other.eq_ignore_ascii_case(word)));
+        require(!long.is_empty() && !short.is_empty() && !both, "map.side", "long and short need words of their own")
+    }
+}
+
+/// A mapping whose statements the database has understood.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    mapping: Mapping,
+    /// The statements as they are run: every place takes a text.
+    statements: Statements,
+    /// The close statement has been seen to refuse what it must.
+    guarded: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Statements {
+    /// No place.
+    open: String,
+    /// `$1`: a list of numbers as JSON.
+    these: String,
+    /// `$1`: a moment.
+    changed: String,
+    /// `$1` to `$4`.
+    close: String,
+    /// The type of the version, as PostgreSQL names it.
+    version_type: String,
+}
+
+impl Positions {
+    /// Connects to `postgres://…`, brings the tables up to date in their schema, and checks the
+    /// mapping: columns, types, and that the close statement closes what it is given once, and
+    /// nothing in another version.
+    ///
+    /// # Errors
+    /// [`Error`]; refused when the mapping will not do.
+    pub async fn mapped(url: &str, options: &Options, mapping: &Mapping) -> Result<Self> {
+        mapping.check()?;
+        let mut store = Self::connect_lazy(url, options, Some(&mapping.schema))?;
+        store.make_schema(&mapping.schema).await?;
+        store.migrate().await?;
+        let statements = store.understand(mapping).await?;
+        store.mapped =
+            Some(std::sync::Arc::new(Mapped { mapping: mapping.clone(), statements, guarded: AtomicBool::new(false) }));
+        store.check_guards().await?;
+        Ok(store)
+    }
+
+    /// True when positions are opened and changed by another application.
+    #[must_use]
+    pub const fn is_mapped(&self) -> bool {
+        self.mapped.is_some()
+    }
+
+    /// Refuses what only the other application may do.
+    pub(super) fn check_own(&self) -> Result<()> {
+        let why = "positions are opened and changed by the application whose tables they lie in";
+        if self.is_mapped() { Err(Error::refused("market", "mapped", why)) } else { Ok(()) }
+    }
+
+    async fn make_schema(&self, schema: &str) -> Result<()> {
+        let Pool::Postgres(pool) = &self.pool else { return Ok(()) };
+        let run = async {
+            let there: bool =
+                sqlx::query_scalar("SELECT to_regnamespace($1) IS NOT NULL").bind(schema).fetch_one(pool).await?;
+            if !there {
+                // The name is of letters, digits and `_`.
+                let sql = format!("CREATE SCHEMA IF NOT EXISTS {schema}");
+                sqlx::query(sqlx::AssertSqlSafe(sql)).execute(pool).await?;
+            }
+            Ok(())
+        };
+        run.await.map_err(Error::sql("schema"))
+    }
+
+    /// Runs the application's close statement for what was just written here; answers those that it
+    /// did not close.
+    pub(super) async fn close_theirs(
+        &self,
+        mapped: &Mapped,
+        tx: &mut PgConnection,
+        closes: &[Close],
+        written: &HashMap<i64, (i64, bool)>,
+    ) -> sqlx::Result<Vec<i64>> {
+        let ids: Vec<&i64> = written.keys().collect();
+        let sql = format!(
+            "SELECT p.id, p.mapped_version, i.digits FROM positions p JOIN instruments i ON i.symbol = p.symbol
+             WHERE p.id IN (SELECT {})",
+            self.each_int("$1")
+        );
+        let ids = serde_json::to_string(&ids).unwrap_or_default();
+        let rows = sqlx::query(self.sql(&sql)).bind(ids).fetch_all(&mut *tx).await?;
+        let mut of: HashMap<i64, (Option<String>, u8)> = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let digits = u8::try_from(row.int("digits")?).unwrap_or(price::MAX_DIGITS);
+            of.insert(row.int("id")?, (row.opt_text("mapped_version")?, digits));
+        }
+        // In the order of the numbers: two workers never wait for each other.
+        let mut own: Vec<&Close> = closes.iter().filter(|close| written.contains_key(&close.id)).collect();
+        own.sort_by_key(|close| close.id);
+        let mut refused = Vec::new();
+        their_path(tx).await?;
+        for close in own {
+            let (Some((version, digits)), [fill]) = (of.get(&close.id), close.fills.as_slice()) else {
+                refused.push(close.id);
+                continue;
+            };
+            let fill_price = price::format(fill.price, *digits);
+            if mapped.close(tx, close.id, &fill_price, fill.reason, version.as_deref()).await? != 1 {
+                refused.push(close.id);
+            }
+        }
+        our_path(tx, &mapped.mapping.schema).await?;
+        Ok(refused)
+    }
+}
+
+impl Mapped {
+    /// The word of the application for a reason.
+    fn reason(&self, reason: Reason) -> &str {
+        self.mapping.map.reason.get(reason.as_str()).map_or(reason.as_str(), String::as_str)
+    }
+
+    /// Runs the close statement; answers how many rows it gave back.
+    async fn close(
+        &self,
+        tx: &mut PgConnection,
+        id: i64,
+        fill: &str,
+        reason: Reason,
+        version: Option<&str>,
+    ) -> sqlx::Result<usize> {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(self.statements.close.clone()))
+            .bind(id.to_string())
+            .bind(fill.to_owned())
+            .bind(self.reason(reason).to_owned())
+            .bind(version.map(str::to_owned))
+            .fetch_all(tx)
+            .await?;
+        Ok(rows.len())
+    }
+}
+
+/// Names mean what they mean to the application, until the transaction ends.
+async fn their_path(tx: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query("SET LOCAL search_path TO DEFAULT").execute(tx).await.map(|_| ())
+}
+
+/// Names mean the tables here again.
+async fn our_path(tx: &mut PgConnection, schema: &str) -> sqlx::Result<()> {
+    sqlx::query("SELECT set_config('search_path', $1, true)").bind(schema.to_owned()).execute(tx).await.map(|_| ())
+}
