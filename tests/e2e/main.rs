@@ -4,6 +4,7 @@
 
 mod away;
 mod bad_input;
+mod bridge;
 mod cache;
 mod catalogue;
 mod charts;

@@ -76,7 +76,7 @@ pub(crate) async fn metrics(State(shared): State<Shared>) -> Response {
     }
     more.push_str(&shared.http.render());
     more.push_str(&crate::redis_metrics::render(&shared.links).await);
-    if let Some(measured) = shared.more_metrics {
+    if let Some(measured) = &shared.more_metrics {
         more.push_str(&measured());
     }
     probes::metrics(shared.worker.as_ref(), shared.scheduler.as_deref(), &more)

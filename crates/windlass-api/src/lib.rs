@@ -71,7 +71,7 @@ pub use auth::{Anonymous, Auth};
 pub use cache::view as cache_stats_view;
 pub use flow::read_flow;
 pub use local::MakeLocal;
-pub use probes::{serve_probes, serve_scheduler_probes};
+pub use probes::{serve_plain_probes, serve_probes};
 pub use problem::Code;
 pub use ring::{Ring, keep_copy};
 pub use routes::{ROUTES, Route, Sees};
@@ -83,6 +83,9 @@ use door::Door;
 use local::Local;
 pub use logging::LogFilter;
 use problem::Problem;
+
+/// Answers metrics in the Prometheus text format.
+pub type MoreMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What the API speaks for.
 #[derive(Clone)]
@@ -117,7 +120,7 @@ pub struct Api {
     /// What this process logs; none: it cannot be changed.
     pub log: Option<Arc<dyn LogFilter>>,
     /// What the program itself measures, for `/metrics`.
-    pub more_metrics: Option<fn() -> String>,
+    pub more_metrics: Option<MoreMetrics>,
     /// Who is let in, and how much is taken.
     pub options: ApiOptions,
 }
@@ -263,6 +266,7 @@ struct Inner {
     worker: Option<Health>,
     schedules: Book,
     scheduler: Option<Arc<Counters>>,
+    more_metrics: Option<MoreMetrics>,
     claims: Arc<dyn Claims>,
     /// The OpenAPI document.
     document: Arc<serde_json::Value>,
@@ -277,7 +281,6 @@ struct Inner {
     /// The Redis servers, by what they are for.
     links: Vec<(&'static str, windlass_redis::Link)>,
     log: Option<Arc<dyn LogFilter>>,
-    more_metrics: Option<fn() -> String>,
     options: ApiOptions,
     /// Room for bodies, in KiB.
     room: Arc<Semaphore>,

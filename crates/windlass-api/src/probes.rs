@@ -3,8 +3,6 @@
 //!
 //! They say nothing secret and change nothing, so they need no key.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
@@ -40,20 +38,21 @@ pub async fn serve_probes(
     Ok(())
 }
 
-/// Serves a scheduler's probes until `shutdown` completes: `/livez` while it runs, `/metrics`.
+/// Serves the probes of a process that has no worker until `shutdown` completes: `/livez` while it
+/// runs, and what it measures as `/metrics`.
 ///
 /// # Errors
 /// [`Error::Listener`], before the first connection is accepted; never afterwards.
-pub async fn serve_scheduler_probes(
+pub async fn serve_plain_probes(
     listener: TcpListener,
-    scheduler: Arc<Counters>,
+    measured: impl Fn() -> String + Clone + Send + Sync + 'static,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     let at = listener.local_addr().map_err(Error::Listener)?;
     tracing::info!(%at, "probes: /livez, /metrics");
     let router = Router::new()
         .route("/livez", get(async || axum::Json(json!({ "status": "OK" }))))
-        .route("/metrics", get(async move || metrics(None, Some(&scheduler), "")))
+        .route("/metrics", get(async move || metrics(None, None, &measured())))
         .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path").render(""));
     accept_all(listener, router, &Limits::PROBES, shutdown).await;
     Ok(())

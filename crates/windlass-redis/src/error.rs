@@ -61,6 +61,12 @@ impl Error {
         Self { server: server.to_owned(), what, class: Class::Retryable, cause, source: None }
     }
 
+    /// The same in the redis crate's words.
+    pub(crate) fn into_client(self) -> RedisError {
+        let what = self.what;
+        self.source.unwrap_or_else(|| RedisError::from((ErrorKind::Io, what)))
+    }
+
     /// What lies behind it, where that can be told.
     #[must_use]
     pub const fn cause(&self) -> Cause {

@@ -14,6 +14,7 @@ mod link;
 mod options;
 mod script;
 mod sentinel;
+mod stock;
 mod subscription;
 mod tls;
 mod url;

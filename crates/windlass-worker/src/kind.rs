@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use windlass_jobs::{JobId, Outcome, RunError, State, Violation};
+use windlass_jobs::{JobId, Lease, Outcome, RunError, State, Violation};
 use windlass_store::Services;
 
 use crate::result::StoredResult;
@@ -95,6 +95,11 @@ pub trait RunContext: Send + Sync {
     }
     /// Which run this is, from 1.
     fn attempt(&self) -> u32;
+    /// The job and how often it was claimed: by it an effect is made once, and a run that lost its job
+    /// known. `None` in a child.
+    fn lease(&self) -> Option<Lease> {
+        None
+    }
     /// The jobs that this one depends on, in the order in which it names them, with what came out.
     /// Read when it is asked for: a result is only as old as its queue keeps it. For an isolated kind
     /// it was read before the run, and the future is ready at once (`now_or_never`). What depends on it

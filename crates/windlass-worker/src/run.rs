@@ -585,6 +585,9 @@ impl RunContext for RunningContext {
     fn attempt(&self) -> u32 {
         self.run.job.claimed.failures + 1
     }
+    fn lease(&self) -> Option<Lease> {
+        Some(self.run.job.claimed.lease)
+    }
     fn parents(&self) -> BoxFuture<'_, Result<Vec<Parent>, RunError>> {
         if let Some(parents) = &self.parents {
             return Box::pin(std::future::ready(Ok(parents.clone())));

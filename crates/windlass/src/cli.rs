@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Api(ApiArgs),
     /// Run a scheduler: one of any number, of which one leads.
     Scheduler,
+    /// Run a bridge: take jobs from stock apalis-redis storages and Celery clients, and answer them.
+    Bridge(BridgeArgs),
     /// Schedules: list them, set, change, pause, run, remove.
     Schedule(Schedule),
     /// Put a job on its queue.
@@ -130,6 +132,17 @@ pub(crate) struct Demo {
     /// Where the PDF and the chart are written.
     #[arg(long, value_name = "DIR", default_value = "windlass-demo")]
     pub(crate) out: PathBuf,
+}
+
+/// `windlass bridge`.
+#[derive(Debug, Args)]
+pub(crate) struct BridgeArgs {
+    /// Do not run: show the jobs that were refused, newest first.
+    #[arg(long)]
+    pub(crate) refused: bool,
+    /// Show at most so many of each source.
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "refused")]
+    pub(crate) limit: usize,
 }
 
 /// `windlass up`.

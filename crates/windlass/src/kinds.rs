@@ -13,7 +13,10 @@ use crate::settings::Settings;
 
 /// Every kind this binary can do, to be run: with the stores and settings that some of them need.
 pub(crate) fn for_worker(settings: &Settings, stores: &Stores) -> Registry {
-    all(Some(stores), settings.images.defaults, stores.services.images.clone(), &stores.market)
+    let images = stores.services.images.clone();
+    let mut registry = all(Some(stores), settings.images.defaults, images, &stores.market);
+    settings.bridge.register(&mut registry);
+    registry
 }
 
 /// Every kind this binary can do, where kinds are only named or checked, and in a child.

@@ -4,6 +4,7 @@
 //! was asked for; everything else goes to the error output.
 
 mod api_settings;
+mod bridge;
 mod candles;
 mod cli;
 mod cli_pdf;

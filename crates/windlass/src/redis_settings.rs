@@ -41,8 +41,13 @@ pub(crate) fn queue(found: &Found) -> anyhow::Result<(Option<Options>, Vec<Strin
 /// The server of another store, if it has one of its own.
 pub(crate) fn of_store(name: &'static str, found: &Found) -> anyhow::Result<Option<Options>> {
     let Some(url) = found.text(name) else { return Ok(None) };
+    of_url(name, url, found).map(Some)
+}
+
+/// A server by its URL, under the name of its setting.
+pub(crate) fn of_url(name: &str, url: &str, found: &Found) -> anyhow::Result<Options> {
     let options = Options::from_url(url).map_err(|e| anyhow!("{name}: {e}"))?;
-    complete(options, found, &mut Vec::new()).map(Some)
+    complete(options, found, &mut Vec::new())
 }
 
 /// What somebody can do about it.

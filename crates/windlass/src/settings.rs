@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) market_database_url: Option<Secret>,
     /// The market's price cache.
     pub(crate) market: crate::market_settings::MarketSettings,
+    /// What is taken from apalis-redis storages and Celery clients, and handed to apalis workers.
+    pub(crate) bridge: crate::bridge::BridgeSettings,
     /// How Redis is reached; none: embedded. `REDIS_URL`, or `REDIS_SENTINELS`, or `REDIS_HOST`,
     /// each with what belongs to it: see [`crate::redis_settings`].
     pub(crate) redis: Option<windlass_redis::Options>,
@@ -224,6 +226,15 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_READY_WITHIN_MS", "ready_within_ms"),
     ("WINDLASS_LIVE_WITHIN_MS", "live_within_ms"),
     ("WINDLASS_SCHEDULER_LISTEN", "scheduler_listen"),
+    ("WINDLASS_BRIDGE_LISTEN", "bridge_listen"),
+    ("WINDLASS_APALIS_SOURCES", "apalis_sources"),
+    ("WINDLASS_APALIS_TARGETS", "apalis_targets"),
+    ("WINDLASS_APALIS_REDIS_URL", "apalis_redis_url"),
+    ("WINDLASS_CELERY_QUEUES", "celery_queues"),
+    ("WINDLASS_CELERY_TASKS", "celery_tasks"),
+    ("CELERY_BROKER_URL", "celery_broker_url"),
+    ("CELERY_RESULT_BACKEND", "celery_result_backend"),
+    ("CELERY_RESULT_EXPIRES", "celery_result_expires"),
     ("WINDLASS_GRACE_SECONDS", "grace_seconds"),
     ("WINDLASS_CHILD_PROGRAM", "child_program"),
     ("WINDLASS_CHILD_JOBS", "child_jobs"),
@@ -299,6 +310,9 @@ const SECRET: &[&str] = &[
     "WINDLASS_RECORDS_DATABASE_URL",
     "WINDLASS_CACHE_REDIS_URL",
     "WINDLASS_IMAGE_REDIS_URL",
+    "WINDLASS_APALIS_REDIS_URL",
+    "CELERY_BROKER_URL",
+    "CELERY_RESULT_BACKEND",
     "OTEL_EXPORTER_OTLP_HEADERS",
 ];
 
@@ -402,6 +416,7 @@ impl Settings {
             records_database_url: database_url(&found, "WINDLASS_RECORDS_DATABASE_URL")?,
             market_database_url: database_url(&found, "WINDLASS_MARKET_DATABASE_URL")?,
             market: crate::market_settings::MarketSettings::read(&found, redis.as_ref())?,
+            bridge: crate::bridge::BridgeSettings::read(&found, redis.as_ref())?,
             cache_redis: of_store("WINDLASS_CACHE_REDIS_URL", &found)?.or_else(|| redis.clone()),
             redis,
             notes,

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use windlass_api::keys::Book;
-use windlass_api::{Anonymous, Api, ApiOptions, Ring};
+use windlass_api::{Anonymous, Api, ApiOptions, MoreMetrics, Ring};
 use windlass_redis::Link;
 use windlass_scheduler::{Counters, keep_copy};
 use windlass_store::Caching;
@@ -21,6 +21,15 @@ use super::report;
 use crate::cli::ApiArgs;
 use crate::runtime::{Signals, Stores};
 use crate::settings::Settings;
+
+/// What runs in the process of an API.
+#[derive(Default)]
+pub(crate) struct Beside {
+    pub(crate) worker: Option<Health>,
+    pub(crate) scheduler: Option<Arc<Counters>>,
+    /// What else is measured.
+    pub(crate) more: Option<MoreMetrics>,
+}
 
 /// The API of this process, until it is stopped.
 pub(crate) struct Server {
@@ -32,13 +41,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Serves on a socket, for the worker of this process too, if there is one.
+    /// Serves on a socket, for what runs in this process beside it, too.
     pub(crate) fn on(
         listener: TcpListener,
         settings: &Settings,
         stores: &Stores,
-        worker: Option<Health>,
-        scheduler: Option<Arc<Counters>>,
+        beside: Beside,
     ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         stores.look_after_images();
@@ -54,14 +62,17 @@ impl Server {
             caching: caching(settings)?,
             market: stores.market.clone(),
             registry: crate::kinds::registry(),
-            worker,
+            worker: beside.worker,
             records: Arc::clone(&stores.records),
-            scheduler,
+            scheduler: beside.scheduler,
             claims: Arc::clone(&stores.claims),
             spool: stores.spool.clone(),
             redis: stores.link.clone(),
             log: crate::telemetry::filter(),
-            more_metrics: Some(crate::otlp::metrics),
+            more_metrics: Some(Arc::new(move || {
+                let more = beside.more.as_ref().map(|more| more());
+                crate::otlp::metrics() + &more.unwrap_or_default()
+            })),
             local: (!stores.embedded).then(|| crate::local::maker(settings)),
             options: ApiOptions {
                 old_images: settings.images.old_folder(),
@@ -153,7 +164,7 @@ pub(crate) async fn run(settings: &Settings, args: &ApiArgs, as_json: bool) -> a
     stores.market.check_mapping().await.context("[trading.db]")?;
     let mut signals = Signals::listen()?;
     let listener = bind(args.listen.unwrap_or(settings.listen)).await?;
-    let mut server = Server::on(listener, settings, &stores, None, None)?;
+    let mut server = Server::on(listener, settings, &stores, Beside::default())?;
     server.first_key(&stores).await;
     let copying = stores.snapshot.as_ref().map(|file| keep_copy(Arc::clone(&stores.records), file));
     tracing::info!(api = %server.address(), store = stores.place, "API started");

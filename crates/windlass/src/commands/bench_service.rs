@@ -68,7 +68,7 @@ pub(crate) async fn api(settings: &Settings, args: &BenchApi, as_json: bool) -> 
     let new = NewKey { name: "bench".into(), scopes: vec!["jobs:*".parse()?], ..NewKey::default() };
     let (key, _) = Book::new(Arc::clone(&stores.records)).create(new).await?;
     let listener = api::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-    let server = api::Server::on(listener, &settings, &stores, None, None)?;
+    let server = api::Server::on(listener, &settings, &stores, api::Beside::default())?;
     let measured = post_all(&server, &key, args).await;
     let queue = Queue::new(QUEUE)?;
     let waiting = stores.broker.counts(&queue).await?.enqueued_total;

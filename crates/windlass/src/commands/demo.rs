@@ -41,8 +41,8 @@ pub(crate) async fn run(settings: &Settings, args: &Demo, as_json: bool) -> anyh
     let listener = api::bind_near(settings.listen).await;
     let listener = listener.with_context(|| format!("the API cannot listen on {}", settings.listen))?;
     let scheduling = Scheduling::start(settings, &stores).await?;
-    let (health, counters) = (worker.health(), scheduling.counters());
-    let server = api::Server::on(listener, settings, &stores, Some(health), Some(counters))?;
+    let beside = api::Beside { worker: Some(worker.health()), scheduler: Some(scheduling.counters()), more: None };
+    let server = api::Server::on(listener, settings, &stores, beside)?;
 
     let first = round(&stores, &jobs, as_json).await?;
     let mut files = Vec::new();

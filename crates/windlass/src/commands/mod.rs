@@ -4,6 +4,7 @@ mod api;
 mod bench;
 mod bench_market;
 mod bench_service;
+mod bridge;
 mod cache;
 mod control;
 mod dead;
@@ -39,7 +40,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Some(dir) = cli.data_dir {
         settings.data_dir = dir;
     }
-    let quiet = !matches!(cli.command, Command::Up(_) | Command::Worker(_) | Command::Api(_) | Command::Scheduler);
+    let quiet = !matches!(
+        cli.command,
+        Command::Up(_) | Command::Worker(_) | Command::Api(_) | Command::Scheduler | Command::Bridge(_)
+    );
     if quiet && settings.log == "info" {
         // A command that answers and ends speaks only of what goes wrong.
         "warn".clone_into(&mut settings.log);
@@ -66,6 +70,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Worker(args) => worker::run(&settings, &args, json).await,
         Command::Api(args) => api::run(&settings, &args, json).await,
         Command::Scheduler => scheduler::run(&settings, json).await,
+        Command::Bridge(args) => bridge::run(&settings, &args, json).await,
         Command::Schedule(args) => schedule::run(&settings, args.verb, json).await,
         Command::Enqueue(args) => enqueue::run(&settings, *args, json).await,
         Command::Task(args) => task::run(&settings, &args, json).await,

@@ -32,8 +32,9 @@ pub(crate) async fn run(settings: &Settings, as_json: bool) -> anyhow::Result<Ex
         .as_ref()
         .map(|file| windlass_api::keep_copy(Arc::clone(&stores.records), &file.with_extension("api.json")));
     let counters = scheduling.counters();
-    let serving = listener
-        .map(|listener| tokio::spawn(windlass_api::serve_scheduler_probes(listener, counters, std::future::pending())));
+    let serving = listener.map(|listener| {
+        tokio::spawn(windlass_api::serve_plain_probes(listener, move || counters.metrics(), std::future::pending()))
+    });
     tracing::info!(store = stores.place, "scheduler started");
     if as_json {
         report::json_line(&json!({ "scheduler": "started", "store": stores.place, "probes": probes }));

@@ -1,9 +1,11 @@
-//! `windlass up`: the API, a worker and a scheduler in one process.
+//! `windlass up`: the API, a worker, a scheduler and, where it is set, a bridge in one process.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::json;
+use windlass_bridge::Bridge;
 
 use super::{api, report};
 use crate::cli::Up;
@@ -22,8 +24,12 @@ pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow
     let watcher = stores.watch(&queues);
     let mut worker = stores.worker(settings, registry, queues, args.worker.slots)?;
     let scheduling = Scheduling::start(settings, &stores).await?;
-    let (health, counters) = (worker.health(), scheduling.counters());
-    let mut server = api::Server::on(listener, settings, &stores, Some(health), Some(counters))?;
+    let bridge = settings.bridge.start(&stores)?;
+    let mut beside = api::Beside { worker: Some(worker.health()), scheduler: Some(scheduling.counters()), more: None };
+    if let Some(counters) = bridge.as_ref().map(Bridge::counters) {
+        beside.more = Some(Arc::new(move || counters.metrics()));
+    }
+    let mut server = api::Server::on(listener, settings, &stores, beside)?;
     server.first_key(&stores).await;
     tracing::info!(api = %server.address(), worker = worker.name(), store = stores.place, "up");
     if as_json {
@@ -33,6 +39,9 @@ pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow
         worked = runtime::work_until_signal(&mut worker, &mut signals, settings) => worked,
         error = server.ended() => return Err(error),
     };
+    if let Some(bridge) = bridge {
+        bridge.stop().await;
+    }
     scheduling.stop().await;
     if let Some(watcher) = watcher {
         watcher.stop().await;

@@ -1,0 +1,153 @@
+//! Jobs on their way: taken from a source, not yet ended. What is known of them lies beside the
+//! source, so that whichever bridge comes next goes on.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use windlass_jobs::{JobId, Timestamp};
+use windlass_redis::{Cmd, Error, FromRedisValue as _, Link, Script, cmd};
+
+/// Refused jobs that are kept to be looked at.
+const NOTES: usize = 10_000;
+
+static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/settle.lua")));
+static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/close.lua")));
+
+/// The script of a turn, from what takes jobs out of a source.
+pub(crate) fn turn_script(take: &str) -> Script {
+    Script::new([include_str!("scripts/head.lua"), take, include_str!("scripts/due.lua")].concat())
+}
+
+/// The way to one source, and the bridge's keys beside it.
+pub(crate) struct Custody {
+    pub(crate) link: Link,
+    /// What the bridge's keys begin with.
+    pub(crate) base: String,
+}
+
+/// What a job of a source became.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Became {
+    /// The job.
+    #[serde(rename = "w")]
+    pub(crate) id: JobId,
+    /// Its id at the source.
+    #[serde(rename = "f")]
+    pub(crate) foreign: String,
+    /// When it was enqueued, by the source's clock in ms.
+    #[serde(rename = "t")]
+    pub(crate) at: i64,
+    /// What was told last.
+    #[serde(rename = "s", default)]
+    pub(crate) told: String,
+    /// Its group at a Celery client.
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<String>,
+    /// Nobody wants to know what becomes of it.
+    #[serde(rename = "q", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_quiet: bool,
+}
+
+/// A job that was refused, as it is kept for people: the newest 10,000 of each source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// Its id at the source, if it has one.
+    pub id: String,
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: String,
+    /// What was found, as text.
+    pub message: String,
+}
+
+/// One job that is to be sent or looked at.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// Its member in `open`.
+    pub(crate) member: Vec<u8>,
+    /// What it became, once it was sent.
+    pub(crate) became: Option<Became>,
+    /// What was held for sending it.
+    pub(crate) held: Vec<u8>,
+    /// What the source adds.
+    pub(crate) more: Vec<Option<Vec<u8>>>,
+}
+
+/// What a turn found.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    /// The clock of the source's Redis, in ms.
+    pub(crate) now: i64,
+    pub(crate) open: u64,
+    pub(crate) waiting: u64,
+    pub(crate) taken: usize,
+    pub(crate) rows: Vec<Row>,
+}
+
+type Reply = (i64, u64, u64, usize, Vec<Vec<Option<Vec<u8>>>>);
+
+impl Custody {
+    fn key(&self, name: &str) -> String {
+        format!("{}:{name}", self.base)
+    }
+
+    /// The start of a turn's call; the source's own arguments follow.
+    pub(crate) fn begin(&self, script: &Script, key: &str, take: usize, look: usize, hold: Duration) -> Cmd {
+        let mut call = script.on(key);
+        call.arg(take).arg(look).arg(windlass_jobs::millis(hold)).arg(&self.base);
+        call
+    }
+
+    pub(crate) async fn turn(&self, script: &Script, call: &Cmd) -> Result<Turn, Error> {
+        let reply = script.run(&self.link, call).await?;
+        let shown = self.link.shown();
+        let (now, open, waiting, taken, rows) = windlass_redis::from_redis_value::<Reply>(reply)
+            .map_err(|_| Error::timeout(shown, "the reply of a turn cannot be read"))?;
+        let row = |row: Vec<Option<Vec<u8>>>| {
+            let mut fields = row.into_iter();
+            let member = fields.next().flatten()?;
+            let became = fields.next().flatten().and_then(|json| serde_json::from_slice(&json).ok());
+            let held = fields.next().flatten().unwrap_or_default();
+            Some(Row { member, became, held, more: fields.collect() })
+        };
+        Ok(Turn { now, open, waiting, taken, rows: rows.into_iter().filter_map(row).collect() })
+    }
+
+    /// Says when jobs are looked at next, and what they became if that is news.
+    pub(crate) async fn settle(&self, jobs: &[(Vec<u8>, Duration, Option<Became>)]) -> Result<(), Error> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let mut call = SETTLE.on(&self.key("open"));
+        call.arg(&self.base);
+        for (member, delay, became) in jobs {
+            let became = became.as_ref().and_then(|became| serde_json::to_string(became).ok()).unwrap_or_default();
+            call.arg(member.as_slice()).arg(windlass_jobs::millis(*delay)).arg(became);
+        }
+        SETTLE.run(&self.link, &call).await.map(drop)
+    }
+
+    /// Lets jobs go.
+    pub(crate) async fn close(&self, jobs: &[(Vec<u8>, Option<Note>)]) -> Result<(), Error> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let mut call = CLOSE.on(&self.key("open"));
+        call.arg(&self.base).arg(NOTES);
+        for (member, note) in jobs {
+            let note = note.as_ref().and_then(|note| serde_json::to_string(note).ok()).unwrap_or_default();
+            call.arg(member.as_slice()).arg(note);
+        }
+        CLOSE.run(&self.link, &call).await.map(drop)
+    }
+
+    /// The newest refused jobs, newest first.
+    pub(crate) async fn notes(&self, most: usize) -> Result<Vec<Note>, Error> {
+        let mut range = cmd("LRANGE");
+        range.arg(self.key("refused")).arg(0).arg(most.saturating_sub(1));
+        let texts = Vec::<String>::from_redis_value(self.link.call(&range).await?).unwrap_or_default();
+        Ok(texts.iter().filter_map(|text| serde_json::from_str(text).ok()).collect())
+    }
+}

@@ -1,0 +1,202 @@
+//! Messages recorded from Celery 5.7 in their lists, and what a Celery client reads back.
+
+use serde_json::{Value, json};
+use windlass_bridge::{AnySource, CeleryOptions, CeleryQueue};
+use windlass_broker::{Control as _, Inspect as _};
+use windlass_jobs::command::{Claimed, Settle};
+use windlass_jobs::{Reason, new_ulid};
+use windlass_redis::{Link, Message};
+use windlass_testkit::wait_until;
+
+use crate::{Place, SOON, kill_and_go_on};
+
+const MESSAGES: &str = include_str!("../golden/messages.jsonl");
+const REVOKE: &str = include_str!("../golden/revoke.json");
+
+fn source(link: Link) -> AnySource {
+    let queue = Some(windlass_jobs::Queue::new("q").unwrap());
+    let options = CeleryOptions { results: Some(link.clone()), ..CeleryOptions::default() };
+    AnySource::celery(link, CeleryQueue { name: "old".into(), queue }, options).unwrap()
+}
+
+/// A recorded message, under another id.
+fn message(index: usize, id: &str) -> String {
+    let mut message: Value = serde_json::from_str(MESSAGES.lines().nth(index).unwrap()).unwrap();
+    message["headers"]["id"] = json!(id);
+    message["properties"]["delivery_tag"] = json!(id);
+    message.to_string()
+}
+
+async fn push(place: &Place, list: &str, message: &str) {
+    place.call::<i64>(&["LPUSH", list, message]).await;
+}
+
+async fn meta(place: &Place, id: &str) -> Value {
+    let text: Option<String> = place.call(&["GET", &format!("celery-task-meta-{id}")]).await;
+    text.map(|text| serde_json::from_str(&text).unwrap()).unwrap_or_default()
+}
+
+async fn wait_for(place: &Place, id: &str, status: &str) -> Value {
+    wait_until(SOON, &format!("{id} is {status}"), || async { meta(place, id).await["status"] == status }).await;
+    meta(place, id).await
+}
+
+fn uuid(n: u8) -> String {
+    format!("2859cf22-1d80-4bfb-97a2-a526e7cd88{n:02x}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_is_answered_from_start_to_end() {
+    let place = Place::new();
+    let id = uuid(1);
+    let mut told = windlass_redis::subscribe(&place.link, format!("celery-task-meta-{id}"));
+    assert_eq!(told.recv().await, Some(Message::Subscribed));
+    push(&place, "old", &message(0, &id)).await;
+    let bridge = place.bridge(&source(place.link.clone()));
+    let job = place.claim_one().await;
+    assert_eq!((job.kind.as_str(), job.args.as_str()), ("old.work", r#"{"x":5}"#));
+    // A UUID and a ULID of the same bits.
+    assert_eq!(u128::from(job.lease.ulid), u128::from_str_radix(&id.replace('-', ""), 16).unwrap());
+    let started = wait_for(&place, &id, "STARTED").await;
+    assert_eq!(started["result"]["hostname"], "w");
+    place.say(&job, 45.5, "page 3 of 8").await;
+    let progress = wait_for(&place, &id, "PROGRESS").await;
+    assert_eq!(
+        (&progress["result"]["progress"], &progress["result"]["message"]),
+        (&json!(45.5), &json!("page 3 of 8"))
+    );
+    place.succeed(&[job], json!({ "pages": 8 })).await;
+    let done = wait_for(&place, &id, "SUCCESS").await;
+    assert_eq!(
+        (&done["result"], &done["task_id"], &done["traceback"]),
+        (&json!({ "pages": 8 }), &json!(id), &Value::Null)
+    );
+    let ttl: i64 = place.call(&["TTL", &format!("celery-task-meta-{id}")]).await;
+    assert!((86_000..=86_400).contains(&ttl));
+    let mut published = Vec::new();
+    while published.last().is_none_or(|status| status != "SUCCESS") {
+        let Some(Message::Text(text)) = told.recv().await else { continue };
+        let value: Value = serde_json::from_str(&text).unwrap();
+        published.push(value["status"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(published, ["STARTED", "PROGRESS", "SUCCESS"]);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_retries_and_cancels_are_told_in_celery_s_words() {
+    let place = Place::new();
+    let bridge = place.bridge(&source(place.link.clone()));
+    let next = async |n: u8| -> (String, Claimed) {
+        push(&place, "old", &message(0, &uuid(n))).await;
+        (uuid(n), place.claim_one().await)
+    };
+    let error = r#"{"code":"bad","message":"thing"}"#.to_owned();
+    let (id, job) = next(1).await;
+    place.finish(&[job], Settle::Failure { reason: Reason::Error, failures: 3, error: error.clone() }).await;
+    let failed = wait_for(&place, &id, "FAILURE").await;
+    let expected = json!({ "exc_type": "RuntimeError", "exc_message": ["bad: thing"], "exc_module": "builtins" });
+    assert_eq!(failed["result"], expected);
+    assert_eq!(failed["traceback"], "RuntimeError: bad: thing\n");
+    let (id, job) = next(2).await;
+    let retry = Settle::Retry { delay: std::time::Duration::from_secs(600), failures: 1, error: error.clone() };
+    place.finish(&[job], retry).await;
+    assert_eq!(wait_for(&place, &id, "RETRY").await["date_done"], Value::Null);
+    let (id, job) = next(3).await;
+    place.finish(&[job], Settle::Failure { reason: Reason::Timeout, failures: 1, error }).await;
+    let failed = wait_for(&place, &id, "FAILURE").await;
+    assert_eq!(failed["result"]["exc_type"], "TimeLimitExceeded");
+    // What an operator cancels here is revoked there.
+    push(&place, "old", &message(2, &uuid(4))).await;
+    wait_until(SOON, "it is taken", || async { place.broker.counts(&place.queue).await.unwrap().enqueued_total == 4 })
+        .await;
+    let bits = u128::from_str_radix(&uuid(4).replace('-', ""), 16).unwrap();
+    place.broker.cancel(&windlass_jobs::JobId::new(bits.into(), place.queue.clone())).await.unwrap();
+    assert_eq!(wait_for(&place, &uuid(4), "REVOKED").await["result"]["exc_type"], "TaskRevokedError");
+    bridge.stop().await;
+}
+
+/// What is no task, or more than one, is refused where its caller and its operator see it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b34_what_cannot_be_taken_over_is_refused_aloud() {
+    let place = Place::new();
+    push(&place, "old", "garbage").await;
+    let (linked, chained, chord, pickled) = (uuid(1), uuid(2), uuid(3), uuid(4));
+    for (index, id) in [(4, &linked), (5, &chained), (7, &chord)] {
+        push(&place, "old", &message(index, id)).await;
+    }
+    let pickle = message(0, &pickled).replace("application/json", "application/x-python-serialize");
+    push(&place, "old", &pickle).await;
+    push(&place, "old", &message(6, &uuid(5))).await;
+    let source = source(place.link.clone());
+    let bridge = place.bridge(&source);
+    wait_until(SOON, "five are refused", || async { source.refused(10).await.unwrap().len() == 5 }).await;
+    for (id, word) in [(&linked, "link"), (&chained, "chain"), (&chord, "chord"), (&pickled, "pickle")] {
+        let failed = wait_for(&place, id, "FAILURE").await;
+        let text = failed["result"]["exc_message"][0].as_str().unwrap();
+        assert!(
+            text.starts_with("refused: ") && (text.contains(word) || word == "pickle" && text.contains("JSON")),
+            "{text}"
+        );
+    }
+    assert!(source.refused(10).await.unwrap().iter().any(|note| note.message == "garbage"));
+    // A member of a plain group is a task like others; its client gathers the results.
+    let claimed = place.claim_one().await;
+    place.succeed(&[claimed], json!(3)).await;
+    assert_eq!(wait_for(&place, &uuid(5), "SUCCESS").await["group_id"], "a5f11610-92b4-44ed-b99c-f383ae4a2764");
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lower_steps_come_later_and_ignored_results_are_not_written() {
+    let place = Place::new();
+    push(&place, "old\u{6}\u{16}3", &message(3, &uuid(1))).await;
+    push(&place, "old", &message(1, &uuid(2))).await;
+    push(&place, "old", &message(1, &uuid(2))).await;
+    let bridge = place.bridge(&source(place.link.clone()));
+    wait_until(SOON, "both are taken", || async { place.broker.counts(&place.queue).await.unwrap().pending == 2 })
+        .await;
+    let jobs = place.claim(10).await;
+    let args: Vec<&str> = jobs.iter().map(|job| job.args.as_str()).collect();
+    assert_eq!(args, [r#"{"args":[1],"kwargs":{}}"#; 2], "a message that is there twice is one");
+    assert_eq!(jobs[1].options, "timeout=30000", "the lower step, with its time limit");
+    place.succeed(&jobs, json!(3)).await;
+    wait_for(&place, &uuid(2), "SUCCESS").await;
+    wait_until(SOON, "all are let go", || async { place.call::<usize>(&["ZCARD", "old:windlass:open"]).await == 0 })
+        .await;
+    assert_eq!(meta(&place, &uuid(1)).await, Value::Null);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_task_is_cancelled_while_it_waits() {
+    let place = Place::new();
+    let id = "f6f41f4b-153c-4116-bd3d-554122cb6b58";
+    let bridge = place.bridge(&source(place.link.clone()));
+    push(&place, "old", &message(2, id)).await;
+    push(&place, "old", &message(2, &uuid(1))).await;
+    wait_until(SOON, "somebody listens", || async {
+        place.call::<i64>(&["PUBLISH", "/0.celery.pidbox", REVOKE.trim()]).await > 0
+    })
+    .await;
+    wait_for(&place, id, "REVOKED").await;
+    assert_eq!(place.broker.counts(&place.queue).await.unwrap().cancelled_total, 1);
+    bridge.stop().await;
+}
+
+/// kill -9 at every step.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bridge_that_is_killed_anywhere_loses_and_doubles_no_message() {
+    const JOBS: usize = 600;
+    let place = Place::new();
+    let mut last = String::new();
+    for n in 0..JOBS {
+        let bits: u128 = new_ulid().into();
+        let hex = format!("{bits:032x}");
+        last = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+        let list = if n % 3 == 0 { "old\u{6}\u{16}6" } else { "old" };
+        push(&place, list, &message(0, &last)).await;
+    }
+    kill_and_go_on(&place, source, "old", JOBS).await;
+    assert_eq!(meta(&place, &last).await["status"], "SUCCESS");
+}
