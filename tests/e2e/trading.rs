@@ -118,3 +118,84 @@ fn api_and_workers_apart_close_over_kills_and_without_redis_8_9_8_13() {
     let price = get(&format!("{url}/api/prices/EURUSD"));
     assert_eq!((&price["bid"], &price["source"]), (&json!("1.06890"), &json!("memory")));
 }
+
+/// §8.10: the worker that watches stands still (SIGSTOP) while a stop is moved away and the old level is reached;
+/// another one takes over, and the first one, woken, closes nothing at the old level.
+#[test]
+fn a_worker_that_stood_still_closes_nothing_at_the_old_level_8_10() {
+    let (redis, postgres) = (RedisServer::start(), shared_postgres());
+    let home = Home::on(&redis).with("WINDLASS_MARKET_DATABASE_URL", &postgres.database());
+    let (_api, url) = home.serve(&["api"]);
+    let first = home.worker("trading", &[]);
+    let mut desk = Desk::new(&url);
+    desk.quote("1.07200");
+    let (watched, moved, other) = (desk.open("1.07150"), desk.open("1.07100"), desk.open("1.07060"));
+    desk.quote("1.07140");
+    desk.closed(watched);
+    first.signal(Signal::STOP);
+    let change = json!({ "sl": "1.06000" });
+    assert_eq!(call("PATCH", &format!("{url}/api/positions/{moved}"), &change)["sl"], "1.06000");
+    desk.quote("1.07090");
+    let _second = home.worker("trading", &[]);
+    desk.quote("1.07050");
+    desk.closed(other);
+    first.signal(Signal::CONT);
+    // The first one has decided again once it has seen a quote that came after it woke.
+    desk.quote("1.07080");
+    let last = desk.open("1.07075");
+    desk.quote("1.07070");
+    desk.closed(last);
+    let shown = get(&format!("{url}/api/positions/{moved}"));
+    assert_eq!(
+        (&shown["status"], &shown["sl"], shown["closings"].as_array().unwrap().len()),
+        (&json!("open"), &json!("1.06000"), 0)
+    );
+}
+
+/// §8.30: the same recorded quotes at two paces close the same positions at the same prices, live.
+#[test]
+fn recorded_quotes_close_the_same_at_every_pace_8_30() {
+    let mut feed = windlass_market::synthetic::Feed::new(7, 107_160, 12);
+    let mut file = "symbol,ts_ms,seq,bid,ask\n".to_owned();
+    let text = |points| windlass_market::price::format(points, 5);
+    for n in 0..400_i64 {
+        let (bid, ask) = feed.next_quote();
+        file.push_str(&format!("EURUSD,{},{},{},{}\n", 1_700_000_000_000 + n * 50, n + 1, text(bid), text(ask)));
+    }
+    let closed = |pace: &str| {
+        let home = Home::embedded();
+        let quotes = home.file("quotes.csv", &file);
+        let (_up, url) = home.serve(&["up"]);
+        let mut desk = Desk::new(&url);
+        desk.quote("1.07160");
+        let ids: Vec<i64> = (1..=8).map(|n| desk.open(&text(107_155 - n * 4))).collect();
+        let begun = Instant::now();
+        let taken = home.json(&["market", "quotes", quotes.to_str().unwrap(), "--pace", pace]);
+        assert_eq!((&taken["accepted"], &taken["rejected"]), (&json!(400), &json!({})));
+        let took = begun.elapsed();
+        wait(SOON, "all quotes are decided on", || {
+            let stats = get(&format!("{url}/api/market/stats"));
+            let before = stats["here"]["passes"].as_u64().unwrap();
+            wait(SOON, "two passes more", || {
+                get(&format!("{url}/api/market/stats"))["here"]["passes"].as_u64().unwrap() > before + 1
+            });
+            true
+        });
+        let all: Vec<Value> = ids
+            .iter()
+            .map(|id| {
+                get(&format!("{url}/api/positions/{id}"))["closings"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|c| json!([c["reason"], c["fill"], c["quote_seq"], c["pnl_points"]]))
+                    .collect()
+            })
+            .collect();
+        (all, took)
+    };
+    let ((slow, took), (fast, _)) = (closed("10"), closed("1000"));
+    assert_eq!(slow, fast);
+    assert!(took >= Duration::from_millis(1_900), "twenty seconds at ten times the pace: {took:?}");
+    assert!(slow.iter().any(|closings| closings != &json!([])), "some closed");
+}

@@ -133,6 +133,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/api/positions/{id}/explain", Scope::TradingRead, Sees::All),
     route("GET", "/api/market/latency", Scope::MarketRead, Sees::All),
     route("GET", "/api/market/stats", Scope::MarketRead, Sees::All),
+    route("GET", "/api/market/audit", Scope::AdminMarket, Sees::All),
     route("GET", "/livez", Scope::Public, Sees::Shared),
     route("GET", "/readyz", Scope::Public, Sees::Shared),
     route("GET", "/metrics", Scope::Public, Sees::Shared),

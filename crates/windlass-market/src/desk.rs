@@ -12,6 +12,8 @@ use crate::rules::{Fill, Quote, Reason, Rules, Side};
 pub enum Closing {
     /// It is closed, at this.
     Closed(Vec<ClosingRow>),
+    /// The application whose it is was asked to close it, now or before.
+    Asked,
     /// Somebody else was first: the rows that stand.
     AlreadyClosed(Vec<ClosingRow>),
     /// There is no such position.
@@ -109,6 +111,9 @@ pub async fn close(store: &Positions, id: i64, version: Option<i64>, reason: Rea
         if position.status == Status::Closed {
             return Ok(Closing::AlreadyClosed(store.closings(&[id]).await?));
         }
+        if position.asked {
+            return Ok(Closing::Asked);
+        }
         if version.is_some_and(|version| version != position.version) {
             return Ok(Closing::VersionChanged(position.version));
         }
@@ -125,6 +130,7 @@ pub async fn close(store: &Positions, id: i64, version: Option<i64>, reason: Rea
         match closed.outcomes.remove(&id) {
             Some(Outcome::Closed { .. }) => return Ok(Closing::Closed(store.closings(&[id]).await?)),
             Some(Outcome::AlreadyClosed { closings }) => return Ok(Closing::AlreadyClosed(closings)),
+            Some(Outcome::Asked { .. }) => return Ok(Closing::Asked),
             Some(Outcome::Unknown) => return Ok(Closing::Unknown),
             // It changed between reading and writing: read it again.
             _ => {}

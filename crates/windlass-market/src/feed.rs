@@ -2,7 +2,7 @@
 //! while nobody listens.
 //!
 //! One process at a time reads, under a lease of its own. A stream's entry is `symbol`, `bid`, `ask`,
-//! `ts_ms`, `seq` and `v`, as a feed writes them, or a quote or list of quotes as JSON in `json`. How
+//! `ts_ms`, `seq`, `v` and `src`, as a feed writes them, or a quote or list of quotes as JSON in `json`. How
 //! far a stream is read is written after its quotes are kept: after a crash some come twice, and count
 //! once by their numbers. What was trimmed before it was read is told as a gap.
 
@@ -185,6 +185,7 @@ fn quotes_of(id: &str, fields: &[String]) -> Vec<RawQuote> {
             seq,
             volume,
             received_at_ms,
+            source: text("src"),
         })
     };
     match quote() {

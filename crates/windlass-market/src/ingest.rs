@@ -105,6 +105,9 @@ async fn run(market: std::sync::Weak<Inner>, mut asks: mpsc::UnboundedReceiver<A
 async fn take(market: &Inner, quotes: &[RawQuote]) -> Result<Vec<Reject>, Arc<Error>> {
     let taken = market.store().await.map_err(Arc::new)?.take_quotes(quotes).await.map_err(Arc::new)?;
     market.quotes_came();
+    for switched in &taken.switched {
+        tracing::warn!(symbol = switched.symbol, from = switched.from, to = switched.to, "another source is believed");
+    }
     market.prices.put(&taken.fresh);
     market.count_quotes(taken.accepted, &taken.rejected);
     Ok(taken.rejects)

@@ -1,6 +1,6 @@
 //! The kinds of job: `trading.sltp_sweep`, `trading.sltp_check`, `trading.mark`,
 //! `trading.close_position`, `market.outbox_prune`, `calm.refresh`,
-//! `market.candles`.
+//! `market.candles`; `trading.call_close` is in [`crate::callback`].
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use windlass_jobs::{Done, Outcome, Violation, chain};
 use windlass_worker::{InlineKind, KindSpec, Registry, RunContext};
 
+use crate::callback::CallClose;
 use crate::desk::{self, Closing};
 use crate::engine::{self, Report};
 use crate::market::Market;
@@ -26,6 +27,7 @@ pub fn register(registry: &mut Registry, market: &Market) {
     registry.inline(OutboxPrune(market.clone()));
     registry.inline(CalmRefresh(market.clone()));
     registry.inline(RollUp(market.clone()));
+    registry.inline(CallClose(market.clone()));
 }
 
 /// A database that is away is no failure of a job that comes again: it is skipped, and said.
@@ -44,7 +46,7 @@ fn failed(error: &Error) -> Outcome {
     }
 }
 
-fn done(value: Value, skipped: bool) -> Outcome {
+pub(crate) fn done(value: Value, skipped: bool) -> Outcome {
     Outcome::Done(Done { value, artifacts: Vec::new(), skipped })
 }
 
@@ -291,6 +293,7 @@ impl InlineKind for ClosePosition {
 async fn close_now(store: &Positions, id: i64, version: Option<i64>, reason: Reason) -> Result<Outcome> {
     Ok(match desk::close(store, id, version, reason, "close_position").await? {
         Closing::Closed(closings) => done(json!({ "outcome": "closed", "closings": closings }), false),
+        Closing::Asked => done(json!({ "outcome": "asked" }), false),
         Closing::AlreadyClosed(closings) => done(json!({ "outcome": "already_closed", "closings": closings }), true),
         Closing::Unknown => Outcome::fatal("position_not_found", format!("there is no position {id}")),
         Closing::VersionChanged(now) => Outcome::fatal("version_changed", format!("the position has version {now}")),

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod calendar;
+pub mod callback;
 pub mod calm;
 pub mod candle;
 mod csv;
@@ -25,6 +26,7 @@ pub mod prices;
 pub mod replay;
 pub mod rollup;
 pub mod rules;
+pub mod sources;
 pub mod synthetic;
 pub mod wire;
 

@@ -11,13 +11,16 @@ use tokio::task::JoinHandle;
 use windlass_jobs::{Timestamp, chain, millis};
 use windlass_redis::Link;
 
+use crate::callback::{self, CloseJobs};
 use crate::calm::{self, Band};
 use crate::candle::{Candle, Timeframe};
 use crate::engine::{Engine, Report, Told};
 use crate::feed::{self, FeedOptions};
 use crate::index::Near;
 use crate::ingest::{Answer, Ingest, TakeError};
-use crate::positions::{Class, Error, Mapping, Options, Positions, RawQuote, Result};
+use crate::positions::{
+    AskedCount, Callback, Class, Error, Hold, Holder, Mapping, Options, Positions, RawQuote, Result,
+};
 use crate::prices::{PriceOptions, Prices, Source};
 use crate::rollup::{Rolled, Rollup};
 
@@ -74,6 +77,10 @@ pub struct Counters {
     pub skipped: u64,
     /// Symbols with open positions, in session, of which no quote comes.
     pub frozen: u64,
+    /// Positions that their own application was asked to close, without an answer yet.
+    pub asked: u64,
+    /// Those of which the asking has failed for good.
+    pub asked_failed: u64,
 }
 
 impl std::fmt::Debug for Market {
@@ -86,6 +93,12 @@ impl std::fmt::Debug for Market {
 const POLL: Duration = Duration::from_millis(250);
 /// How often candles are rolled up.
 const ROLL_EVERY: Duration = Duration::from_millis(250);
+/// The shard whose lease says who links the history.
+const LINKING: i64 = 3;
+/// How often lines of the history are linked.
+const LINK_EVERY: Duration = Duration::from_millis(500);
+/// No transaction that adds a line takes longer.
+const SETTLED: Duration = Duration::from_secs(60);
 /// Candles that are looked up on Redis one by one.
 const MOST_RECENT: usize = 200;
 /// The longest pause after a failure.
@@ -176,12 +189,13 @@ impl Market {
     /// # Errors
     /// [`Error`].
     pub async fn sweep(&self) -> Result<Report> {
-        let inner = self.inner()?;
-        let store = inner.store().await?.clone();
-        let mut engine = inner.engine.lock().await;
-        let report = engine.get_or_insert_with(|| Engine::new(store, &inner.owner)).sweep().await?;
-        inner.count(&report);
-        Ok(report)
+        let inner = Arc::clone(self.inner()?);
+        // Whoever gives up leaves no statement half sent: its locks would stand until a time-out.
+        let swept = tokio::spawn(async move { inner.sweep().await }).await;
+        swept.unwrap_or_else(|stopped| match stopped.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Sql { operation: "sweep", source: sqlx::Error::PoolClosed }),
+        })
     }
 
     /// Gives the shard back, so that another process may sweep at once.
@@ -305,18 +319,41 @@ impl Market {
     /// holds the shard; while another one does, this one stands by. Needs a tokio runtime.
     #[must_use]
     pub fn watch(&self) -> Watcher {
+        self.watch_with(None)
+    }
+
+    /// As [`Market::watch`]; closings that an application's own code carries out are asked for over these
+    /// jobs.
+    #[must_use]
+    pub fn watch_with(&self, jobs: Option<Arc<dyn CloseJobs>>) -> Watcher {
         let Some(inner) = &self.inner else { return Watcher { market: self.clone(), tasks: Vec::new() } };
         let (watching, hearing, rolling) = (Arc::clone(inner), Arc::clone(inner), Arc::clone(inner));
+        let linking = Arc::clone(inner);
         let mut tasks = vec![
             tokio::spawn(async move { watching.watch().await }),
             tokio::spawn(async move { hearing.hear().await }),
             tokio::spawn(async move { rolling.roll().await }),
+            tokio::spawn(async move { linking.link_history().await }),
         ];
         if let (Some(link), true) = (inner.link.clone(), inner.feed.is_some()) {
             let reading = Arc::clone(inner);
             tasks.push(tokio::spawn(async move { feed::run(&reading, &link, &reading.feed).await }));
         }
+        if let (Some(jobs), true) = (jobs, self.callback().is_some()) {
+            let asking = Arc::clone(inner);
+            tasks.push(tokio::spawn(async move {
+                if let Some(callback) = asking.callback() {
+                    callback::run(&asking, jobs, callback).await;
+                }
+            }));
+        }
         Watcher { market: self.clone(), tasks }
+    }
+
+    /// How an application's own code closes positions, if it does.
+    #[must_use]
+    pub fn callback(&self) -> Option<&Callback> {
+        self.inner.as_ref()?.callback()
     }
 }
 
@@ -349,6 +386,29 @@ impl Inner {
             Where::Mapped(url, mapping) => Positions::mapped(url, &Options::default(), mapping).await,
         };
         self.store.get_or_try_init(open).await
+    }
+
+    fn callback(&self) -> Option<&Callback> {
+        match &self.at {
+            Where::Mapped(_, mapping) => mapping.callback.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Notes how many closings were asked for and not answered.
+    pub(crate) fn count_asked(&self, count: AskedCount) {
+        let mut counters = self.counters();
+        counters.asked = count.asked.unsigned_abs();
+        counters.asked_failed = count.failed.unsigned_abs();
+    }
+
+    /// Says that positions are not closed, as long as there are such.
+    pub(crate) fn tell_failed(&self, said: &mut Option<Instant>) {
+        let failed = self.counters().asked_failed;
+        if failed > 0 && said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            *said = Some(Instant::now());
+            tracing::error!(positions = failed, "positions are not closed by their application: see the dead set");
+        }
     }
 
     pub(crate) fn weak(&self) -> Weak<Self> {
@@ -470,6 +530,35 @@ impl Inner {
         }
     }
 
+    /// Links the lines of the history to one another for as long as the process lives, or stands by.
+    async fn link_history(&self) {
+        let mut hold = Hold::new(LINKING, &self.owner);
+        // All lines up to `settled` are linked; a minute ago `marked` was the newest one.
+        let (mut settled, mut marked, mut newest, mut marked_at) = (0, 0, 0, Instant::now());
+        loop {
+            let linked = async {
+                let store = self.store().await?;
+                match hold.keep(store, false).await? {
+                    Holder::Other => return Ok(false),
+                    Holder::Anew => (settled, marked, newest, marked_at) = (0, 0, 0, Instant::now()),
+                    Holder::Still => {}
+                }
+                let (count, last) = store.link_history(settled).await?;
+                newest = newest.max(last);
+                if marked_at.elapsed() >= SETTLED {
+                    (settled, marked, marked_at) = (marked, newest, Instant::now());
+                }
+                Ok::<_, Error>(count > 0)
+            };
+            match linked.await {
+                // There may be more.
+                Ok(true) => tokio::time::sleep(LINK_EVERY).await,
+                // The watcher says what is wrong with the tables.
+                Ok(false) | Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
     /// The candles that change at the moment: this process' own, else those of Redis.
     async fn live_candles(&self, symbol: &str, frame: Timeframe) -> (Vec<Candle>, Source) {
         if let Some(live) = self.rollup.lock().await.as_ref().and_then(|rollup| rollup.live(symbol, frame)) {
@@ -510,6 +599,14 @@ impl Inner {
             at = start_ms.min(end_ms) - 1;
         }
         Some(found)
+    }
+
+    async fn sweep(&self) -> Result<Report> {
+        let store = self.store().await?.clone();
+        let mut engine = self.engine.lock().await;
+        let report = engine.get_or_insert_with(|| Engine::new(store, &self.owner)).sweep().await?;
+        self.count(&report);
+        Ok(report)
     }
 
     async fn pass(&self) -> Result<Report> {

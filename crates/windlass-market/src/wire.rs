@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 
 use crate::positions::{RawQuote, Reject};
 
-/// A quote as a feed writes it: `{"symbol", "bid", "ask", "ts_ms", "seq", "v"}`; `seq` and `v` may be
-/// absent.
+/// A quote as a feed writes it: `{"symbol", "bid", "ask", "ts_ms", "seq", "v", "src"}`; the last three may
+/// be absent.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Given<'a> {
@@ -21,6 +21,7 @@ struct Given<'a> {
     seq: Option<i64>,
     #[serde(default)]
     v: i64,
+    src: Option<String>,
 }
 
 /// A decimal as it stands there: the text of a string, or the number's own, never through a float.
@@ -59,7 +60,7 @@ pub fn parse(json: &[u8]) -> Option<Vec<&RawValue>> {
 #[must_use]
 pub fn read(items: &[&RawValue]) -> Read {
     let mut read = Read::default();
-    let mut moments: HashMap<(String, i64), i64> = HashMap::new();
+    let mut moments: Moments = HashMap::new();
     for (index, item) in items.iter().enumerate() {
         match one(item, &mut moments) {
             Some(quote) => {
@@ -72,16 +73,19 @@ pub fn read(items: &[&RawValue]) -> Read {
     read
 }
 
-fn one(item: &RawValue, moments: &mut HashMap<(String, i64), i64>) -> Option<RawQuote> {
-    let Given { symbol, bid, ask, ts_ms, seq, v } = serde_json::from_str(item.get()).ok()?;
+/// How many quotes of a symbol and source there were of a moment.
+type Moments = HashMap<(String, Option<String>, i64), i64>;
+
+fn one(item: &RawValue, moments: &mut Moments) -> Option<RawQuote> {
+    let Given { symbol, bid, ask, ts_ms, seq, v, src } = serde_json::from_str(item.get()).ok()?;
     let (bid, ask) = (decimal(bid)?, decimal(ask)?);
     let seq = match seq {
         Some(seq) => seq,
         None => {
-            let place = moments.entry((symbol.clone(), ts_ms)).or_insert(-1);
+            let place = moments.entry((symbol.clone(), src.clone(), ts_ms)).or_insert(-1);
             *place += 1;
             ts_ms.checked_mul(1_000)?.checked_add(*place)?
         }
     };
-    Some(RawQuote { symbol, bid, ask, ts_ms, seq, volume: v, received_at_ms: None })
+    Some(RawQuote { symbol, bid, ask, ts_ms, seq, volume: v, received_at_ms: None, source: src })
 }

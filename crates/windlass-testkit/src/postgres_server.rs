@@ -16,6 +16,8 @@ use crate::process::spawn;
 
 /// How long a cluster may take to answer; 0.3 s is usual, and a recovery is longer.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// Where a server logs, in its directory.
+const LOG: &str = "postgres.log";
 /// How often another port is tried when the free one was taken in between.
 const PORT_TRIES: usize = 20;
 
@@ -89,6 +91,12 @@ impl PostgresServer {
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// What it has logged since its last start.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join(LOG)).unwrap_or_default()
     }
 
     /// Ends it at once, transactions and all, as `pg_ctl stop -m immediate` does: it recovers at
@@ -195,7 +203,7 @@ fn run(command: &mut Command) {
 
 /// Starts a cluster and waits until it answers; the error is its log.
 fn launch(bin: &Path, dir: &Path, port: u16, settings: &[String]) -> Result<Child, String> {
-    let log_path = dir.join("postgres.log");
+    let log_path = dir.join(LOG);
     let log = File::create(&log_path).expect("the temp dir is writable");
     let data = dir.join("data");
     let mut command = as_user(&bin.join("postgres"));

@@ -8,6 +8,7 @@ mod bridge;
 mod candles;
 mod cli;
 mod cli_pdf;
+mod close_queue;
 mod commands;
 mod descriptors;
 mod duties;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use windlass_market::FeedOptions;
-use windlass_market::positions::Mapping;
+use windlass_market::positions::{Callback, Mapping, Secret};
 use windlass_market::prices::{Format, PriceOptions};
 
 use crate::redis_settings::of_store;
@@ -29,7 +29,8 @@ pub(crate) struct MarketSettings {
     /// `WINDLASS_QUOTES_CHANNEL`; default nowhere.
     pub(crate) feed: FeedOptions,
     /// Where positions lie in another application's tables: `[trading.db]` of the settings file with
-    /// `mode = "mapped"`, on the database of `WINDLASS_MARKET_DATABASE_URL`; default none.
+    /// `mode = "mapped"`, on the database of `WINDLASS_MARKET_DATABASE_URL`; default none. With `mode =
+    /// "task"` that application closes by itself: `[trading.task]`, and `WINDLASS_CALLBACK_KEY` for its HTTP.
     pub(crate) mapping: Option<Mapping>,
 }
 
@@ -39,23 +40,31 @@ pub(crate) struct MarketSettings {
 struct Trading {
     #[serde(default)]
     db: Map<String, Value>,
+    task: Option<Callback>,
 }
 
 /// The mapping of `[trading.db]`, if it is to be used.
-fn mapping(trading: Option<&Value>) -> anyhow::Result<Option<Mapping>> {
+fn mapping(trading: Option<&Value>, key: Option<&str>) -> anyhow::Result<Option<Mapping>> {
     let Some(trading) = trading else { return Ok(None) };
-    let Trading { mut db } = Trading::deserialize(trading).context("[trading] of the settings file")?;
+    let Trading { mut db, task } = Trading::deserialize(trading).context("[trading] of the settings file")?;
     let mode = db.remove("mode").unwrap_or_else(|| "own".into());
-    match mode.as_str() {
-        Some("own") if db.is_empty() => Ok(None),
-        Some("own") => bail!("[trading.db]: mode = \"own\" has no other settings; mode = \"mapped\" has"),
-        Some("mapped") => {
-            let mapping = Mapping::deserialize(Value::Object(db)).context("[trading.db] of the settings file")?;
-            mapping.check().context("[trading.db]")?;
-            Ok(Some(mapping))
+    let mapped = |db| Mapping::deserialize(Value::Object(db)).context("[trading.db] of the settings file");
+    let mapping = match (mode.as_str(), task) {
+        (Some("own"), None) if db.is_empty() => return Ok(None),
+        (Some("own"), None) => {
+            bail!("[trading.db]: mode = \"own\" has no other settings; mode = \"mapped\" and \"task\" have")
         }
-        _ => bail!("[trading.db]: mode is {mode}; own and mapped are allowed"),
-    }
+        (Some("mapped"), None) => mapped(db)?,
+        (Some("own" | "mapped"), Some(_)) => bail!("[trading.task] goes with mode = \"task\" of [trading.db]"),
+        (Some("task"), Some(callback)) => {
+            let key = key.map(|key| Secret(key.to_owned()));
+            Mapping { callback: Some(Callback { key, ..callback }), ..mapped(db)? }
+        }
+        (Some("task"), None) => bail!("[trading.db]: mode = \"task\" needs [trading.task] close"),
+        _ => bail!("[trading.db]: mode is {mode}; own, mapped and task are allowed"),
+    };
+    mapping.check().context("[trading.db]")?;
+    Ok(Some(mapping))
 }
 
 impl MarketSettings {
@@ -103,7 +112,7 @@ impl MarketSettings {
                 "WINDLASS_QUOTES_STREAM and WINDLASS_QUOTES_CHANNEL need a Redis: set WINDLASS_MARKET_REDIS_URL or REDIS_URL"
             );
         }
-        let mapping = mapping(found.trading())?;
+        let mapping = mapping(found.trading(), found.text("WINDLASS_CALLBACK_KEY"))?;
         if mapping.is_some() && found.text("WINDLASS_MARKET_DATABASE_URL").is_none() {
             bail!("[trading.db]: mapped tables lie in the database of WINDLASS_MARKET_DATABASE_URL, which is not set");
         }
@@ -135,7 +144,30 @@ mod tests {
         check(&[URL], &format!("{toml}schemo = 'x'"), "schemo");
         check(&[URL], &format!("{toml}schema = 'public'"), "schema of its own");
         check(&[URL], &format!("{toml}[trading.db.map]\nreason = {{ STOP = 'x' }}"), "STOP_OUT");
-        check(&[URL], "[trading.db]\nmode = 'theirs'", "own and mapped");
+        check(&[URL], "[trading.db]\nmode = 'theirs'", "own, mapped and task");
+        let task = "[trading.db]\nmode = 'task'\nopen_positions = 'a'\nchanged_since = 'b'\n[trading.task]\nclose = ";
+        let callback = |close: &str| {
+            let env = [URL, ("WINDLASS_CALLBACK_KEY", "geheim")];
+            read(&env, &[("windlass.toml", &format!("{task}'{close}'"))])
+                .unwrap()
+                .market
+                .mapping
+                .unwrap()
+                .callback
+                .unwrap()
+        };
+        assert_eq!((callback("http://a:1/b").kind(), callback("http://a:1/b").queue()), (None, "trading"));
+        assert_eq!(
+            (callback("broker.close").kind(), callback("broker.close").queue()),
+            (Some("broker.close"), "default")
+        );
+        assert!(!format!("{:?}", callback("broker.close")).contains("geheim"));
+        assert_eq!(callback("https://a/b").kind(), None);
+        check(&[URL], &format!("{task}'broker close'"), "kind of job");
+        check(&[URL], &format!("{task}'http://a/b'\nqueue = 'x'"), "goes with a kind");
+        check(&[URL], &format!("{task}'a.b'\nattempts = 0"), "attempts");
+        check(&[URL], &format!("{toml}[trading.task]\nclose = 'a.b'"), "goes with mode");
+        check(&[URL], "[trading.db]\nmode = 'task'", "needs [trading.task]");
         check(&[URL], "[trading.db]\nopen_positions = 'a'", "mode = \"own\" has no other");
         check(&[URL], "[trading.dp]\nmode = 'own'", "dp");
         check(&[URL], "trading = 1", "[trading]");

@@ -15,6 +15,7 @@ use windlass_store::records::{PostgresRecords, Records, RedisRecords, SqliteReco
 use windlass_store::{Claims, FileClaims, RedisClaims, Services, file_services, redis_services};
 use windlass_worker::{Isolation, Registry, Worker, WorkerOptions};
 
+use crate::close_queue::CloseQueue;
 use crate::settings::Settings;
 
 /// The stores of a process.
@@ -163,7 +164,10 @@ impl Stores {
 
     /// Watches positions where a worker serves the queue of the market's kinds.
     pub(crate) fn watch(&self, queues: &[Queue]) -> Option<Watcher> {
-        queues.iter().any(|queue| queue.as_str() == windlass_market::QUEUE).then(|| self.market.watch())
+        queues.iter().any(|queue| queue.as_str() == windlass_market::QUEUE).then(|| {
+            self.market
+                .watch_with(Some(Arc::new(CloseQueue { producer: self.producer(), broker: self.broker.clone() })))
+        })
     }
 
     /// Starts a worker of this process, which serves every shard of these queues; its children are this

@@ -6,7 +6,7 @@ use windlass_market::{Counters, Market};
 
 /// Reasons and guards are words of this program: they need no escaping. Each is there with 0 from the
 /// start, so that nothing begins with a gap.
-const REASONS: [&str; 11] = [
+const REASONS: [&str; 14] = [
     "unknown_symbol",
     "not_a_number",
     "surplus_digits",
@@ -18,12 +18,26 @@ const REASONS: [&str; 11] = [
     "future",
     "duplicate",
     "late",
+    "unknown_source",
+    "standby",
+    "contradicted",
 ];
 const GUARDS: [&str; 4] = ["stale", "future", "jump", "late"];
 
 pub(crate) fn render(market: &Market) -> String {
     let counters = market.counters();
-    let Counters { quotes_accepted, quotes_rejected, passes, closed, lost_race, held, skipped, frozen } = &counters;
+    let Counters {
+        quotes_accepted,
+        quotes_rejected,
+        passes,
+        closed,
+        lost_race,
+        held,
+        skipped,
+        frozen,
+        asked,
+        asked_failed,
+    } = &counters;
     let cache = market.prices().map(|prices| prices.stats()).unwrap_or_default();
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -34,6 +48,13 @@ pub(crate) fn render(market: &Market) -> String {
         ("windlass_market_lost_races_total", "counter", "Decisions that another write had made needless.", lost_race),
         ("windlass_market_skipped_total", "counter", "Passes that found the tables away.", skipped),
         ("windlass_market_frozen_symbols", "gauge", "Symbols with open positions of which no quote comes.", frozen),
+        (
+            "windlass_market_callbacks_waiting",
+            "gauge",
+            "Closings that an application was asked for, unanswered.",
+            asked,
+        ),
+        ("windlass_market_callbacks_failed", "gauge", "Closings that an application did not carry out.", asked_failed),
         ("windlass_market_cache_dropped_total", "counter", "Quotes that Redis was not told of.", &cache.dropped),
     ] {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");

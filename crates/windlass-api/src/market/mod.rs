@@ -1,5 +1,6 @@
 //! The market over HTTP: quotes in; prices, ticks and candles out; positions.
 
+pub(crate) mod insight;
 pub(crate) mod metrics;
 pub(crate) mod positions;
 pub(crate) mod prices;
@@ -33,8 +34,9 @@ pub(crate) fn router() -> Router<Shared> {
         .route("/api/positions/{id}/close", post(positions::close))
         .route("/api/positions/{id}/history", get(positions::history))
         .route("/api/positions/{id}/explain", get(positions::why))
-        .route("/api/market/latency", get(positions::latency))
-        .route("/api/market/stats", get(positions::stats))
+        .route("/api/market/latency", get(insight::latency))
+        .route("/api/market/stats", get(insight::stats))
+        .route("/api/market/audit", get(insight::audit))
 }
 
 impl From<Error> for Problem {

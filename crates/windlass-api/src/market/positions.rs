@@ -16,7 +16,7 @@ use windlass_market::desk::{self, Closing};
 use windlass_market::explain::explain;
 use windlass_market::index::Near;
 use windlass_market::positions::{
-    Account, Change, ClosingRow, Error, Instrument, NewPosition, Page, Position, Positions, summary,
+    Account, Change, ClosingRow, Error, Instrument, NewPosition, Page, Position, Positions,
 };
 use windlass_market::price::{format, parse};
 use windlass_market::prices::Price;
@@ -458,8 +458,8 @@ pub(crate) struct Close {
     reason: Option<Reason>,
 }
 
-/// `POST /api/positions/{id}/close` with `{}`: closes it at the last quote, once; 200 with it, 409
-/// `already_closed` for who comes second.
+/// `POST /api/positions/{id}/close` with `{}`: closes it at the last quote, once; 200 with it, 202 where the
+/// application whose it is was asked, 409 `already_closed` for who comes second.
 pub(crate) async fn close(
     State(shared): State<Shared>,
     caller: Caller,
@@ -477,6 +477,7 @@ pub(crate) async fn close(
     let position = views.store.get(id).await?.ok_or_else(unknown)?;
     match closing {
         Closing::Closed(_) => Ok(axum::Json(views.whole(&position).await?).into_response()),
+        Closing::Asked => Ok((StatusCode::ACCEPTED, axum::Json(views.whole(&position).await?)).into_response()),
         Closing::AlreadyClosed(_) => {
             let shown = views.whole(&position).await?;
             let problem = Problem::new(Code::AlreadyClosed, "somebody else closed the position first");
@@ -585,43 +586,6 @@ pub(crate) async fn next(
         })
         .collect();
     Ok(axum::Json(json!({ "next": shown })).into_response())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Last {
-    closings: Option<i64>,
-}
-
-/// Closings that latencies are told of.
-const MAX_CLOSINGS: i64 = 100_000;
-
-/// `GET /api/market/latency`: percentiles of quote → decision → closing over the last closings.
-pub(crate) async fn latency(
-    State(shared): State<Shared>,
-    last: Result<Query<Last>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let closings = query(last, "?closings=")?.closings.unwrap_or(1_000);
-    if !(1..=MAX_CLOSINGS).contains(&closings) {
-        return Err(Problem::new(Code::QueryInvalid, format!("closings: {closings}; 1 to {MAX_CLOSINGS} is allowed")));
-    }
-    let latencies = shared.market.store().await?.latencies(closings).await?;
-    Ok(axum::Json(summary(&latencies)).into_response())
-}
-
-/// Positions of another application that are named when they are not watched.
-const UNMAPPED: i64 = 20;
-
-/// `GET /api/market/stats`: what this process has done, how many positions are open, and which of another
-/// application's are not watched.
-pub(crate) async fn stats(State(shared): State<Shared>) -> Result<Response, Problem> {
-    let store = shared.market.store().await?;
-    let (open, (unmapped, named)) = (store.count_open().await?, store.unmapped(UNMAPPED).await?);
-    let named: Vec<Value> = named.iter().map(|(id, why)| json!({ "id": id, "why": why })).collect();
-    let unmapped = json!({ "count": unmapped, "first": named });
-    let (counters, cache) = (shared.market.counters(), shared.market.prices()?.stats());
-    Ok(axum::Json(json!({ "open_positions": open, "unmapped": unmapped, "here": counters, "cache": cache }))
-        .into_response())
 }
 
 /// What an account is made of.

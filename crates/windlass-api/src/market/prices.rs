@@ -82,13 +82,13 @@ fn of_tables(quote: Option<Quote>, digits: Option<u8>, old: Option<Price>) -> Op
     let newer = quote.filter(|quote| old.as_ref().is_none_or(|old| old.quote.seq <= quote.seq));
     let digits = digits.or(old.as_ref().map(|old| old.digits));
     match (newer, digits) {
-        (Some(quote), Some(digits)) => Some(Price { digits, quote, volume: 0, source: Source::Database }),
+        (Some(quote), Some(digits)) => Some(Price { digits, quote, volume: 0, feed: None, source: Source::Database }),
         _ => old,
     }
 }
 
 fn shown(symbol: &str, price: &Price, max_age_ms: i64) -> Value {
-    let Price { digits, quote, volume, source } = price;
+    let Price { digits, quote, volume, feed, source } = price;
     let age_ms = age_ms(quote);
     json!({
         "symbol": symbol,
@@ -98,6 +98,7 @@ fn shown(symbol: &str, price: &Price, max_age_ms: i64) -> Value {
         "ts_ms": quote.ts_ms,
         "seq": quote.seq,
         "volume": volume,
+        "src": feed,
         "age_ms": age_ms.max(0),
         "source": source,
         "stale": age_ms > max_age_ms || *source == Source::Synthetic,
@@ -184,7 +185,7 @@ fn made_up(shared: &Shared, symbol: &str, digits: u8) -> Option<Price> {
     let is_allowed = shared.market.prices().is_ok_and(|prices| prices.options().synthetic);
     is_allowed.then(|| {
         let quote = synthetic::quote(symbol, digits, Timestamp::now().0);
-        Price { digits, quote, volume: 0, source: Source::Synthetic }
+        Price { digits, quote, volume: 0, feed: None, source: Source::Synthetic }
     })
 }
 
@@ -278,6 +279,12 @@ pub(crate) struct PutInstrument {
     /// Targets fill at their level instead of the quote that reached them.
     #[serde(default)]
     target_at_level: bool,
+    /// Where its quotes come from (`src`), the best source first; default any.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    sources: Vec<String>,
+    /// How long the source that is believed may be silent or contradicted, in ms; default 3,000.
+    hold_down_ms: Option<i64>,
     /// `24x7` (the default), `fx`, or `Europe/Berlin;Mon 09:00-Mon 17:30,…`.
     calendar: Option<String>,
 }
@@ -301,6 +308,8 @@ pub(crate) async fn put_instrument(
         confirm_ticks: put.confirm_ticks.unwrap_or(new.confirm_ticks),
         target_at_level: put.target_at_level,
         calendar: put.calendar.unwrap_or_else(|| new.calendar.clone()),
+        sources: put.sources,
+        hold_down_ms: put.hold_down_ms.unwrap_or(new.hold_down_ms),
         ..new
     };
     let store = shared.market.store().await?;

@@ -18,6 +18,7 @@ fn quote() -> Value {
         json!({
             "seq": { "type": ["integer", "null"], "minimum": 0, "description": "Rises with each quote of a symbol; by default the time and the place in the batch" },
             "v": { "type": "integer", "minimum": 0, "description": "Units traded" },
+            "src": { "type": ["string", "null"], "description": "Which feed says it; needed where the instrument names its sources" },
         }),
     );
     quote["additionalProperties"] = false.into();
@@ -32,6 +33,7 @@ fn price() -> Value {
     object(json!({
         "symbol": text(), "bid": text(), "ask": text(), "digits": count(), "ts_ms": { "type": "integer" },
         "seq": { "type": "integer" }, "volume": count(), "age_ms": count(), "source": source(), "stale": flag(),
+        "src": or_null("string"),
     }))
 }
 
@@ -46,6 +48,7 @@ fn instrument() -> Value {
     object(json!({
         "symbol": text(), "digits": count(), "min_stop_points": count(), "max_quote_age_ms": count(),
         "spread_grace_ms": count(), "confirm_ticks": count(), "target_at_level": flag(), "calendar": text(),
+        "sources": array(text()), "hold_down_ms": count(),
     }))
 }
 
@@ -197,6 +200,7 @@ fn positions_ops() -> Vec<Op> {
         op("POST", "/api/positions/{id}/close", "Close a position at the last price")
             .json(schema_of::<positions::Close>())
             .answers(200, "Closed", position())
+            .answers(202, "The application whose position it is was asked to close it", position())
             .fails(&[
                 Code::PositionNotFound,
                 Code::BodyInvalid,
@@ -248,9 +252,22 @@ fn insight_ops() -> Vec<Op> {
             200,
             "Counts",
             object(json!({
-                "open_positions": count(), "here": {}, "cache": {},
+                "open_positions": count(), "here": {}, "cache": {}, "sources": object(json!({})),
+                "callbacks": object(json!({ "asked": count(), "failed": count(), "first": array(json!({})) })),
                 "unmapped": object(json!({ "count": count(), "first": array(json!({})) })),
             })),
         ),
+        op("GET", "/api/market/audit", "Whether the history of positions is as it was written")
+            .query("links", json!({ "type": "integer", "minimum": 1, "maximum": 100_000 }), "The newest so many; default 10000")
+            .query("head", text(), "What an earlier answer named as head: the chain must still go through it")
+            .answers(
+                200,
+                "What was found",
+                object(json!({
+                    "intact": flag(), "links": count(), "unlinked": count(), "head": or_null("string"),
+                    "broken": array(json!({})),
+                })),
+            )
+            .fails(&[Code::QueryInvalid]),
     ]
 }

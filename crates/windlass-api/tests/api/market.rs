@@ -277,6 +277,13 @@ async fn calm_accounts_show_bands_and_never_numbers_8_28() {
     assert_eq!(seen("GET", &at, None).await.json()["calm"]["band"], "above");
     seen("GET", "/api/positions?account_id=2", None).await;
     assert_eq!(seen("GET", "/api/positions/next", None).await.json()["next"], json!([]));
+    // Of a short list too the calm one takes no place: the other account's, further away, is on it.
+    ask(&all, "PUT", "/api/accounts/1", Some(json!({ "currency": "USD" }))).await;
+    let body =
+        json!({ "account_id": 1, "symbol": "EURUSD", "side": "long", "qty": 1, "entry": "1.08000", "sl": "1.01000" });
+    let other = ask(&all, "POST", "/api/positions", Some(body)).await.json()["position_id"].clone();
+    let next = seen("GET", "/api/positions/next?limit=1", None).await.json();
+    assert_eq!((next["next"].as_array().unwrap().len(), &next["next"][0]["position_id"]), (1, &other));
     assert_eq!(seen("GET", &format!("{at}/history"), None).await.code(), "scope_missing");
     assert_eq!(seen("GET", &format!("{at}/explain"), None).await.code(), "scope_missing");
     seen("PATCH", &at, Some(json!({ "tp": "1.09100" }))).await;
@@ -285,6 +292,58 @@ async fn calm_accounts_show_bands_and_never_numbers_8_28() {
     assert_eq!(closed.json()["status"], "closed");
     assert_eq!(seen("POST", &format!("{at}/close"), Some(json!({}))).await.code(), "already_closed");
     assert_eq!(ask(&all, "GET", &at, None).await.json()["closings"][0]["pnl_points"], pnl.to_string());
+}
+
+/// compat §5: where nothing is known, prices and candles are made up if the settings say so; flagged, and
+/// nothing is opened or closed on them.
+#[tokio::test]
+async fn made_up_prices_are_flagged_and_decide_nothing() {
+    let bench = Bench::new();
+    bench.traded().await;
+    assert_eq!(bench.get("/api/prices/EURUSD").await.code(), "price_not_found", "not unless it is asked for");
+    assert_eq!(bench.get("/api/candles/EURUSD").await.json()["candles"], json!([]));
+    let options = windlass_market::prices::PriceOptions { synthetic: true, ..Default::default() };
+    let bench = bench.pricing(options);
+    let price = bench.get("/api/prices/EURUSD").await.json();
+    assert_eq!((&price["source"], &price["stale"]), (&json!("synthetic"), &json!(true)));
+    assert_eq!(bench.get("/api/prices").await.json()["prices"][0]["source"], "synthetic");
+    let candles = bench.get("/api/candles/EURUSD?timeframe=5m&limit=7").await.json();
+    assert_eq!((&candles["source"], candles["candles"].as_array().unwrap().len()), (&json!("synthetic"), 7));
+    assert_eq!(bench.get("/api/prices/NOPE").await.code(), "symbol_not_found");
+    let body = json!({ "account_id": 1, "symbol": "EURUSD", "side": "long", "qty": 1, "sl": "0.00001" });
+    assert_eq!(bench.market("POST", "/api/positions", body).await.code(), "no_fresh_price");
+    assert_eq!(bench.get("/api/positions/next").await.json()["next"], json!([]));
+    // A true quote is shown at once, and bars are those of quotes as soon as there is one.
+    bench.quoted(1, &["1.07160"]).await;
+    assert_ne!(bench.get("/api/prices/EURUSD").await.json()["source"], "synthetic");
+    bench.api.market.roll_up().await.unwrap();
+    assert_ne!(bench.get("/api/candles/EURUSD").await.json()["source"], "synthetic");
+}
+
+/// §8.29: the chain over the history.
+#[tokio::test]
+async fn the_history_is_held_against_its_chain_8_29() {
+    let bench = Bench::new();
+    bench.traded().await;
+    bench.quoted(1, &["1.07160"]).await;
+    let id =
+        bench.opened(json!({ "account_id": 1, "symbol": "EURUSD", "side": "long", "qty": 1, "sl": "1.06000" })).await;
+    let found = bench.get("/api/market/audit").await.json();
+    assert_eq!((&found["intact"], &found["unlinked"], &found["head"]), (&json!(true), &json!(1), &Value::Null));
+    let store = bench.api.market.store().await.unwrap();
+    store.link_history(0).await.unwrap();
+    let found = bench.get("/api/market/audit").await.json();
+    assert_eq!((&found["links"], &found["unlinked"]), (&json!(1), &json!(0)));
+    let head = found["head"].as_str().unwrap();
+    bench.market("PATCH", &format!("/api/positions/{id}"), json!({ "sl": "1.05000" })).await;
+    store.link_history(0).await.unwrap();
+    let later = bench.get(&format!("/api/market/audit?head={head}")).await.json();
+    assert_eq!((&later["intact"], &later["links"]), (&json!(true), &json!(2)));
+    let other = format!("1:{}", "0".repeat(64));
+    let forged = bench.get(&format!("/api/market/audit?head={other}")).await.json();
+    assert_eq!((&forged["intact"], &forged["broken"][0]["what"]), (&json!(false), &json!("head_differs")));
+    assert_eq!(bench.get("/api/market/audit?head=x").await.code(), "query_invalid");
+    assert_eq!(bench.get("/api/market/audit?links=0").await.code(), "query_invalid");
 }
 
 /// API1, API5: each verb needs its scope.
@@ -300,6 +359,7 @@ async fn the_market_needs_its_scopes() {
         ("PATCH", "/api/positions/1"),
         ("POST", "/api/positions/1/close"),
         ("GET", "/api/accounts/1"),
+        ("GET", "/api/market/audit"),
     ] {
         let body = (method != "GET").then(|| json!({}));
         assert_eq!(bench.with_key(&read, method, path, body).await.code(), "scope_missing", "{method} {path}");

@@ -354,6 +354,13 @@ impl Bench {
         Self { app: router(api.clone()), api, broker, dir }
     }
 
+    /// The same with a market whose prices are kept by these options.
+    pub(crate) fn pricing(self, options: PriceOptions) -> Self {
+        let at = Where::Sqlite(self.dir.path().join("market.db"));
+        let api = Api { market: Market::new(at, "test", None, options), ..self.api };
+        Self { app: router(api.clone()), api, ..self }
+    }
+
     /// Makes a key that grants these, for a tenant or for all; it counts at once.
     pub(crate) async fn key(&self, scopes: &[&str], tenant: Option<&str>) -> String {
         let scopes = scopes.iter().map(|scope| scope.parse().unwrap()).collect();

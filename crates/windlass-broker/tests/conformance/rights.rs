@@ -50,7 +50,7 @@ const USERS: &[User] = &[
             "windlass-market/src/feed.rs",
         ],
         more: &["srem", "zrange", "zrevrange"],
-        keys: "~wl:* ~windlass:* ~price:* ~tick:* ~candle:* ~calm:* &wl:*",
+        keys: "~wl:* ~windlass:* ~price:* ~tick:* ~candle:* ~calm:* ~quotes* &wl:* &quotes*",
     },
     // Puts jobs with their blobs, and asks what became of them.
     User {
@@ -87,6 +87,33 @@ const USERS: &[User] = &[
         more: &["hget", "hgetall", "smembers", "time", "zrange"],
         keys: "~wl:* &wl:*",
     },
+    // Another program that reads prices, ticks, candles and bands, in either format.
+    User {
+        name: "market",
+        lua: &[],
+        rust: &[],
+        more: &[
+            "exists",
+            "get",
+            "hget",
+            "hgetall",
+            "hmget",
+            "mget",
+            "pttl",
+            "ttl",
+            "xrange",
+            "xread",
+            "xrevrange",
+            "zcard",
+            "zrange",
+            "zrangebyscore",
+            "zrevrange",
+            "zrevrangebyscore",
+        ],
+        keys: "~price:* ~tick:* ~candle:* ~calm:*",
+    },
+    // A feed: quotes into streams and channels whose names begin with `quotes`.
+    User { name: "feed", lua: &[], rust: &[], more: &["publish", "xadd", "xlen"], keys: "~quotes* &quotes*" },
 ];
 
 /// Where an operator's own commands are.
@@ -165,7 +192,7 @@ fn the_users_have_the_rights_that_are_used() {
     }
 }
 
-/// The shared server with all three, under any key prefix: what a test of its own needs.
+/// The shared server with all of them, under any key prefix: what a test of its own needs.
 fn server() -> &'static RedisServer {
     static SERVER: OnceLock<RedisServer> = OnceLock::new();
     SERVER.get_or_init(|| {
@@ -211,6 +238,28 @@ async fn a_producer_puts_and_reads_and_does_nothing_else() {
     assert!(matches!(refused, windlass_broker::Error::Denied { .. }), "{refused:?}");
     assert!(reader.pause(&queue, true).await.is_err());
     assert!(reader.canary("w", "t").await.is_err(), "it speaks on no channel");
+}
+
+#[tokio::test]
+async fn a_feed_writes_quotes_and_a_program_of_the_market_reads() {
+    let call = async |name: &str, words: &[&str]| {
+        let mut command = cmd(words[0]);
+        command.arg(&words[1..]);
+        link(name).call(&command).await
+    };
+    call("feed", &["XADD", "quotes", "*", "symbol", "A"]).await.unwrap();
+    call("feed", &["PUBLISH", "quotes", "{}"]).await.unwrap();
+    call("worker", &["XRANGE", "quotes", "-", "+"]).await.unwrap();
+    call("market", &["HGETALL", "price:A"]).await.unwrap();
+    for (name, words) in [
+        ("feed", &["XRANGE", "quotes", "-", "+"][..]),
+        ("feed", &["HSET", "price:A", "bid", "1"]),
+        ("market", &["HSET", "price:A", "bid", "1"]),
+        ("market", &["XADD", "quotes", "*", "a", "b"]),
+    ] {
+        let error = call(name, words).await.unwrap_err();
+        assert_eq!(error.cause(), Cause::NoPermission, "{name} {words:?}: {error:?}");
+    }
 }
 
 #[tokio::test]

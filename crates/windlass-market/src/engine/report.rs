@@ -26,6 +26,8 @@ pub struct Report {
     pub tp_closed: u64,
     /// Decisions that another write had made needless.
     pub lost_race: u64,
+    /// Positions that their own application was asked to close.
+    pub asked: u64,
     /// Positions that wait for their market to open.
     pub waiting: u64,
     /// Quotes that decided nothing, by guard.
@@ -67,6 +69,7 @@ impl Report {
         self.sl_closed += other.sl_closed;
         self.tp_closed += other.tp_closed;
         self.lost_race += other.lost_race;
+        self.asked += other.asked;
         self.waiting += other.waiting;
         self.ms += other.ms;
         for (why, count) in other.held {

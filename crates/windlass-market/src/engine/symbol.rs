@@ -77,8 +77,11 @@ impl Symbol {
         self.book.load(open);
     }
 
+    /// Takes a position of the first load that triggered before.
     pub(super) fn wait(&mut self, position: Position) {
-        self.waiting.insert(position.id, position);
+        if !position.asked {
+            self.waiting.insert(position.id, position);
+        }
     }
 
     /// Open positions.
@@ -102,6 +105,10 @@ impl Symbol {
         match position.status {
             Status::Open if self.book.get(position.id).is_some_and(|held| held.version >= position.version) => {}
             Status::Open => self.follow(&position),
+            Status::Closing if position.asked => {
+                self.book.remove(position.id);
+                self.waiting.remove(&position.id);
+            }
             Status::Closing => {
                 self.book.remove(position.id);
                 self.waiting.insert(position.id, position);
@@ -241,6 +248,11 @@ impl Symbol {
                                     self.book.set_version(close.id, *version);
                                 }
                                 report.tell(close);
+                            }
+                            Some(Outcome::Asked { fresh }) => {
+                                report.asked += u64::from(*fresh);
+                                report.lost_race += u64::from(!fresh);
+                                self.book.remove(close.id);
                             }
                             Some(Outcome::AlreadyClosed { .. } | Outcome::Unknown) => {
                                 report.lost_race += 1;

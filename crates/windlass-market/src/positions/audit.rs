@@ -14,8 +14,8 @@ pub struct AuditRow {
     pub at_ms: i64,
     /// The position; none for what concerns a symbol.
     pub position_id: Option<i64>,
-    /// open, modify, trigger, close, lost_race, gap, or gone: another application's position that is
-    /// no longer watched.
+    /// open, modify, trigger, close, lost_race, gap, source (another one is believed), or gone: another
+    /// application's position that is no longer watched.
     pub kind: String,
     /// Who.
     pub actor: String,
@@ -108,7 +108,7 @@ impl Positions {
     }
 }
 
-fn audit_row(row: &impl Cells) -> sqlx::Result<AuditRow> {
+pub(super) fn audit_row(row: &impl Cells) -> sqlx::Result<AuditRow> {
     Ok(AuditRow {
         id: row.int("id")?,
         at_ms: row.int("at_ms")?,

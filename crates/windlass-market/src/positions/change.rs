@@ -84,18 +84,19 @@ impl Positions {
     pub async fn put_instrument(&self, instrument: &Instrument) -> Result<()> {
         instrument.check()?;
         let sql = "INSERT INTO instruments(symbol, digits, min_stop_points, max_spread_points, max_jump_points,
-                     max_quote_age_ms, spread_grace_ms, confirm_ticks, fill_policy, calendar)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                     max_quote_age_ms, spread_grace_ms, confirm_ticks, fill_policy, calendar, sources, hold_down_ms)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
                    ON CONFLICT(symbol) DO UPDATE SET digits = $2, min_stop_points = $3, max_spread_points = $4,
                      max_jump_points = $5, max_quote_age_ms = $6, spread_grace_ms = $7, confirm_ticks = $8,
-                     fill_policy = $9, calendar = $10, enabled = 1";
+                     fill_policy = $9, calendar = $10, sources = $11, hold_down_ms = $12, enabled = 1";
         let i = instrument.clone();
+        let sources = (!i.sources.is_empty()).then(|| i.sources.join(","));
         let policy = if i.target_at_level { "level" } else { "trigger_quote" };
         let done = on!(self, pool => {
             sqlx::query(sql)
                 .bind(i.symbol).bind(i64::from(i.digits)).bind(i.min_stop_points).bind(i.max_spread_points)
                 .bind(i.max_jump_points).bind(i.max_quote_age_ms).bind(i.spread_grace_ms)
-                .bind(i64::from(i.confirm_ticks)).bind(policy).bind(i.calendar)
+                .bind(i64::from(i.confirm_ticks)).bind(policy).bind(i.calendar).bind(sources).bind(i.hold_down_ms)
                 .execute(pool).await.map(|_| ())
         });
         done.map_err(Error::sql("instrument"))

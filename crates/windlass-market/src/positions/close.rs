@@ -76,6 +76,11 @@ pub enum Outcome {
         /// True when nothing of the position is left.
         whole: bool,
     },
+    /// The application whose it is was asked to close it, by this call or before.
+    Asked {
+        /// By this call.
+        fresh: bool,
+    },
     /// Somebody else closed it.
     AlreadyClosed {
         /// The rows that stand.
@@ -137,8 +142,16 @@ impl Positions {
         actor: &str,
         cursor: Option<Reached<'_>>,
     ) -> Result<Closed> {
+        if let (super::Pool::Postgres(pool), Some(_)) = (&self.pool, self.callback()) {
+            let asked = self.ask(pool, closes, fence, decided_at_ms, actor).await?;
+            if let Some(reached) = cursor {
+                self.advance(reached, fence).await?;
+            }
+            let outcomes = asked.into_keys().map(|id| (id, Outcome::Asked { fresh: true })).collect();
+            return self.outcomes(closes, outcomes, fence, decided_at_ms, actor).await;
+        }
         let mut tries = 0;
-        let written = loop {
+        let written: HashMap<i64, (i64, bool)> = loop {
             let written = if self.is_embedded() {
                 self.close_embedded(closes, fence, decided_at_ms, actor, cursor).await
             } else {
@@ -149,7 +162,8 @@ impl Positions {
                 other => break other?,
             }
         };
-        self.outcomes(closes, written, fence, decided_at_ms, actor).await
+        let closed = |(id, (version, whole))| (id, Outcome::Closed { version, whole });
+        self.outcomes(closes, written.into_iter().map(closed).collect(), fence, decided_at_ms, actor).await
     }
 
     async fn close_postgres(
@@ -306,13 +320,11 @@ impl Positions {
     async fn outcomes(
         &self,
         closes: &[Close],
-        written: HashMap<i64, (i64, bool)>,
+        mut outcomes: HashMap<i64, Outcome>,
         fence: Option<Fence>,
         decided_at_ms: i64,
         actor: &str,
     ) -> Result<Closed> {
-        let mut outcomes: HashMap<i64, Outcome> =
-            written.into_iter().map(|(id, (version, whole))| (id, Outcome::Closed { version, whole })).collect();
         let lost: Vec<&Close> = closes.iter().filter(|close| !outcomes.contains_key(&close.id)).collect();
         if lost.is_empty() {
             return Ok(Closed { outcomes });
@@ -334,6 +346,7 @@ impl Positions {
                 Some(row) if row.status == Status::Closed => {
                     Outcome::AlreadyClosed { closings: closings.remove(&close.id).unwrap_or_default() }
                 }
+                Some(row) if row.asked => Outcome::Asked { fresh: false },
                 Some(_) if !fence_holds => Outcome::FenceLost,
                 Some(row) if row.version != close.version => Outcome::VersionChanged,
                 Some(_) if is_old => Outcome::TooOld,
@@ -362,7 +375,7 @@ fn written(row: &impl Cells) -> sqlx::Result<(i64, (i64, bool))> {
     Ok((row.int("id")?, (row.int("version")?, row.int("left")? == 0)))
 }
 
-fn positions_json(closes: &[Close]) -> String {
+pub(super) fn positions_json(closes: &[Close]) -> String {
     let rows: Vec<_> = closes
         .iter()
         .map(|close| {

@@ -10,7 +10,7 @@ use crate::rules::{Leg, Quote};
 pub(super) const POSITION: &str =
     "id, account_id, symbol, side, qty, open_qty, entry, first_sl, sl, tp, sl_guaranteed, trail_points,
   trail_bps, trail_activation, trail_step, be_trigger, be_offset, expires_at_ms, legs_done, extreme, stop_eff, stop_src,
-  mark_seq, status, closing_reason, version, armed_at_ms, armed_seq, opened_at_ms, closed_at_ms";
+  mark_seq, status, closing_reason, version, armed_at_ms, armed_seq, opened_at_ms, closed_at_ms, asked_at_ms";
 /// All columns that [`ClosingRow::read`] reads.
 pub(super) const CLOSING: &str = "position_id, leg, qty, reason, level, fill, bid, ask, quote_seq, quote_ts_ms,
   CAST(pnl_points AS text) AS pnl, rule_version, actor, fence, decided_at_ms, closed_at_ms";

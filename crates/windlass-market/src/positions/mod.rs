@@ -10,6 +10,7 @@ mod audit;
 mod bands;
 mod candles;
 mod cells;
+mod chain;
 mod change;
 mod close;
 mod error;
@@ -32,17 +33,18 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{AssertSqlSafe, ConnectOptions as _};
 
 pub use audit::{AuditRow, Outbox};
+pub use chain::{Broken, Checked, Link};
 pub use change::{Change, Moved, NewPosition};
 pub use close::{Close, Closed, Fence, Outcome, Reached};
 pub use error::{Class, Error};
 pub use insight::{Latency, summary};
 pub use lease::{Hold, Holder, Lease};
 pub use load::{Cursor, Page};
-pub use mapped::{Mapping, Reach, Sides, Words};
+pub use mapped::{Answered, Asked, AskedCount, Callback, Mapping, Reach, Secret, Sides, Words};
 pub use marks::{AccountSum, Mark};
 pub use rows::{Account, ClosingRow, Instrument, Position, Status};
 pub use seed::Seed;
-pub use ticks::{Arrived, Fresh, KEPT_MS, RawQuote, Reject, Taken, Tick};
+pub use ticks::{Arrived, Fresh, KEPT_MS, RawQuote, Reject, Switched, Taken, Tick};
 
 /// The result of a call.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -9,6 +9,7 @@ use crate::guard::Limits;
 use crate::index::Held;
 use crate::price::MAX_DIGITS;
 use crate::rules::{BreakEven, Distance, Gate, Leg, Quote, Reason, Rules, Side, Track, Trail};
+use crate::sources::Order;
 
 /// What is traded, and how careful to be with its quotes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,14 @@ pub struct Instrument {
     /// When it trades. Default `24x7`.
     #[serde(default = "always")]
     pub calendar: String,
+    /// Where its quotes come from, the best source first; at most 8. Default: any source, told apart by
+    /// nothing.
+    #[serde(default)]
+    pub sources: Vec<String>,
+    /// How long the source that is believed may be silent or contradicted before another one is, in ms.
+    /// Default 3,000.
+    #[serde(default = "hold_down_ms")]
+    pub hold_down_ms: i64,
 }
 
 fn max_quote_age_ms() -> i64 {
@@ -52,6 +61,9 @@ fn spread_grace_ms() -> i64 {
 }
 fn confirm_ticks() -> u8 {
     1
+}
+fn hold_down_ms() -> i64 {
+    3_000
 }
 fn always() -> String {
     "24x7".to_owned()
@@ -72,6 +84,8 @@ impl Instrument {
             confirm_ticks: 1,
             target_at_level: false,
             calendar: always(),
+            sources: Vec::new(),
+            hold_down_ms: hold_down_ms(),
         }
     }
 
@@ -92,6 +106,17 @@ impl Instrument {
         require(self.max_quote_age_ms > 0, "max_quote_age_ms", "1 or more is allowed")?;
         require(self.spread_grace_ms >= 0, "spread_grace_ms", "0 or more is allowed")?;
         require((1..=3).contains(&self.confirm_ticks), "confirm_ticks", "1 to 3 is allowed")?;
+        require((1..=3_600_000).contains(&self.hold_down_ms), "hold_down_ms", "1 to 3600000 is allowed")?;
+        let named = self
+            .sources
+            .iter()
+            .enumerate()
+            .all(|(at, name)| crate::csv::is_symbol(name) && !self.sources[..at].contains(name));
+        require(
+            named && self.sources.len() <= 8,
+            "sources",
+            "up to 8 different names of letters, digits and . _ - / are allowed",
+        )?;
         Calendar::parse(&self.calendar)
             .map(|_| ())
             .map_err(|e| Error::refused("calendar", "calendar_invalid", e.to_string()))
@@ -107,6 +132,17 @@ impl Instrument {
             max_jump: self.max_jump_points,
             ..Limits::DEFAULT
         }
+    }
+
+    /// How its sources are told apart; none when they are not.
+    #[must_use]
+    pub fn order(&self) -> Option<Order> {
+        (!self.sources.is_empty()).then(|| Order {
+            names: self.sources.clone(),
+            hold_down_ms: self.hold_down_ms,
+            max_age_ms: self.max_quote_age_ms,
+            max_jump: self.max_jump_points,
+        })
     }
 
     /// The gate of a believed quote.
@@ -127,6 +163,10 @@ impl Instrument {
             confirm_ticks: u8::try_from(row.int("confirm_ticks")?).unwrap_or(1),
             target_at_level: row.text("fill_policy")? == "level",
             calendar: row.text("calendar")?,
+            sources: row
+                .opt_text("sources")?
+                .map_or_else(Vec::new, |names| names.split(',').map(str::to_owned).collect()),
+            hold_down_ms: row.int("hold_down_ms")?,
         })
     }
 }
@@ -153,7 +193,8 @@ pub struct Account {
 pub enum Status {
     /// It is.
     Open,
-    /// It triggered while its market was closed, and closes on the first quote of the session.
+    /// It triggered while its market was closed, and closes on the first quote of the session; or the
+    /// application whose it is was asked to close it.
     Closing,
     /// It was.
     Closed,
@@ -194,6 +235,8 @@ pub struct Position {
     pub status: Status,
     /// Why it is closing, while it is.
     pub closing_reason: Option<Reason>,
+    /// True once the application whose it is was asked to close it: nothing is decided about it any more.
+    pub asked: bool,
     /// Raised by each change but those of derived state.
     pub version: i64,
     /// R2: quotes at or before this (stamp, number) trigger nothing.
@@ -240,6 +283,7 @@ impl Position {
             stop: row.opt("stop_eff")?.zip(source),
             status: Status::of(row.int("status")?),
             closing_reason: row.opt_text("closing_reason")?.and_then(|word| Reason::parse(&word)),
+            asked: row.opt("asked_at_ms")?.is_some(),
             version: row.int("version")?,
             armed: (row.int("armed_at_ms")?, row.int("armed_seq")?),
             mark_seq: row.int("mark_seq")?,

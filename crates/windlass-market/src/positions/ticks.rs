@@ -10,6 +10,7 @@ use super::{Error, Instrument, Positions, Result, on};
 use crate::guard::{self, Limits};
 use crate::price;
 use crate::rules::Quote;
+use crate::sources::{Order, Pick, Sources};
 
 /// A quote as a feed sends it: decimals as text, never through a floating-point number.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -31,6 +32,10 @@ pub struct RawQuote {
     /// When it reached us, in ms since 1970 UTC; default now, by the clock of the database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub received_at_ms: Option<i64>,
+    /// Which feed said it. Needed where the instrument names its sources: its number then counts among
+    /// those of its source alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 /// A quote of a batch that was not kept, or not for decisions.
@@ -39,7 +44,8 @@ pub struct Reject {
     /// Its place in the batch, from 0.
     pub index: usize,
     /// Why: unknown_symbol, not_a_number, surplus_digits, too_large, not_positive, crossed,
-    /// negative_volume, negative_seq, future, duplicate, or late (kept for candles alone).
+    /// negative_volume, negative_seq, future, duplicate, or late (kept for candles alone); of an instrument
+    /// that names its sources also unknown_source, standby (another source is believed) and contradicted.
     pub code: &'static str,
 }
 
@@ -54,6 +60,8 @@ pub struct Fresh {
     pub quote: Quote,
     /// Units traded.
     pub volume: i64,
+    /// Which feed said it, if it said so.
+    pub source: Option<String>,
 }
 
 /// What became of a batch of quotes.
@@ -67,6 +75,19 @@ pub struct Taken {
     pub rejects: Vec<Reject>,
     /// Those that were accepted, in their order.
     pub fresh: Vec<Fresh>,
+    /// Symbols of which another source is believed from now on.
+    pub switched: Vec<Switched>,
+}
+
+/// Another source of a symbol is believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Switched {
+    /// The symbol.
+    pub symbol: String,
+    /// Who was.
+    pub from: String,
+    /// Who is.
+    pub to: String,
 }
 
 impl Taken {
@@ -102,6 +123,17 @@ pub struct Arrived {
     pub late: bool,
 }
 
+/// A quote that can be, on its way into the tables.
+struct Sound<'a> {
+    /// Its place in the batch.
+    index: usize,
+    raw: &'a RawQuote,
+    digits: u8,
+    quote: Quote,
+    /// A newer one of its symbol stands before it.
+    late: bool,
+}
+
 /// How long quotes are kept for the sweep and for candles, in ms.
 pub const KEPT_MS: i64 = 900_000;
 /// The channel on which PostgreSQL says that quotes have come.
@@ -119,106 +151,64 @@ impl Positions {
         let instruments: HashMap<String, Instrument> =
             self.instruments().await?.into_iter().map(|instrument| (instrument.symbol.clone(), instrument)).collect();
         let mut taken = Taken::default();
-        // Those that can be: place in the batch, digits, quote, and whether a newer one stands before.
-        let mut sound: Vec<(usize, u8, Quote, bool)> = Vec::with_capacity(quotes.len());
+        let mut sound: Vec<Sound<'_>> = Vec::with_capacity(quotes.len());
         let mut newest: HashMap<&str, i64> = HashMap::new();
-        let mut numbers: HashSet<(&str, i64)> = HashSet::new();
+        let mut numbers: HashSet<(&str, Option<&str>, i64)> = HashSet::new();
+        let mut orders: HashMap<&str, Order> = HashMap::new();
         for (index, raw) in quotes.iter().enumerate() {
-            match judge(raw, &instruments, now_ms) {
-                Err(why) => taken.reject(index, why),
-                Ok(_) if !numbers.insert((&raw.symbol, raw.seq)) => taken.reject(index, "duplicate"),
-                Ok((digits, quote)) => {
-                    let last = newest.entry(&raw.symbol).or_insert(i64::MIN);
-                    sound.push((index, digits, quote, quote.seq < *last));
-                    *last = quote.seq.max(*last);
+            let (digits, quote) = match judge(raw, &instruments, now_ms) {
+                Ok(read) => read,
+                Err(why) => {
+                    taken.reject(index, why);
+                    continue;
                 }
+            };
+            let order = instruments.get(&raw.symbol).and_then(Instrument::order);
+            let source = raw.source.as_deref().filter(|_| order.is_some());
+            if !numbers.insert((&raw.symbol, source, raw.seq)) {
+                taken.reject(index, "duplicate");
+                continue;
+            }
+            let last = newest.entry(&raw.symbol).or_insert(i64::MIN);
+            let late = order.is_none() && quote.seq < *last;
+            *last = quote.seq.max(*last);
+            sound.push(Sound { index, raw, digits, quote, late });
+            if let Some(order) = order {
+                orders.insert(&raw.symbol, order);
             }
         }
-        let kept = if sound.is_empty() { HashMap::new() } else { self.keep(quotes, &sound).await? };
-        for (index, digits, quote, _) in sound {
-            let raw = &quotes[index];
-            match kept.get(&(raw.symbol.as_str(), quote.seq)) {
-                Some(false) => {
-                    taken.accepted += 1;
-                    taken.fresh.push(Fresh { symbol: raw.symbol.clone(), digits, quote, volume: raw.volume });
+        if !sound.is_empty() {
+            let kept = self.keep(&mut sound, &orders, now_ms, &mut taken).await.map_err(Error::sql("quotes"))?;
+            for switched in &taken.switched {
+                self.note(None, "source", "feed", &json!(switched).to_string()).await?;
+            }
+            for Sound { index, raw, digits, quote, .. } in sound {
+                match kept.get(&(raw.symbol.clone(), quote.seq)) {
+                    Some(false) => {
+                        taken.accepted += 1;
+                        let (symbol, source) = (raw.symbol.clone(), raw.source.clone());
+                        taken.fresh.push(Fresh { symbol, digits, quote, volume: raw.volume, source });
+                    }
+                    Some(true) => taken.reject(index, guard::Held::Late.as_str()),
+                    None => taken.reject(index, "duplicate"),
                 }
-                Some(true) => taken.reject(index, guard::Held::Late.as_str()),
-                None => taken.reject(index, "duplicate"),
             }
         }
         taken.rejects.sort_by_key(|reject| reject.index);
         Ok(taken)
     }
 
-    /// Keeps quotes; answers those that were not there, and whether they are late.
-    async fn keep<'a>(
+    /// Keeps quotes; answers those that were not there, and whether they are late. Those of instruments
+    /// that name their sources are numbered anew in the order in which they are believed; the others among
+    /// them are taken out of `sound` and rejected.
+    async fn keep(
         &self,
-        quotes: &'a [RawQuote],
-        sound: &[(usize, u8, Quote, bool)],
-    ) -> Result<HashMap<(&'a str, i64), bool>> {
-        let rows: Vec<_> = sound
-            .iter()
-            .map(|(index, _, quote, late)| {
-                let raw = &quotes[*index];
-                json!({ "symbol": raw.symbol, "seq": quote.seq, "ts": quote.ts_ms, "bid": quote.bid, "ask": quote.ask,
-                        "volume": raw.volume, "late": i64::from(*late), "received": raw.received_at_ms, "place": index })
-            })
-            .collect();
-        let columns = [
-            ("symbol", "text"),
-            ("seq", "bigint"),
-            ("ts", "bigint"),
-            ("bid", "bigint"),
-            ("ask", "bigint"),
-            ("volume", "bigint"),
-            ("late", "bigint"),
-            ("received", "bigint"),
-            ("place", "bigint"),
-        ];
-        let from = self.records("$1", &columns);
-        let least = if self.is_embedded() { "min" } else { "least" };
-        let insert = self.sql(&format!(
-            "INSERT INTO ticks(symbol, seq, ts_ms, bid, ask, volume, late, received_at_ms)
-             SELECT d.symbol, d.seq, d.ts, d.bid, d.ask, d.volume,
-               CASE WHEN d.late = 1 OR EXISTS (SELECT 1 FROM last_quotes q WHERE q.symbol = d.symbol AND q.seq >= d.seq)
-                    THEN 1 ELSE 0 END, {least}(COALESCE(d.received, {{now}}), {{now}})
-             FROM {from} AS d WHERE true ORDER BY d.place
-             ON CONFLICT(symbol, seq) DO NOTHING RETURNING symbol, seq, late"
-        ));
-        let last = self.sql(&format!(
-            "INSERT INTO last_quotes(symbol, seq, ts_ms, bid, ask)
-             SELECT d.symbol, d.seq, d.ts, d.bid, d.ask FROM {from} AS d
-             WHERE d.seq = (SELECT max(r.seq) FROM {from} AS r WHERE r.symbol = d.symbol)
-             ON CONFLICT(symbol) DO UPDATE SET seq = excluded.seq, ts_ms = excluded.ts_ms, bid = excluded.bid, ask = excluded.ask
-             WHERE last_quotes.seq < excluded.seq"
-        ));
-        // The second statement needs the newest of each symbol alone.
-        let mut newest: HashMap<&str, &serde_json::Value> = HashMap::new();
-        for ((index, _, quote, _), row) in sound.iter().zip(&rows) {
-            let newer =
-                newest.get(quotes[*index].symbol.as_str()).is_none_or(|row| row["seq"].as_i64() < Some(quote.seq));
-            if newer {
-                newest.insert(&quotes[*index].symbol, row);
-            }
-        }
-        let (body, newest) = (json!(rows).to_string(), json!(newest.values().collect::<Vec<_>>()).to_string());
-        let run = self.keep_rows(insert, last, body, newest);
-        let kept: HashMap<(String, i64), bool> = run.await.map_err(Error::sql("quotes"))?;
-        let place = |(index, _, quote, _): &(usize, u8, Quote, bool)| {
-            let symbol = quotes[*index].symbol.as_str();
-            let late = kept.get(&(symbol.to_owned(), quote.seq))?;
-            Some(((symbol, quote.seq), *late))
-        };
-        Ok(sound.iter().filter_map(place).collect())
-    }
-
-    async fn keep_rows(
-        &self,
-        insert: sqlx::AssertSqlSafe<String>,
-        last: sqlx::AssertSqlSafe<String>,
-        body: String,
-        newest: String,
+        sound: &mut Vec<Sound<'_>>,
+        orders: &HashMap<&str, Order>,
+        now_ms: i64,
+        taken: &mut Taken,
     ) -> sqlx::Result<HashMap<(String, i64), bool>> {
+        let (insert, last) = self.keep_sql();
         on!(self, pool => {
             let mut tx = pool.begin_with(self.begin()).await?;
             if !self.is_embedded() {
@@ -231,12 +221,92 @@ impl Positions {
                 .execute(&mut *tx)
                 .await?;
             }
-            let rows = sqlx::query(insert).bind(body).fetch_all(&mut *tx).await?;
+            if !orders.is_empty() {
+                let symbols = json!(orders.keys().collect::<Vec<_>>()).to_string();
+                let rows = sqlx::query(self.sources_sql()).bind(symbols).fetch_all(&mut *tx).await?;
+                let mut known = rows.iter().map(known_sources).collect::<sqlx::Result<HashMap<_, _>>>()?;
+                choose(sound, orders, now_ms, &mut known, taken);
+                let states: Vec<_> = known
+                    .iter()
+                    .map(|(symbol, (state, _))| json!({ "symbol": symbol, "state": json!(state).to_string() }))
+                    .collect();
+                sqlx::query(self.put_sources_sql()).bind(json!(states).to_string()).execute(&mut *tx).await?;
+            }
+            let (all, newest) = rows_of(sound);
+            let rows = sqlx::query(insert).bind(all).fetch_all(&mut *tx).await?;
             sqlx::query(last).bind(newest).execute(&mut *tx).await?;
             tx.commit().await?;
-            let kept = rows.iter().map(|row| Ok(((row.text("symbol")?, row.int("seq")?), row.int("late")? != 0)));
-            kept.collect()
+            rows.iter().map(|row| Ok(((row.text("symbol")?, row.int("seq")?), row.int("late")? != 0))).collect()
         })
+    }
+
+    /// Inserts quotes; and the newest of each symbol.
+    fn keep_sql(&self) -> (sqlx::AssertSqlSafe<String>, sqlx::AssertSqlSafe<String>) {
+        let columns = [
+            ("symbol", "text"),
+            ("seq", "bigint"),
+            ("ts", "bigint"),
+            ("bid", "bigint"),
+            ("ask", "bigint"),
+            ("volume", "bigint"),
+            ("late", "bigint"),
+            ("received", "bigint"),
+            ("place", "bigint"),
+            ("source", "text"),
+        ];
+        let from = self.records("$1", &columns);
+        let least = if self.is_embedded() { "min" } else { "least" };
+        let insert = self.sql(&format!(
+            "INSERT INTO ticks(symbol, seq, ts_ms, bid, ask, volume, late, received_at_ms, source)
+             SELECT d.symbol, d.seq, d.ts, d.bid, d.ask, d.volume,
+               CASE WHEN d.late = 1 OR EXISTS (SELECT 1 FROM last_quotes q WHERE q.symbol = d.symbol AND q.seq >= d.seq)
+                    THEN 1 ELSE 0 END, {least}(COALESCE(d.received, {{now}}), {{now}}), d.source
+             FROM {from} AS d WHERE true ORDER BY d.place
+             ON CONFLICT(symbol, seq) DO NOTHING RETURNING symbol, seq, late"
+        ));
+        let last = self.sql(&format!(
+            "INSERT INTO last_quotes(symbol, seq, ts_ms, bid, ask, source)
+             SELECT d.symbol, d.seq, d.ts, d.bid, d.ask, d.source FROM {from} AS d
+             WHERE d.seq = (SELECT max(r.seq) FROM {from} AS r WHERE r.symbol = d.symbol)
+             ON CONFLICT(symbol) DO UPDATE SET seq = excluded.seq, ts_ms = excluded.ts_ms, bid = excluded.bid,
+               ask = excluded.ask, source = excluded.source
+             WHERE last_quotes.seq < excluded.seq"
+        ));
+        (insert, last)
+    }
+
+    /// What is known of the sources of symbols, and the last number of each.
+    fn sources_sql(&self) -> sqlx::AssertSqlSafe<String> {
+        let each = if self.is_embedded() { "json_each($1)" } else { "json_array_elements_text($1::json)" };
+        self.sql(&format!(
+            "SELECT i.symbol AS symbol, s.state AS state, q.seq AS seq FROM instruments i
+             LEFT JOIN source_state s ON s.symbol = i.symbol LEFT JOIN last_quotes q ON q.symbol = i.symbol
+             WHERE i.symbol IN (SELECT value FROM {each})"
+        ))
+    }
+
+    fn put_sources_sql(&self) -> sqlx::AssertSqlSafe<String> {
+        let from = self.records("$1", &[("symbol", "text"), ("state", "text")]);
+        self.sql(&format!(
+            "INSERT INTO source_state(symbol, state) SELECT d.symbol, d.state FROM {from} AS d WHERE true
+             ON CONFLICT(symbol) DO UPDATE SET state = excluded.state"
+        ))
+    }
+
+    /// The source that is believed of each symbol that names its sources, and what is remembered of it.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn sources(&self) -> Result<HashMap<String, Sources>> {
+        let sql = "SELECT s.symbol AS symbol, s.state AS state, NULL AS seq FROM source_state s
+                   JOIN instruments i ON i.symbol = s.symbol WHERE i.sources IS NOT NULL";
+        let sql = sql.replace("NULL AS seq", if self.is_embedded() { "NULL AS seq" } else { "NULL::bigint AS seq" });
+        let rows = on!(self, pool => {
+            let rows = sqlx::query(self.sql(&sql)).fetch_all(pool).await;
+            rows.and_then(|rows| rows.iter().map(known_sources).collect::<sqlx::Result<HashMap<_, _>>>())
+        });
+        let rows = rows.map_err(Error::sql("sources"))?;
+        Ok(rows.into_iter().map(|(symbol, (sources, _))| (symbol, sources)).collect())
     }
 
     /// A symbol's quotes after a number, by number; at most `limit`. Late ones are left out.
@@ -306,6 +376,63 @@ impl Positions {
         let done = on!(self, pool => sqlx::query(sql).execute(pool).await.map(|done| done.rows_affected()));
         done.map_err(Error::sql("trim"))
     }
+}
+
+/// Numbers the quotes that are believed, and takes the others of instruments that name their sources out.
+fn choose(
+    sound: &mut Vec<Sound<'_>>,
+    orders: &HashMap<&str, Order>,
+    now_ms: i64,
+    known: &mut HashMap<String, (Sources, i64)>,
+    taken: &mut Taken,
+) {
+    sound.retain_mut(|sound| {
+        let symbol = sound.raw.symbol.as_str();
+        let (Some(order), Some((sources, seq))) = (orders.get(symbol), known.get_mut(symbol)) else { return true };
+        let received_ms = sound.raw.received_at_ms.map_or(now_ms, |at| at.min(now_ms));
+        let before = sources.active().map(str::to_owned);
+        let pick = match &sound.raw.source {
+            Some(source) => sources.pick(source, &sound.quote, received_ms, order),
+            None => Pick::Unknown,
+        };
+        if let Some(code) = pick.code() {
+            taken.reject(sound.index, code);
+            return false;
+        }
+        if let (Some(before), Some(now)) = (before, sources.active())
+            && before != now
+        {
+            taken.switched.push(Switched { symbol: symbol.to_owned(), from: before, to: now.to_owned() });
+        }
+        *seq += 1;
+        sound.quote.seq = *seq;
+        true
+    });
+}
+
+/// Rows of quotes, and those of the newest of each symbol alone, as JSON.
+fn rows_of(sound: &[Sound<'_>]) -> (String, String) {
+    let row = |s: &Sound<'_>| {
+        json!({ "symbol": s.raw.symbol, "seq": s.quote.seq, "ts": s.quote.ts_ms, "bid": s.quote.bid, "ask": s.quote.ask,
+                "volume": s.raw.volume, "late": i64::from(s.late), "received": s.raw.received_at_ms, "place": s.index,
+                "source": s.raw.source })
+    };
+    let rows: Vec<_> = sound.iter().map(row).collect();
+    let mut newest: HashMap<&str, (i64, &serde_json::Value)> = HashMap::new();
+    for (sound, row) in sound.iter().zip(&rows) {
+        let seq = sound.quote.seq;
+        if newest.get(sound.raw.symbol.as_str()).is_none_or(|(newest, _)| *newest < seq) {
+            newest.insert(&sound.raw.symbol, (seq, row));
+        }
+    }
+    let newest: Vec<_> = newest.values().map(|(_, row)| row).collect();
+    (json!(rows).to_string(), json!(newest).to_string())
+}
+
+/// What is known of a symbol's sources, and its last number, 0 or more.
+fn known_sources(row: &impl Cells) -> sqlx::Result<(String, (Sources, i64))> {
+    let sources = row.opt_text("state")?.and_then(|state| serde_json::from_str(&state).ok()).unwrap_or_default();
+    Ok((row.text("symbol")?, (sources, row.opt("seq")?.unwrap_or(0).max(0))))
 }
 
 /// G4, and a stamp in the future; everything else is asked where it is decided.

@@ -2,7 +2,7 @@
 //!
 //! | key | type, life | holds |
 //! |---|---|---|
-//! | `price:{SYMBOL}` | hash, 10 s | bid, ask, ts, seq, v in points, digits |
+//! | `price:{SYMBOL}` | hash, 10 s | bid, ask, ts, seq, v in points, digits, src where the feed is named |
 //! | `tick:{SYMBOL}` | stream, 5 min, by bytes | s, t, b, a, v |
 //! | `candle:{SYMBOL}:{TIMEFRAME}:{START}` | hash, 1 h after its period | o h l c ah al v n ot os ct cs rev final; START in s |
 //! | `calm:{POSITION}` | hash, 1 h | flag, since, until, mode |

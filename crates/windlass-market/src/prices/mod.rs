@@ -109,6 +109,8 @@ pub struct Price {
     pub quote: Quote,
     /// Units traded with it.
     pub volume: i64,
+    /// Which feed said it, if it is known.
+    pub feed: Option<String>,
     /// Where it was found.
     pub source: Source,
 }
@@ -199,8 +201,9 @@ impl Prices {
         {
             let now = Instant::now();
             let mut memory = self.memory();
-            for Fresh { symbol, digits, quote, volume } in fresh {
-                let price = Price { digits: *digits, quote: *quote, volume: *volume, source: Source::Memory };
+            for Fresh { symbol, digits, quote, volume, source } in fresh {
+                let (feed, source) = (source.clone(), Source::Memory);
+                let price = Price { digits: *digits, quote: *quote, volume: *volume, feed, source };
                 match memory.get_mut(symbol) {
                     Some(known) if known.0.quote.seq > quote.seq => {}
                     Some(known) => *known = (price, now),

@@ -86,7 +86,8 @@ impl Redis {
 
     fn put_hash(&self, symbol: &str, quotes: &[&Fresh]) -> Cmd {
         let mut call = self.begin(symbol, STREAM_BYTES);
-        call.arg(self.oldest_ms()).arg(quotes.first().map_or(0, |fresh| fresh.digits));
+        let source = quotes.last().and_then(|fresh| fresh.source.as_deref()).unwrap_or_default();
+        call.arg(self.oldest_ms()).arg(quotes.first().map_or(0, |fresh| fresh.digits)).arg(source);
         for Fresh { quote, volume, .. } in quotes {
             call.arg(quote.seq).arg(quote.ts_ms).arg(quote.bid).arg(quote.ask).arg(*volume);
         }
@@ -115,13 +116,13 @@ impl Redis {
                 let read = || {
                     let quote = Quote { ts_ms: int("ts")?, seq: int("seq")?, bid: int("bid")?, ask: int("ask")? };
                     let digits = u8::try_from(int("digits")?).ok()?;
-                    Some(Price { digits, quote, volume: int("v")?, source })
+                    Some(Price { digits, quote, volume: int("v")?, feed: fields.get("src").cloned(), source })
                 };
                 read()
             }
             Format::Json => text(self.link.call(cmd("GET").arg(key)).await?)
                 .and_then(|text| old::read_quote(&text))
-                .map(|(quote, digits, volume)| Price { digits, quote, volume, source }),
+                .map(|(quote, digits, volume)| Price { digits, quote, volume, feed: None, source }),
         })
     }
 

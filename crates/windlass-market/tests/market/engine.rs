@@ -3,8 +3,12 @@
 use windlass_market::engine::{Engine, check};
 use windlass_market::explain::explain;
 use windlass_market::kinds::mark;
-use windlass_market::positions::{Change, Instrument, NewPosition, Position, Positions, RawQuote, Seed, Status};
+use windlass_market::positions::{
+    Change, Instrument, NewPosition, Options, Position, Positions, RawQuote, Seed, Status,
+};
 use windlass_market::rules::{Distance, Leg, Reason, Rules, Side, Trail};
+
+use windlass_testkit::PostgresServer;
 
 use crate::positions::{on_both, on_postgres, prepare};
 
@@ -293,12 +297,14 @@ fn a_stop_moved_at_the_moment_of_its_trigger_is_explained_by_versions_8_11() {
     });
 }
 
-/// §8.24: once positions are loaded, sweeps, closings and changes read them by index alone.
+/// §8.24: once positions are loaded, sweeps, closings and changes read them by index alone: the server writes
+/// down the plan of every statement that it runs.
 #[test]
 fn a_sweep_scans_no_table_of_positions_8_24() {
     crate::positions::block_on(async {
-        let home = on_postgres().await;
-        let store = &home.store;
+        let explained = [("session_preload_libraries", "auto_explain"), ("auto_explain.log_min_duration", "0")];
+        let server = PostgresServer::start(&[&explained[..], &[("fsync", "off")]].concat());
+        let store = &Positions::postgres(&server.database(), &Options::default()).await.unwrap();
         prepare(store).await;
         let rules = Rules { sl: Some(10), ..Rules::new(Side::Long, 10, 100) };
         let seeds: Vec<Seed<'_>> =
@@ -307,24 +313,22 @@ fn a_sweep_scans_no_table_of_positions_8_24() {
         quotes(store, 1, &[100]).await;
         let mut engine = Engine::new(store.clone(), "a");
         assert_eq!(engine.sweep().await.unwrap().checked, 20_000);
-        let pool = sqlx::PgPool::connect(&home.url).await.unwrap();
-        let scans = async || -> i64 {
-            // What a session has counted is told with a delay.
-            tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
-            sqlx::query_scalar("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'positions'")
-                .fetch_one(&pool)
-                .await
-                .unwrap()
-        };
-        let before = scans().await;
+        let loaded = server.log();
+        assert!(loaded.contains("Seq Scan on positions"), "the load reads them all, and is seen to");
         for seq in 2..32 {
             let id = open(store, long()).await;
             quotes(store, seq, &[85]).await;
             assert_eq!(engine.sweep().await.unwrap().closings[0].position_id, id);
         }
-        // The server plans the first five runs of a statement by their values, and may find a scan as cheap.
-        let scanned = scans().await - before;
-        assert!(scanned <= 5, "{scanned} scans in 30 sweeps");
+        let change = Change { tp: Some(Some(50_000)), ..Change::default() };
+        store.change(1_001, &change, None, "user").await.unwrap().unwrap();
+        engine.sweep().await.unwrap();
+        let log = server.log();
+        let plans = log[loaded.len()..].split("LOG:  duration:").skip(1);
+        let (scans, others): (Vec<&str>, Vec<&str>) = plans.partition(|plan| plan.contains("Seq Scan on positions"));
+        assert!(scans.is_empty(), "{scans:?}");
+        let by_index = others.iter().filter(|plan| plan.contains("positions") && plan.contains("Index")).count();
+        assert!(by_index >= 60, "the plans are there: {by_index} of {}", others.len());
         store.close_pool().await;
     });
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
 
+mod callback;
 mod candles;
 mod engine;
 mod index;
@@ -13,4 +14,5 @@ mod prices;
 mod replay;
 mod rollup;
 mod rules;
+mod sources;
 mod watch;

@@ -55,7 +55,7 @@ const CLOSE: &str = "UPDATE trading_position SET status = 'closed', close_price 
   closed_at = now(), updated_at = clock_timestamp()
 WHERE id = $1 AND status = 'open' AND updated_at = $4 RETURNING id -- one row or none";
 
-fn mapping() -> Mapping {
+pub(crate) fn mapping() -> Mapping {
     let value = serde_json::json!({
         "open_positions": "SELECT * FROM worker_open_positions;",
         "changed_since": "SELECT * FROM worker_open_positions WHERE version >= $1",
@@ -70,22 +70,22 @@ fn mapping() -> Mapping {
 }
 
 /// The application and its database.
-struct Broker {
-    pool: PgPool,
-    url: String,
+pub(crate) struct Broker {
+    pub(crate) pool: PgPool,
+    pub(crate) url: String,
     _server: Option<Arc<PostgresServer>>,
 }
 
 /// A row of the application.
 #[derive(Debug, PartialEq, Eq)]
-struct Theirs {
-    status: String,
+pub(crate) struct Theirs {
+    pub(crate) status: String,
     close_price: Option<String>,
     close_reason: Option<String>,
 }
 
 impl Broker {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let server = shared_postgres();
         let url = server.database();
         Self::at(url, Some(server)).await
@@ -104,7 +104,7 @@ impl Broker {
     }
 
     /// Opens a position of 0.10 as the application does it; prices in points.
-    async fn open(&self, side: Side, entry: i64, sl: Option<i64>, tp: Option<i64>) -> i64 {
+    pub(crate) async fn open(&self, side: Side, entry: i64, sl: Option<i64>, tp: Option<i64>) -> i64 {
         let text = |points: Option<i64>| points.map(|points| price::format(points, 5));
         let word = if side == Side::Long { "BUY" } else { "SELL" };
         sqlx::query_scalar(
@@ -121,11 +121,11 @@ impl Broker {
     }
 
     /// A statement of the application about one of its positions.
-    async fn run(&self, sql: &'static str, id: i64) {
+    pub(crate) async fn run(&self, sql: &'static str, id: i64) {
         assert_eq!(sqlx::query(sql).bind(id).execute(&self.pool).await.unwrap().rows_affected(), 1, "{sql}");
     }
 
-    async fn row(&self, id: i64) -> Theirs {
+    pub(crate) async fn row(&self, id: i64) -> Theirs {
         let sql = "SELECT status, close_price::text, close_reason FROM trading_position WHERE id = $1";
         let (status, close_price, close_reason) = sqlx::query_as(sql).bind(id).fetch_one(&self.pool).await.unwrap();
         Theirs { status, close_price, close_reason }
@@ -137,7 +137,7 @@ fn closed(price: &str, reason: &str) -> Theirs {
 }
 
 /// Quotes of this moment, numbered from here on, stamped a millisecond apart.
-async fn quotes(store: &Positions, from: i64, bids: &[i64]) -> i64 {
+pub(crate) async fn quotes(store: &Positions, from: i64, bids: &[i64]) -> i64 {
     // No two batches of one test share a stamp, and none lies ahead.
     tokio::time::sleep(std::time::Duration::from_millis(bids.len() as u64 + 2)).await;
     let first_ms = store.now_ms().await.unwrap() - bids.len() as i64;

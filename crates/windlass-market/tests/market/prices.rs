@@ -24,7 +24,7 @@ fn cache(server: &RedisServer, format: Format) -> Prices {
 
 fn fresh(symbol: &str, seq: i64, bid: i64) -> Fresh {
     let quote = Quote { ts_ms: now_ms(), seq, bid, ask: bid + 13 };
-    Fresh { symbol: symbol.to_owned(), digits: 5, quote, volume: 3 }
+    Fresh { symbol: symbol.to_owned(), digits: 5, quote, volume: 3, source: None }
 }
 
 async fn ask<T: windlass_redis::FromRedisValue>(server: &RedisServer, words: &[&str]) -> T {
@@ -77,14 +77,20 @@ async fn old_readers_find_the_old_values_8_32() {
     let server = RedisServer::start();
     let writer = cache(&server, Format::Json);
     let quote = Quote { ts_ms: 1_705_746_600_250, seq: 9, bid: 107_160, ask: 107_173 };
-    writer.put(&[Fresh { symbol: "eurusd".to_owned(), digits: 5, quote, volume: 3 }]);
+    writer.put(&[Fresh { symbol: "eurusd".to_owned(), digits: 5, quote, volume: 3, source: None }]);
     until("the quote is written", async || writer.stats().written == 1).await;
     let golden: serde_json::Value = serde_json::from_str(include_str!("../golden/old_values.json")).unwrap();
     let text: String = ask(&server, &["GET", "price:EURUSD"]).await;
     assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), golden["price"]);
     // A stamp of 2024 is over: the set is empty at once. One of now stays.
     let quote = Quote { ts_ms: now_ms(), ..quote };
-    writer.put(&[Fresh { symbol: "EURUSD".to_owned(), digits: 5, quote: Quote { seq: 10, ..quote }, volume: 3 }]);
+    writer.put(&[Fresh {
+        symbol: "EURUSD".to_owned(),
+        digits: 5,
+        quote: Quote { seq: 10, ..quote },
+        volume: 3,
+        source: None,
+    }]);
     until("the next one too", async || writer.stats().written == 2).await;
     let ticks: Vec<String> = ask(&server, &["ZRANGEBYSCORE", "tick:EURUSD", "0", "+inf"]).await;
     let tick: serde_json::Value = serde_json::from_str(&ticks[0]).unwrap();

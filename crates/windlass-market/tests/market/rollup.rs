@@ -10,7 +10,7 @@ use crate::positions::on_both;
 fn raw(ts_ms: i64, seq: i64, bid: i64) -> RawQuote {
     let text = |points| windlass_market::price::format(points, 5);
     let (bid, ask) = (text(bid), text(bid + 2));
-    RawQuote { symbol: "EURUSD".to_owned(), bid, ask, ts_ms, seq, volume: 2, received_at_ms: None }
+    RawQuote { symbol: "EURUSD".to_owned(), bid, ask, ts_ms, seq, volume: 2, ..RawQuote::default() }
 }
 
 fn rollup(store: &Positions, owner: &str) -> Rollup {

@@ -23,6 +23,10 @@ pub(crate) enum MarketVerb {
     Quotes {
         /// The file.
         file: PathBuf,
+        /// Let them come as far apart as they were recorded, N times as fast, stamped and numbered anew;
+        /// default all at once, as they stand.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        pace: Option<u32>,
     },
     /// Open a position.
     Open(MarketOpen),
@@ -62,10 +66,23 @@ pub(crate) enum MarketVerb {
         /// The position.
         id: i64,
     },
+    /// Hold the history of positions against its chain of hashes; code 1 when a line was changed or is gone.
+    Audit {
+        /// Over the newest so many links; default all.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+        links: Option<i64>,
+        /// What an earlier run named as head: the chain must still go through it.
+        #[arg(long, value_name = "N:HASH", value_parser = head)]
+        head: Option<windlass_market::positions::Link>,
+    },
     /// Take in quotes and close what they trigger, once; what the job trading.sltp_sweep does.
     Sweep,
     /// Watch positions close on quotes drawn from a seed, without any server.
     Demo(MarketDemo),
+}
+
+fn head(text: &str) -> Result<windlass_market::positions::Link, &'static str> {
+    windlass_market::positions::Link::parse(text).ok_or("N:HASH, as windlass market audit says it, is allowed")
 }
 
 /// `windlass market open`.

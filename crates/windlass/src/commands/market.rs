@@ -21,7 +21,7 @@ pub(crate) async fn run(settings: &Settings, args: Market, as_json: bool) -> any
     let market = place(settings)?;
     match args.verb {
         MarketVerb::Replay(args) => tokio::task::spawn_blocking(move || replay(&args, as_json)).await?,
-        MarketVerb::Quotes { file } => live::quotes(&market, &file, as_json).await,
+        MarketVerb::Quotes { file, pace } => live::quotes(&market, &file, pace, as_json).await,
         MarketVerb::Open(args) => live::open(&market, &args, as_json).await,
         MarketVerb::Change(args) => desk::change(&market, &args, as_json).await,
         MarketVerb::Close { id, version } => desk::close(&market, id, version, as_json).await,
@@ -29,6 +29,7 @@ pub(crate) async fn run(settings: &Settings, args: Market, as_json: bool) -> any
         MarketVerb::Latency { closings } => desk::latency(&market, closings, as_json).await,
         MarketVerb::Positions { all } => live::positions(&market, all, as_json).await,
         MarketVerb::Explain { id } => live::why(&market, id, as_json).await,
+        MarketVerb::Audit { links, head } => desk::audit(&market, links, head.as_ref(), as_json).await,
         MarketVerb::Sweep => live::sweep(&market, as_json).await,
         MarketVerb::Demo(args) => live::demo(&market, &args, as_json).await,
         MarketVerb::Candles(args) => tokio::task::spawn_blocking(move || candles(&args, as_json)).await?,

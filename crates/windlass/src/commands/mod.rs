@@ -18,7 +18,7 @@ pub(crate) mod market;
 mod pdf;
 mod queues;
 mod records;
-mod report;
+pub(crate) mod report;
 mod schedule;
 mod scheduler;
 mod task;

@@ -8,7 +8,7 @@ use sqlx::{
 };
 
 use super::super::{Class, Error, Pool, Positions, Result};
-use super::{Mapped, Mapping, Statements, places, read, their_path};
+use super::{CloseStatement, Mapped, Mapping, Statements, places, read, their_path};
 use crate::rules::Reason;
 
 /// Positions that the close statement is tried on before it counts as one that closes nothing.
@@ -37,15 +37,10 @@ impl Positions {
             ));
         };
         let changed = places::typed(changed, std::slice::from_ref(since));
-        let close = bare(&mapping.close);
-        let (places, answered) = prepared(&mut tx, "close", close).await?;
-        let [_, _, _, version_type] = places.as_slice() else {
-            let why = "it is not guarded: it takes $1 (id), $2 (price), $3 (reason) and $4 (the version that must still stand)";
-            return Err(Error::refused("close", "unguarded", why));
+        let close = match &mapping.close {
+            Some(close) => Some(understand_close(&mut tx, bare(close)).await?),
+            None => None,
         };
-        if answered.is_empty() {
-            return Err(Error::refused("close", "unguarded", "it answers nothing: end it with RETURNING id"));
-        }
         // A comment at the end of a statement must not swallow what follows it.
         let wrapped = |sql: &str| format!("SELECT to_jsonb(q)::text FROM ({sql}\n) AS q");
         Ok(Statements {
@@ -55,8 +50,7 @@ impl Positions {
             ),
             open: wrapped(open),
             changed: wrapped(&changed),
-            close: places::typed(close, &places),
-            version_type: version_type.clone(),
+            close,
         })
     }
 
@@ -65,9 +59,9 @@ impl Positions {
     /// position when there is none.
     pub(crate) async fn check_guards(&self) -> Result<()> {
         let (Some(mapped), Pool::Postgres(pool)) = (&self.mapped, &self.pool) else { return Ok(()) };
-        if mapped.guarded.load(Ordering::Acquire) {
+        let Some(close) = mapped.statements.close.as_ref().filter(|_| !mapped.guarded.load(Ordering::Acquire)) else {
             return Ok(());
-        }
+        };
         let instruments = self.digits().await?;
         let words = &mapped.mapping.map;
         let mut tx = pool.begin().await.map_err(Error::sql("mapping"))?;
@@ -81,7 +75,8 @@ impl Positions {
         for row in &fit {
             let mut tx = pool.begin().await.map_err(Error::sql("mapping"))?;
             their_path(&mut tx).await.map_err(Error::sql("mapping"))?;
-            let tried = try_close(mapped, &mut tx, row, digits(&row.symbol).unwrap_or(0)).await;
+            let other = other_version(&row.version, &close.version_type);
+            let tried = try_close(mapped, &mut tx, row, other, digits(&row.symbol).unwrap_or(0)).await;
             tx.rollback().await.map_err(Error::sql("mapping"))?;
             if tried? {
                 mapped.guarded.store(true, Ordering::Release);
@@ -96,10 +91,28 @@ impl Positions {
     }
 }
 
+async fn understand_close(tx: &mut PgConnection, sql: &str) -> Result<CloseStatement> {
+    let (places, answered) = prepared(tx, "close", sql).await?;
+    let [_, _, _, version_type] = places.as_slice() else {
+        let why =
+            "it is not guarded: it takes $1 (id), $2 (price), $3 (reason) and $4 (the version that must still stand)";
+        return Err(Error::refused("close", "unguarded", why));
+    };
+    if answered.is_empty() {
+        return Err(Error::refused("close", "unguarded", "it answers nothing: end it with RETURNING id"));
+    }
+    Ok(CloseStatement { sql: places::typed(sql, &places), version_type: version_type.clone() })
+}
+
 /// True when the statement closed this position once; false when it would not close it at all.
-async fn try_close(mapped: &Mapped, tx: &mut PgConnection, row: &read::Row, digits: u8) -> Result<bool> {
+async fn try_close(
+    mapped: &Mapped,
+    tx: &mut PgConnection,
+    row: &read::Row,
+    other: Option<String>,
+    digits: u8,
+) -> Result<bool> {
     let price = crate::price::format(row.rules.entry, digits);
-    let other = other_version(&row.version, &mapped.statements.version_type);
     let mut close = async |version: Option<&str>| {
         mapped.close(tx, row.id, &price, Reason::Sl, version).await.map_err(wrong("close"))
     };

@@ -9,6 +9,7 @@
 //! The tables here lie in a schema of their own; the application's statements run with the search
 //! path that its own sessions have. Nothing of its tables is written but by that one statement.
 
+mod asked;
 mod check;
 mod places;
 mod read;
@@ -25,6 +26,7 @@ use super::{Close, Error, Options, Pool, Positions, Result};
 use crate::price;
 use crate::rules::Reason;
 
+pub use asked::{Answered, Asked, AskedCount};
 pub use sync::Reach;
 
 /// How positions of another application are read and closed.
@@ -39,8 +41,12 @@ pub struct Mapping {
     /// The same of what changed at or after `$1`, a moment.
     pub changed_since: String,
     /// Closes position `$1` at price `$2` for reason `$3` if it is open and its version is `$4`, and
-    /// answers one row if it did (`RETURNING`).
-    pub close: String,
+    /// answers one row if it did (`RETURNING`). None where the application's own code closes.
+    #[serde(default)]
+    pub close: Option<String>,
+    /// How the application's own code closes, in place of a statement.
+    #[serde(skip)]
+    pub callback: Option<Callback>,
     /// Where the tables of the market are made. Default `windlass`.
     #[serde(default = "schema")]
     pub schema: String,
@@ -51,6 +57,82 @@ pub struct Mapping {
 
 fn schema() -> String {
     "windlass".to_owned()
+}
+
+/// How an application's own code closes positions.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Callback {
+    /// `http://…` or `https://…`, which is sent each closing; or a kind of job that the application's workers serve.
+    pub close: String,
+    /// The queue of that kind. Default `default`.
+    #[serde(default)]
+    pub queue: Option<String>,
+    /// How long one call or run may take, in s, 1–300. Default 10.
+    #[serde(default = "timeout_seconds")]
+    pub timeout_seconds: u64,
+    /// How often it is tried, 1–100. Default 10.
+    #[serde(default = "attempts")]
+    pub attempts: u32,
+    /// Sent as `Authorization: Bearer`, if there is one.
+    #[serde(skip)]
+    pub key: Option<Secret>,
+}
+
+/// What is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+const fn timeout_seconds() -> u64 {
+    10
+}
+const fn attempts() -> u32 {
+    10
+}
+
+impl Callback {
+    /// The kind of job, where it is one.
+    #[must_use]
+    pub fn kind(&self) -> Option<&str> {
+        let is_url = ["http://", "https://"].iter().any(|scheme| self.close.starts_with(scheme));
+        (!is_url).then_some(self.close.as_str())
+    }
+
+    /// Where its jobs go.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        if self.kind().is_some() { self.queue.as_deref().unwrap_or("default") } else { crate::QUEUE }
+    }
+
+    /// Says what cannot be.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn check(&self) -> Result<()> {
+        let refused = |field, why: &str| Err(Error::refused(field, "out_of_range", why));
+        if self.kind().is_some_and(|kind| windlass_jobs::check_kind(kind).is_err()) {
+            return refused(
+                "task.close",
+                "http://host:port/path or a kind of job such as broker.close_position is allowed",
+            );
+        }
+        if self.kind().is_none() && self.queue.is_some() {
+            return refused("task.queue", "a queue goes with a kind of job");
+        }
+        if windlass_jobs::Queue::new(self.queue()).is_err() {
+            return refused("task.queue", "a name of 1 to 64 of a-z 0-9 _ - is allowed");
+        }
+        if !(1..=300).contains(&self.timeout_seconds) || !(1..=100).contains(&self.attempts) {
+            return refused("task", "timeout_seconds of 1 to 300 and attempts of 1 to 100 are allowed");
+        }
+        Ok(())
+    }
 }
 
 /// Words of an application for ours.
@@ -97,6 +179,14 @@ impl Mapping {
         let require = |holds: bool, field, why: &str| {
             if holds { Ok(()) } else { Err(Error::refused(field, "out_of_range", why)) }
         };
+        require(
+            self.close.is_some() != self.callback.is_some(),
+            "close",
+            "a statement, or code of the application, is needed",
+        )?;
+        if let Some(callback) = &self.callback {
+            callback.check()?;
+        }
         require(fits && !self.schema.starts_with("pg_"), "schema", "1 to 63 of a-z 0-9 _ is allowed")?;
         require(self.schema != "public", "schema", "a schema of its own is needed, such as windlass")?;
         require(self.map.qty_digits <= 9, "map.qty_digits", "0 to 9 is allowed")?;
@@ -127,8 +217,14 @@ struct Statements {
     these: String,
     /// `$1`: a moment.
     changed: String,
+    /// Closes, where a statement does.
+    close: Option<CloseStatement>,
+}
+
+#[derive(Debug)]
+struct CloseStatement {
     /// `$1` to `$4`.
-    close: String,
+    sql: String,
     /// The type of the version, as PostgreSQL names it.
     version_type: String,
 }
@@ -150,6 +246,11 @@ impl Positions {
             Some(std::sync::Arc::new(Mapped { mapping: mapping.clone(), statements, guarded: AtomicBool::new(false) }));
         store.check_guards().await?;
         Ok(store)
+    }
+
+    /// How another application's own code closes, if it does.
+    pub(super) fn callback(&self) -> Option<&Callback> {
+        self.mapped.as_ref()?.mapping.callback.as_ref()
     }
 
     /// True when positions are opened and changed by another application.
@@ -236,7 +337,8 @@ impl Mapped {
         reason: Reason,
         version: Option<&str>,
     ) -> sqlx::Result<usize> {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(self.statements.close.clone()))
+        let Some(CloseStatement { sql, .. }) = &self.statements.close else { return Ok(0) };
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
             .bind(id.to_string())
             .bind(fill.to_owned())
             .bind(self.reason(reason).to_owned())

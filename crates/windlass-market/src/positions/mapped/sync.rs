@@ -59,6 +59,7 @@ impl Positions {
                 self.let_go(&mut tx, &gone, "closed_elsewhere").await?;
             }
             let unfit: Vec<i64> = read.unfit.iter().filter_map(|unfit| unfit.id.parse().ok()).collect();
+            let unfit = self.not_asked(&mut tx, unfit).await?;
             self.let_go(&mut tx, &unfit, "not_watchable").await?;
             let whole = matches!(reach, Reach::Whole);
             self.tell_unfit(&mut tx, read, whole).await?;
@@ -92,7 +93,9 @@ impl Positions {
     }
 
     async fn known(&self, tx: &mut PgConnection, reach: Reach<'_>) -> sqlx::Result<Known> {
-        let sql = "SELECT id, mapped_version FROM positions WHERE status < 2";
+        // What its application was asked to close ends with its answer; or, when it failed, when it is gone.
+        let sql = "SELECT id, mapped_version FROM positions WHERE status < 2 AND (asked_at_ms IS NULL
+                   OR EXISTS (SELECT 1 FROM callbacks c WHERE c.position_id = positions.id AND c.state = 'failed'))";
         let rows = match reach {
             Reach::Since(_) => return Ok(Known::new()),
             Reach::Whole => {
@@ -119,6 +122,18 @@ impl Positions {
         Ok(())
     }
 
+    /// Those that their application was not asked to close.
+    async fn not_asked(&self, tx: &mut PgConnection, ids: Vec<i64>) -> sqlx::Result<Vec<i64>> {
+        if ids.is_empty() {
+            return Ok(ids);
+        }
+        let sql = self.sql(&format!(
+            "SELECT id FROM positions WHERE asked_at_ms IS NULL AND id IN (SELECT {})",
+            self.each_int("$1")
+        ));
+        sqlx::query_scalar(sql).bind(json!(ids).to_string()).fetch_all(tx).await
+    }
+
     /// Watches positions no more, as if they had never been: they may come again.
     async fn let_go(&self, tx: &mut PgConnection, gone: &[i64], why: &str) -> sqlx::Result<()> {
         if gone.is_empty() {
@@ -132,12 +147,20 @@ impl Positions {
             self.each_int("$1")
         ));
         let detail = json!({ "why": why }).to_string();
-        sqlx::query(sql).bind(json!(gone).to_string()).bind(detail).execute(tx).await.map(|_| ())
+        sqlx::query(sql).bind(json!(gone).to_string()).bind(detail).execute(&mut *tx).await?;
+        let sql = self.sql(&format!(
+            "UPDATE callbacks SET state = 'gone', ended_at_ms = {{now}} WHERE state = 'failed' AND position_id IN (SELECT {})",
+            self.each_int("$1")
+        ));
+        sqlx::query(sql).bind(json!(gone).to_string()).execute(tx).await.map(|_| ())
     }
 
     /// Notes what cannot be watched, and says what is new among it.
     async fn tell_unfit(&self, tx: &mut PgConnection, read: Read, whole: bool) -> sqlx::Result<()> {
         let Read { changed, fit, mut unfit } = read;
+        if !whole && changed.is_empty() && fit.is_empty() && unfit.is_empty() {
+            return Ok(());
+        }
         let ids: Vec<i64> = changed.iter().map(|row| row.id).collect();
         // Closed here a while ago, and open there: nobody watches it.
         let sql = self.sql(&format!(
@@ -257,7 +280,7 @@ const SAME: &str =
     d.trail_activation, d.trail_step, d.be_trigger, d.be_offset, d.expires_at_ms)";
 /// The version is another one and nothing else that matters: what was decided on still stands.
 const TOUCHED: &str = "UPDATE positions p SET mapped_version = d.version FROM {rows}
-    WHERE p.id = d.id AND p.status < 2 AND p.mapped_version IS DISTINCT FROM d.version AND {same}";
+    WHERE p.id = d.id AND p.status < 2 AND p.asked_at_ms IS NULL AND p.mapped_version IS DISTINCT FROM d.version AND {same}";
 /// New rows, those whose rules are other ones, and those that come again: armed after the millisecond
 /// that they name, else from now.
 const COPIED: &str = "WITH u AS (
@@ -277,7 +300,7 @@ const COPIED: &str = "WITH u AS (
       mapped_version = excluded.mapped_version, version = p.version + 1,
       extreme = CASE WHEN p.status < 2 THEN p.extreme END, closed_at_ms = NULL,
       status = CASE WHEN p.status < 2 THEN p.status ELSE 0 END
-    WHERE (p.status < 2 OR NOT EXISTS (SELECT FROM closings c WHERE c.position_id = p.id)) AND p.mapped_version IS DISTINCT FROM excluded.mapped_version
+    WHERE (p.status < 2 OR NOT EXISTS (SELECT FROM closings c WHERE c.position_id = p.id)) AND p.asked_at_ms IS NULL AND p.mapped_version IS DISTINCT FROM excluded.mapped_version
     RETURNING p.id, p.version)
   INSERT INTO audit(at_ms, position_id, kind, actor, detail)
   SELECT {now}, u.id, CASE WHEN u.version = 1 THEN 'open' ELSE 'modify' END, 'mapped', d.detail::jsonb

@@ -19,7 +19,7 @@ fn an_unguarded_close_statement_is_refused_at_start_8_25() {
     block_on(async {
         let broker = Broker::new().await;
         let check = async |close: &str, code: &str, part: &str| {
-            let (field, found, why) = refused(&broker, &Mapping { close: close.to_owned(), ..mapping() }).await;
+            let (field, found, why) = refused(&broker, &Mapping { close: Some(close.to_owned()), ..mapping() }).await;
             assert_eq!((field, found), ("close", code), "{close}: {why}");
             assert!(why.contains(part), "{why}");
         };
@@ -56,7 +56,7 @@ fn the_first_position_shows_whether_the_statement_is_guarded_8_25() {
         let broker = Broker::new().await;
         store_with(&broker).await;
         let close = CLOSE.replace("status = 'open'", "status <> 'x'").replace("updated_at = $4", "updated_at >= $4");
-        let mapping = Mapping { close, ..mapping() };
+        let mapping = Mapping { close: Some(close), ..mapping() };
         let store = Positions::mapped(&broker.url, &Options::default(), &mapping).await.unwrap();
         quotes(&store, 1, &[107_100]).await;
         let id = broker.open(Side::Long, 107_100, Some(107_000), None).await;

@@ -1,5 +1,6 @@
 //! Positions on a real PostgreSQL and on SQLite: the same promises on both.
 
+mod chain;
 mod closing;
 mod faults;
 mod race;

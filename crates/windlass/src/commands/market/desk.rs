@@ -1,4 +1,4 @@
-//! `windlass market change | close | next | latency`.
+//! `windlass market change | close | next | latency | audit`.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 use windlass_market::Market;
 use windlass_market::desk::{self, Closing};
-use windlass_market::positions::{Change, summary};
+use windlass_market::positions::{Change, Link, summary};
 use windlass_market::price;
 use windlass_market::rules::Reason;
 
@@ -56,6 +56,7 @@ pub(super) async fn close(market: &Market, id: i64, version: Option<i64>, as_jso
     let store = market.store().await?;
     let (word, closings) = match desk::close(store, id, version, Reason::Manual, ACTOR).await? {
         Closing::Closed(closings) => ("closed", closings),
+        Closing::Asked => ("asked", Vec::new()),
         Closing::AlreadyClosed(closings) => ("already_closed", closings),
         Closing::Unknown => bail!("there is no position {id}"),
         Closing::VersionChanged(now) => bail!("position {id} has version {now}"),
@@ -129,4 +130,28 @@ pub(super) async fn latency(market: &Market, closings: i64, as_json: bool) -> an
         report::line(format!("{name:<20} {p50:>8} {p99:>8} {p99_9:>8} {max:>8}"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn audit(
+    market: &Market,
+    links: Option<i64>,
+    noted: Option<&Link>,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
+    let checked = market.store().await?.check_history(links, noted).await?;
+    let intact = checked.broken.is_empty();
+    let head = checked.head.as_ref().map(ToString::to_string);
+    if as_json {
+        report::json_line(&json!({
+            "intact": intact, "links": checked.links, "unlinked": checked.unlinked, "head": head, "broken": checked.broken,
+        }));
+    } else {
+        for broken in &checked.broken {
+            let line = broken.audit_id.map_or(String::new(), |id| format!(", line {id} of the history"));
+            report::line(format!("link {}{line}: {}", broken.n, broken.what.replace('_', " ")));
+        }
+        report::line(format!("{} links checked, {} lines not linked yet", checked.links, checked.unlinked));
+        report::line(format!("head {}", head.as_deref().unwrap_or("none")));
+    }
+    Ok(if intact { ExitCode::SUCCESS } else { ExitCode::from(crate::telemetry::EXIT_ERROR) })
 }

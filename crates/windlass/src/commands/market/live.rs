@@ -1,5 +1,6 @@
 //! `windlass market quotes | open | positions | explain | demo`: positions from the command line.
 
+use std::collections::HashMap;
 use std::io::BufRead as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -18,7 +19,12 @@ use crate::cli::{MarketDemo, MarketOpen};
 /// Quotes taken in by one transaction.
 const BATCH: usize = 1_000;
 
-pub(super) async fn quotes(market: &Market, file: &std::path::Path, as_json: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn quotes(
+    market: &Market,
+    file: &std::path::Path,
+    pace: Option<u32>,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     let store = market.store().await?;
     let reader = super::open(file)?;
     let mut total = json!({ "accepted": 0, "rejected": {} });
@@ -32,24 +38,68 @@ pub(super) async fn quotes(market: &Market, file: &std::path::Path, as_json: boo
             );
             continue;
         }
-        let values: Vec<&str> = text.trim().split(',').collect();
-        let [symbol, ts_ms, seq, bid, ask] = values[..] else {
-            bail!("line {line} has {} values, not 5", values.len())
-        };
-        let number = |text: &str| text.parse().with_context(|| format!("line {line}: {text:?} is no integer"));
-        let (symbol, bid, ask) = (symbol.to_owned(), bid.to_owned(), ask.to_owned());
-        batch.push(RawQuote { symbol, bid, ask, ts_ms: number(ts_ms)?, seq: number(seq)?, ..RawQuote::default() });
-        if batch.len() == BATCH {
+        batch.push(quote(line, &text)?);
+        if pace.is_none() && batch.len() == BATCH {
             add(&mut total, store, &mut batch).await?;
         }
     }
-    add(&mut total, store, &mut batch).await?;
+    match pace {
+        Some(pace) => play(&mut total, store, batch, pace).await?,
+        None => add(&mut total, store, &mut batch).await?,
+    }
     if as_json {
         report::json_line(&total);
     } else {
         report::line(format!("{} quotes taken in, rejected: {}", total["accepted"], total["rejected"]));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One row of the file.
+fn quote(line: i32, text: &str) -> anyhow::Result<RawQuote> {
+    let values: Vec<&str> = text.trim().split(',').collect();
+    let [symbol, ts_ms, seq, bid, ask] = values[..] else { bail!("line {line} has {} values, not 5", values.len()) };
+    let number = |text: &str| text.parse().with_context(|| format!("line {line}: {text:?} is no integer"));
+    let (symbol, bid, ask) = (symbol.to_owned(), bid.to_owned(), ask.to_owned());
+    Ok(RawQuote { symbol, bid, ask, ts_ms: number(ts_ms)?, seq: number(seq)?, ..RawQuote::default() })
+}
+
+/// Takes recorded quotes in as if they came now: as far apart as they were, so many times as fast, stamped
+/// anew and numbered above what is there.
+async fn play(total: &mut Value, store: &Positions, quotes: Vec<RawQuote>, pace: u32) -> anyhow::Result<()> {
+    let last = store.last_quotes().await?;
+    let mut least: HashMap<String, i64> = HashMap::new();
+    for quote in &quotes {
+        let least = least.entry(quote.symbol.clone()).or_insert(quote.seq);
+        *least = quote.seq.min(*least);
+    }
+    // How far the numbers of a symbol are moved up.
+    let above = |symbol: &str| match (last.get(symbol), least.get(symbol)) {
+        (Some(last), Some(least)) => (last.seq + 1 - least).max(0),
+        _ => 0,
+    };
+    let (begun, first_ms) = (Instant::now(), quotes.first().map_or(0, |quote| quote.ts_ms));
+    let mut waiting = quotes.into_iter().peekable();
+    while waiting.peek().is_some() {
+        let mut batch = Vec::new();
+        let reached_ms = begun.elapsed().as_secs_f64() * 1_000.0 * f64::from(pace);
+        while batch.len() < BATCH
+            && let Some(next) = waiting.next_if(|quote| (quote.ts_ms - first_ms) as f64 <= reached_ms)
+        {
+            batch.push(next);
+        }
+        if batch.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            continue;
+        }
+        let now_ms = store.now_ms().await?;
+        for quote in &mut batch {
+            quote.ts_ms = now_ms;
+            quote.seq += above(&quote.symbol);
+        }
+        add(total, store, &mut batch).await?;
+    }
+    Ok(())
 }
 
 async fn add(total: &mut Value, store: &Positions, batch: &mut Vec<RawQuote>) -> anyhow::Result<()> {

@@ -1,0 +1,332 @@
+//! Closings that another application's own code carries out: asked for, answered, failed.
+//!
+//! A decision marks the position as closing and notes what is asked, in one transaction under the same
+//! guards as a closing. From then on nothing here decides about it: it is closed when the answer says
+//! so, and stays closing, named and counted, when there is none.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use super::super::audit::{ADD, TELL};
+use super::super::cells::Cells;
+use super::super::close::{MAX_DECISION_AGE_MS, positions_json};
+use super::super::{Close, Error, Fence, PG_NOW, Pool, Positions, Result};
+use crate::price;
+use crate::rules::{Quote, RULE_VERSION, Reason, Side};
+
+/// What is to be closed, in points.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Wanted {
+    leg: u8,
+    qty: i64,
+    reason: Reason,
+    level: Option<i64>,
+    fill: i64,
+    quote: Quote,
+    pnl_points: String,
+}
+
+/// A closing that was asked for and has no good answer yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The position.
+    pub position_id: i64,
+    /// 0 for all that was left.
+    pub leg: u8,
+    /// True once it has failed for good.
+    pub failed: bool,
+    /// When.
+    pub asked_at_ms: i64,
+    /// Why it failed.
+    pub error: Option<String>,
+    wanted: Wanted,
+    account_id: i64,
+    symbol: String,
+    side: Side,
+    version: Option<String>,
+    digits: u8,
+    decided_at_ms: i64,
+}
+
+impl Asked {
+    /// The same for the same leg, however often it is sent.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("close:{}:{}", self.position_id, self.leg)
+    }
+
+    /// What the other application is told: prices as decimals, `version` as it was read from its row.
+    #[must_use]
+    pub fn payload(&self) -> Value {
+        let text = |points| price::format(points, self.digits);
+        let Wanted { leg, qty, reason, level, fill, quote, pnl_points } = &self.wanted;
+        json!({
+            "key": self.key(), "position_id": self.position_id, "leg": leg, "account_id": self.account_id,
+            "symbol": self.symbol, "side": self.side, "qty": qty, "version": self.version, "reason": reason,
+            "level": level.map(text), "price": text(*fill), "pnl_points": pnl_points,
+            "quote": { "bid": text(quote.bid), "ask": text(quote.ask), "seq": quote.seq, "ts_ms": quote.ts_ms },
+            "decided_at_ms": self.decided_at_ms,
+        })
+    }
+}
+
+/// How many closings are asked for, and how many have failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct AskedCount {
+    /// Without an answer yet.
+    pub asked: i64,
+    /// Failed for good: their positions stay closing.
+    pub failed: i64,
+}
+
+/// What the other application answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// It closed the position for this key.
+    Closed,
+    /// The position was closed before.
+    AlreadyClosed,
+}
+
+const ASK: &str = "
+WITH d AS (SELECT * FROM json_to_recordset($1::json) AS t(id bigint, ver bigint, take bigint, legs bigint, detail text)),
+f AS (SELECT * FROM json_to_recordset($2::json) AS t(id bigint, leg bigint, reason text, fill text)),
+fence AS (SELECT token FROM shard_lease WHERE shard = $3 AND token = $4 FOR SHARE),
+l AS (SELECT p.id FROM positions p JOIN d USING(id) WHERE p.status < 2 AND p.asked_at_ms IS NULL AND p.version = d.ver
+      ORDER BY p.id FOR UPDATE OF p SKIP LOCKED),
+u AS (UPDATE positions p SET status = 1, closing_reason = f.reason, asked_at_ms = {now}, updated_at_ms = {now}, version = p.version + 1
+      FROM d JOIN l USING(id) JOIN f USING(id)
+      WHERE p.id = d.id AND p.status < 2 AND p.asked_at_ms IS NULL AND p.version = d.ver AND p.open_qty = d.take
+        AND ($4::bigint IS NULL OR EXISTS (SELECT FROM fence)) AND {now} < $5 + $6
+      RETURNING p.id, p.version, d.detail, f.leg, f.fill),
+c AS (INSERT INTO callbacks(position_id, leg, fill, detail, actor, shard, fence, decided_at_ms, asked_at_ms)
+      SELECT u.id, u.leg, u.fill::jsonb, u.detail::jsonb, $7, $3, $4, $5, {now} FROM u),
+a AS (INSERT INTO audit(at_ms, position_id, kind, actor, detail) SELECT {now}, u.id, 'trigger', $7, u.detail::jsonb FROM u)
+SELECT u.id AS id, u.version AS version FROM u";
+
+impl Positions {
+    /// Notes what is to be closed; answers the versions of the positions that are closing now.
+    pub(in super::super) async fn ask(
+        &self,
+        pool: &PgPool,
+        closes: &[Close],
+        fence: Option<Fence>,
+        decided_at_ms: i64,
+        actor: &str,
+    ) -> Result<HashMap<i64, i64>> {
+        // One whole closing each: another application's positions have no legs.
+        let wanted: Vec<Value> = closes.iter().filter_map(wanted).collect();
+        let sql = ASK.replace("{now}", PG_NOW);
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(positions_json(closes))
+            .bind(json!(wanted).to_string())
+            .bind(fence.map(|fence| fence.shard))
+            .bind(fence.map(|fence| fence.token))
+            .bind(decided_at_ms)
+            .bind(MAX_DECISION_AGE_MS)
+            .bind(actor)
+            .fetch_all(pool)
+            .await;
+        let rows = rows.and_then(|rows| rows.iter().map(|row| Ok((row.int("id")?, row.int("version")?))).collect());
+        rows.map_err(Error::sql("ask"))
+    }
+
+    /// Closings that were asked for and have no good answer, oldest first; failed ones too if asked for.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn asked(&self, with_failed: bool, limit: i64) -> Result<Vec<Asked>> {
+        let Pool::Postgres(pool) = &self.pool else { return Ok(Vec::new()) };
+        let states = if with_failed { "('asked', 'failed')" } else { "('asked')" };
+        let sql = self.sql(&format!(
+            "SELECT c.position_id, c.leg, c.state, c.asked_at_ms, c.decided_at_ms, c.answer, c.fill::text AS fill, p.account_id,
+               p.symbol, p.side, p.mapped_version, i.digits
+             FROM callbacks c JOIN positions p ON p.id = c.position_id JOIN instruments i ON i.symbol = p.symbol
+             WHERE c.state IN {states} ORDER BY c.asked_at_ms, c.position_id LIMIT $1"
+        ));
+        let rows = sqlx::query(sql).bind(limit).fetch_all(pool).await;
+        rows.and_then(|rows| rows.iter().map(asked).collect()).map_err(Error::sql("asked"))
+    }
+
+    /// How many closings wait for an answer, and how many have failed.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn asked_count(&self) -> Result<AskedCount> {
+        let Pool::Postgres(pool) = &self.pool else { return Ok(AskedCount::default()) };
+        let sql = "SELECT count(*) FILTER (WHERE state = 'asked') AS asked, count(*) FILTER (WHERE state = 'failed') AS failed
+                   FROM callbacks WHERE state IN ('asked', 'failed')";
+        let row = sqlx::query(sql).fetch_one(pool).await;
+        row.and_then(|row| Ok(AskedCount { asked: row.int("asked")?, failed: row.int("failed")? }))
+            .map_err(Error::sql("asked"))
+    }
+
+    /// Writes down what was answered: the closing, or that there is none of ours. False when that is known
+    /// already.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn answered(&self, asked: &Asked, answered: Answered, answer: &Value) -> Result<bool> {
+        let Pool::Postgres(pool) = &self.pool else { return Ok(false) };
+        let run = async {
+            let mut tx = pool.begin().await?;
+            let state = match answered {
+                Answered::Closed => "closed",
+                Answered::AlreadyClosed => "already_closed",
+            };
+            let sql = self.sql(
+                "UPDATE callbacks SET state = $3, ended_at_ms = {now}, answer = $4
+                 WHERE position_id = $1 AND leg = $2 AND state IN ('asked', 'failed')
+                 RETURNING detail::text AS detail, actor, shard, fence, decided_at_ms",
+            );
+            let row = sqlx::query(sql)
+                .bind(asked.position_id)
+                .bind(i64::from(asked.leg))
+                .bind(state)
+                .bind(answer.to_string())
+                .fetch_optional(&mut *tx)
+                .await?;
+            let Some(row) = row else { return Ok(false) };
+            let sql = self.sql(
+                "UPDATE positions SET status = 2, open_qty = 0, closed_at_ms = {now}, updated_at_ms = {now}, version = version + 1
+                 WHERE id = $1 AND status < 2",
+            );
+            sqlx::query(sql).bind(asked.position_id).execute(&mut *tx).await?;
+            let mut detail: Value = serde_json::from_str(&row.text("detail")?).unwrap_or_default();
+            detail["answer"] = answer.clone();
+            let actor = row.text("actor")?;
+            let kind = match answered {
+                Answered::Closed => {
+                    self.write_closing(&mut tx, asked, &row, &actor).await?;
+                    "close"
+                }
+                Answered::AlreadyClosed => "gone",
+            };
+            sqlx::query(self.typed(ADD))
+                .bind(asked.position_id)
+                .bind(kind)
+                .bind(actor)
+                .bind(detail.to_string())
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await?;
+            Ok(true)
+        };
+        run.await.map_err(Error::sql("answered"))
+    }
+
+    async fn write_closing(
+        &self,
+        tx: &mut sqlx::PgConnection,
+        asked: &Asked,
+        row: &impl Cells,
+        actor: &str,
+    ) -> sqlx::Result<()> {
+        let Wanted { leg, qty, reason, level, fill, quote, pnl_points } = &asked.wanted;
+        let sql = self.sql(
+            "INSERT INTO closings(position_id, leg, qty, reason, level, fill, bid, ask, quote_seq, quote_ts_ms, pnl_points,
+               rule_version, actor, shard, fence, decided_at_ms, closed_at_ms)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::text::numeric, $12, $13, $14, $15, $16, {now})",
+        );
+        sqlx::query(sql)
+            .bind(asked.position_id)
+            .bind(i64::from(*leg))
+            .bind(*qty)
+            .bind(reason.as_str())
+            .bind(*level)
+            .bind(*fill)
+            .bind(quote.bid)
+            .bind(quote.ask)
+            .bind(quote.seq)
+            .bind(quote.ts_ms)
+            .bind(pnl_points.clone())
+            .bind(RULE_VERSION)
+            .bind(actor.to_owned())
+            .bind(row.opt("shard")?)
+            .bind(row.opt("fence")?)
+            .bind(row.int("decided_at_ms")?)
+            .execute(&mut *tx)
+            .await?;
+        let payload = json!({
+            "position_id": asked.position_id, "leg": leg, "qty": qty, "reason": reason, "level": level, "fill": fill,
+            "pnl_points": pnl_points, "quote": quote,
+        });
+        sqlx::query(self.typed(TELL))
+            .bind("position.closed")
+            .bind(asked.key())
+            .bind(payload.to_string())
+            .execute(tx)
+            .await
+            .map(|_| ())
+    }
+
+    /// Writes down that a closing was not carried out, whatever was tried: its position stays closing.
+    /// False when that is known already.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn ask_failed(&self, asked: &Asked, error: &str) -> Result<bool> {
+        let Pool::Postgres(pool) = &self.pool else { return Ok(false) };
+        let run = async {
+            let mut tx = pool.begin().await?;
+            let sql = "UPDATE callbacks SET state = 'failed', answer = $3 WHERE position_id = $1 AND leg = $2 AND state = 'asked'";
+            let done = sqlx::query(sql)
+                .bind(asked.position_id)
+                .bind(i64::from(asked.leg))
+                .bind(error.to_owned())
+                .execute(&mut *tx)
+                .await?;
+            if done.rows_affected() == 0 {
+                return Ok(false);
+            }
+            let detail = json!({ "key": asked.key(), "error": error }).to_string();
+            sqlx::query(self.typed(ADD))
+                .bind(asked.position_id)
+                .bind("callback_failed")
+                .bind("callback")
+                .bind(detail)
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await?;
+            Ok(true)
+        };
+        run.await.map_err(Error::sql("ask failed"))
+    }
+}
+
+fn wanted(close: &Close) -> Option<Value> {
+    let ([fill], [pnl]) = (close.fills.as_slice(), close.pnl_points.as_slice()) else { return None };
+    let wanted = Wanted {
+        leg: fill.leg,
+        qty: fill.qty,
+        reason: fill.reason,
+        level: fill.level,
+        fill: fill.price,
+        quote: close.quote,
+        pnl_points: pnl.to_string(),
+    };
+    let text = json!(wanted).to_string();
+    Some(json!({ "id": close.id, "leg": fill.leg, "reason": fill.reason.as_str(), "fill": text }))
+}
+
+fn asked(row: &impl Cells) -> sqlx::Result<Asked> {
+    let wanted = serde_json::from_str(&row.text("fill")?).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
+    let failed = row.text("state")? == "failed";
+    Ok(Asked {
+        position_id: row.int("position_id")?,
+        leg: u8::try_from(row.int("leg")?).unwrap_or(0),
+        failed,
+        asked_at_ms: row.int("asked_at_ms")?,
+        error: row.opt_text("answer")?.filter(|_| failed),
+        wanted,
+        account_id: row.int("account_id")?,
+        symbol: row.text("symbol")?,
+        side: Side::of_sign(row.int("side")?).unwrap_or(Side::Long),
+        version: row.opt_text("mapped_version")?,
+        digits: u8::try_from(row.int("digits")?).unwrap_or(price::MAX_DIGITS),
+        decided_at_ms: row.int("decided_at_ms")?,
+    })
+}

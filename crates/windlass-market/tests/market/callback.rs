@@ -1,0 +1,207 @@
+//! §8.26: closings that another application's own code carries out.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use windlass_jobs::{JobId, NewJob, Queue};
+use windlass_market::callback::{CloseJobs, Fate, Relayed, relay};
+use windlass_market::desk::{self, Closing};
+use windlass_market::engine::Engine;
+use windlass_market::explain::explain;
+use windlass_market::positions::{Callback, Instrument, Mapping, Options, Positions, Reach, Status};
+use windlass_market::rules::{Reason, Side};
+
+use crate::mapped::{Broker, mapping, quotes};
+use crate::positions::block_on;
+
+/// Jobs as a queue keeps them, and what the test lets become of them.
+#[derive(Default)]
+struct Shelf(Mutex<HashMap<String, (NewJob, Fate)>>);
+
+impl Shelf {
+    fn jobs(&self) -> std::sync::MutexGuard<'_, HashMap<String, (NewJob, Fate)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What every job becomes from now on.
+    fn end(&self, fate: &Fate) {
+        self.jobs().values_mut().for_each(|(_, own)| *own = fate.clone());
+    }
+
+    /// The args of the jobs, by key.
+    fn payloads(&self) -> Vec<Value> {
+        let mut all: Vec<Value> =
+            self.jobs().values().map(|(job, _)| serde_json::from_str(job.args.get()).unwrap()).collect();
+        all.sort_by_key(|payload| payload["key"].to_string());
+        all
+    }
+}
+
+#[async_trait]
+impl CloseJobs for Shelf {
+    async fn enqueue(&self, queue: &Queue, job: NewJob) -> Result<(), String> {
+        let id = JobId::new(job.ulid, queue.clone()).to_string();
+        self.jobs().entry(id).or_insert((job, Fate::Open));
+        Ok(())
+    }
+
+    async fn fate(&self, id: &JobId) -> Result<Fate, String> {
+        Ok(self.jobs().get(&id.to_string()).map_or(Fate::Unknown, |(_, fate)| fate.clone()))
+    }
+}
+
+fn callback() -> Callback {
+    serde_json::from_value(json!({ "close": "broker.close_position", "queue": "broker", "attempts": 3 })).unwrap()
+}
+
+/// A desk whose positions are closed by their application's code.
+async fn store(broker: &Broker) -> Positions {
+    let mapping = Mapping { close: None, callback: Some(callback()), ..mapping() };
+    let store = Positions::mapped(&broker.url, &Options::default(), &mapping).await.unwrap();
+    store.put_instrument(&Instrument::new("EURUSD", 5)).await.unwrap();
+    store
+}
+
+async fn pass(store: &Positions, shelf: &Shelf) -> Relayed {
+    relay(store, shelf, &callback(), true).await.unwrap()
+}
+
+/// A position that was asked for, with its engine and its job.
+async fn asked(broker: &Broker) -> (Positions, Engine, Shelf, i64) {
+    let store = store(broker).await;
+    quotes(&store, 1, &[107_100]).await;
+    let id = broker.open(Side::Long, 107_100, Some(107_000), None).await;
+    let mut engine = Engine::new(store.clone(), "a");
+    engine.sweep().await.unwrap();
+    quotes(&store, 2, &[106_990]).await;
+    let report = engine.sweep().await.unwrap();
+    assert_eq!((report.triggered, report.asked, report.closed), (1, 1, 0));
+    let shelf = Shelf::default();
+    assert_eq!(pass(&store, &shelf).await, Relayed { enqueued: 1, ..Relayed::default() });
+    (store, engine, shelf, id)
+}
+
+#[test]
+fn a_closing_is_asked_for_under_one_key_and_written_when_it_is_answered_8_26() {
+    block_on(async {
+        let broker = Broker::new().await;
+        let (store, mut engine, shelf, id) = asked(&broker).await;
+        let payloads = shelf.payloads();
+        let payload = &payloads[0];
+        assert_eq!(payload["key"], format!("close:{id}:0"));
+        assert_eq!(
+            (&payload["price"], &payload["reason"], &payload["qty"]),
+            (&json!("1.06990"), &json!("SL"), &json!(10))
+        );
+        assert_eq!((&payload["quote"]["ask"], &payload["position_id"]), (&json!("1.06992"), &json!(id)));
+        let version: String = sqlx::query_scalar("SELECT to_jsonb(updated_at) #>> '{}' FROM trading_position")
+            .fetch_one(&broker.pool)
+            .await
+            .unwrap();
+        assert_eq!(payload["version"], version, "as it stands in their row");
+        // Until there is an answer nothing closes, and nothing is asked twice: by nobody.
+        quotes(&store, 3, &[106_000, 107_100]).await;
+        assert_eq!(engine.sweep().await.unwrap().triggered, 0);
+        assert_eq!(Engine::new(store.clone(), "a").sweep().await.unwrap().triggered, 0);
+        assert!(matches!(desk::close(&store, id, None, Reason::Manual, "test").await, Ok(Closing::Asked)));
+        assert_eq!(pass(&store, &shelf).await, Relayed::default());
+        let position = store.get(id).await.unwrap().unwrap();
+        assert_eq!(
+            (position.status, position.asked, store.closings(&[id]).await.unwrap().len()),
+            (Status::Closing, true, 0)
+        );
+        // Their row is touched while it is being closed; the copy waits for the answer.
+        broker
+            .run("UPDATE trading_position SET status = 'closed', updated_at = clock_timestamp() WHERE id = $1", id)
+            .await;
+        store.sync(Reach::Whole).await.unwrap();
+        assert_eq!(store.get(id).await.unwrap().unwrap().status, Status::Closing);
+        shelf.end(&Fate::Done(json!({ "outcome": "closed", "ticket": 99 })));
+        assert_eq!(pass(&store, &shelf).await, Relayed { answered: 1, ..Relayed::default() });
+        assert_eq!(pass(&store, &shelf).await, Relayed::default());
+        let closings = store.closings(&[id]).await.unwrap();
+        assert_eq!((closings.len(), closings[0].fill, closings[0].reason), (1, 106_990, Reason::Sl));
+        assert_eq!(explain(&store, id).await.unwrap()[0].agrees, Some(true));
+        let history = store.history(id, 0, 10).await.unwrap();
+        assert!(
+            history.iter().any(|line| line.kind == "close" && line.detail.contains("\"ticket\": 99")),
+            "{history:?}"
+        );
+        assert_eq!(store.get(id).await.unwrap().unwrap().status, Status::Closed);
+        let told = store.untold(10).await.unwrap();
+        assert_eq!(told.iter().filter(|row| row.topic == "position.closed").count(), 1);
+        assert_eq!(shelf.payloads().len(), 1, "one key, seen once");
+        store.close_pool().await;
+    });
+}
+
+/// A relay that died after it enqueued, or a queue that lost its jobs: the same id again.
+#[test]
+fn a_job_that_is_lost_is_asked_for_under_its_own_id_8_26() {
+    block_on(async {
+        let broker = Broker::new().await;
+        let (store, _engine, shelf, _) = asked(&broker).await;
+        let emptied = Shelf::default();
+        assert_eq!(pass(&store, &emptied).await.enqueued, 1);
+        let ids = |shelf: &Shelf| shelf.jobs().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(ids(&shelf), ids(&emptied));
+        store.close_pool().await;
+    });
+}
+
+/// Time-outs end in the dead set: the position stays closing, and is counted; nothing closes it a second time.
+#[test]
+fn what_is_never_answered_stays_closing_and_is_counted_8_26() {
+    block_on(async {
+        let broker = Broker::new().await;
+        let (store, mut engine, shelf, id) = asked(&broker).await;
+        shelf.end(&Fate::Dead("timeout: no answer in 10 s".to_owned()));
+        assert_eq!(pass(&store, &shelf).await, Relayed { failed: 1, ..Relayed::default() });
+        assert_eq!(pass(&store, &shelf).await, Relayed::default(), "said once");
+        let count = store.asked_count().await.unwrap();
+        assert_eq!((count.asked, count.failed), (0, 1));
+        let failed = store.asked(true, 10).await.unwrap();
+        assert_eq!(failed[0].error.as_deref(), Some("timeout: no answer in 10 s"));
+        quotes(&store, 3, &[106_000]).await;
+        assert_eq!(engine.sweep().await.unwrap().triggered, 0);
+        // Taken out of the dead set by a person, it succeeds after all.
+        shelf.end(&Fate::Done(json!("closed")));
+        assert_eq!(pass(&store, &shelf).await.answered, 1);
+        assert_eq!((store.closings(&[id]).await.unwrap().len(), store.asked_count().await.unwrap().failed), (1, 0));
+        store.close_pool().await;
+    });
+}
+
+#[test]
+fn what_was_closed_elsewhere_or_by_hand_has_no_closing_of_ours_8_26() {
+    block_on(async {
+        let broker = Broker::new().await;
+        let (store, _engine, shelf, id) = asked(&broker).await;
+        shelf.end(&Fate::Done(json!({ "outcome": "already_closed" })));
+        assert_eq!(pass(&store, &shelf).await.answered, 1);
+        assert_eq!(
+            (store.get(id).await.unwrap().unwrap().status, store.closings(&[id]).await.unwrap().len()),
+            (Status::Closed, 0)
+        );
+        store.close_pool().await;
+
+        // An answer that says nothing is none; then somebody closes the position in the application.
+        let broker = Broker::new().await;
+        let (store, _engine, shelf, id) = asked(&broker).await;
+        shelf.end(&Fate::Done(json!({ "status": "ok" })));
+        assert_eq!(pass(&store, &shelf).await.failed, 1);
+        store.sync(Reach::Whole).await.unwrap();
+        assert_eq!(store.asked_count().await.unwrap().failed, 1, "still open there");
+        broker
+            .run("UPDATE trading_position SET status = 'closed', updated_at = clock_timestamp() WHERE id = $1", id)
+            .await;
+        store.sync(Reach::Whole).await.unwrap();
+        assert_eq!(
+            (store.asked_count().await.unwrap().failed, store.get(id).await.unwrap().unwrap().status),
+            (0, Status::Closed)
+        );
+        store.close_pool().await;
+    });
+}
