@@ -1,10 +1,11 @@
 //! The dashboard in a real browser. With `WINDLASS_SCREENSHOTS=DIR` the pages are also kept as
 //! pictures there.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use windlass_testkit::{Browser, RedisServer};
 
 use crate::harness::{Home, SOON, wait};
+use crate::trading::{Desk, call, get};
 
 /// Keeps a picture of the page when pictures are asked for.
 fn picture(browser: &Browser, name: &str) {
@@ -102,6 +103,37 @@ fn results_are_shown_where_they_were_made() {
         browser.wait_for_text(&page[..1].to_uppercase());
         picture(&browser, page);
     }
+    // Every page again, in the dark and as wide as a phone: nothing sticks out.
+    let dead = home.enqueue(
+        "probe.fail",
+        r#"{"how": "fatal", "times": 1}"#,
+        &["--label", "customer=a-rather-long-name-of-one"],
+    );
+    home.wait_for(&dead, "failure");
+    browser.prefer_dark(true);
+    browser.resize(390, 844);
+    let (chart, failed) = (format!("tasks/{}", id(1)), format!("tasks/{dead}"));
+    for page in [
+        "",
+        "queues",
+        "tasks?queue=probe&state=failure",
+        &chart,
+        &failed,
+        "workers",
+        "schedules",
+        "schedules/windlass.retention",
+        "images",
+        "caches",
+        "settings",
+        "positions",
+        "login",
+    ] {
+        browser.open(&format!("{base}/{page}"));
+        browser.wait("it is laid out", || browser.run("return document.readyState") == json!("complete"));
+        let wide = browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");
+        assert_eq!(wide, json!(0), "/{page} sticks out on a phone");
+        picture(&browser, &format!("phone-{}", page.replace(['/', '?', '&', '='], "-")));
+    }
     assert_eq!(browser.errors(), Vec::<String>::new());
 }
 
@@ -185,6 +217,118 @@ fn pages_work_under_a_base_path_in_the_dark_and_on_a_phone() {
     assert_eq!(browser.errors(), Vec::<String>::new());
 }
 
+fn open_position(base: &str, account: i64, side: &str, sl: &str, tp: &str) -> i64 {
+    let body = json!({ "account_id": account, "symbol": "EURUSD", "side": side, "qty": 1500, "sl": sl, "tp": tp });
+    call("POST", &format!("{base}/api/positions"), &body)["position_id"].as_i64().unwrap()
+}
+
+/// The first line of each cell of a position's row.
+fn cells(browser: &Browser, position: i64) -> Vec<String> {
+    let row = format!(
+        "return [...document.querySelectorAll('#position-{position} td')].map(td => td.innerText.split('\\n')[0].trim())"
+    );
+    serde_json::from_value(browser.run(&row)).unwrap()
+}
+
+/// §8.35: what the pages of positions say is what the API, the command line and the tables say; a closing
+/// tells its quote and rule and is decided again.
+#[test]
+fn positions_and_closings_say_what_the_api_says_8_35() {
+    let home = Home::embedded();
+    let (_up, base) = home.serve(&["up"]);
+    let browser = Browser::start();
+    browser.open(&format!("{base}/positions"));
+    browser.wait_for_text("Nothing is traded here");
+    let menu =
+        "return [...document.querySelectorAll('nav[aria-label=Pages] a')].some(a => a.textContent == 'Positions')";
+    assert_eq!(browser.run(menu), json!(false));
+    let mut desk = Desk::new(&base);
+    desk.quote("1.07200");
+    let open =
+        [open_position(&base, 1, "long", "1.07000", "1.07500"), open_position(&base, 1, "short", "1.07450", "1.06900")];
+    let stopped = open_position(&base, 1, "long", "1.07150", "1.07900");
+    desk.quote("1.07140");
+    desk.closed(stopped);
+    browser.open(&format!("{base}/positions"));
+    browser.wait_for_text("Next to their trigger");
+    assert_eq!(browser.run(menu), json!(true));
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    for id in open {
+        let (told, shown) = (get(&format!("{base}/api/positions/{id}")), cells(&browser, id));
+        assert_eq!(shown[..2], [id.to_string(), text(&told["symbol"])]);
+        let levels = [&told["entry"], &told["price"], &told["stop"]["price"], &told["tp"], &told["pnl_points"]];
+        assert_eq!(shown[3..8], levels.map(text));
+    }
+    let near = "return [...document.querySelectorAll('section:nth-of-type(1) tbody tr')].map(tr => tr.cells[0].innerText + ' ' + tr.cells[4].innerText)";
+    let next = get(&format!("{base}/api/positions/next?limit=10"));
+    let next =
+        next["next"].as_array().unwrap().iter().map(|n| format!("{} {}", n["position_id"], n["distance_points"]));
+    assert_eq!(browser.run(near), json!(next.collect::<Vec<_>>()));
+    let tiles = browser.run("return [...document.querySelectorAll('.tile')].map(t => t.innerText.replace('\\n', ' '))");
+    let (stats, latency) = (get(&format!("{base}/api/market/stats")), get(&format!("{base}/api/market/latency")));
+    let told = json!([
+        format!("Open {}", stats["open_positions"]),
+        format!("Closed within, p50 {} ms", latency["total_ms"]["p50"]),
+        format!("Closed within, p99 {} ms", latency["total_ms"]["p99"]),
+        format!("Symbols without quotes {}", stats["frozen_symbols"].as_array().unwrap().len()),
+        format!("Gaps in the feed {}", stats["gaps"].as_array().unwrap().len()),
+    ]);
+    assert_eq!(tiles, told);
+    assert_eq!(json!(home.json(&["market", "positions"]).as_array().unwrap().len()), stats["open_positions"]);
+    let why = text(&browser.run(&format!("return document.getElementById('closing-{stopped}-0').innerText")));
+    for part in ["1.07140", "stop: the bid 1.07140 reached 1.07150", "quote 2", "agrees"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    picture(&browser, "positions-light");
+    browser.open(&format!("{base}/positions/{stopped}"));
+    browser.wait_for_text("stop: the bid 1.07140 reached 1.07150");
+    picture(&browser, "position");
+    assert_eq!(browser.errors(), Vec::<String>::new());
+}
+
+/// A quote moves the page and its silence is said; calm accounts are bands to who may not see numbers.
+#[test]
+fn positions_are_live_and_calm_accounts_are_bands() {
+    let home = Home::embedded();
+    let (_up, base) = home.serve(&["up"]);
+    let made = home.json(&["keys", "create", "--name", "desk", "--scope", "jobs:read,trading:read"]);
+    let browser = Browser::start();
+    let mut desk = Desk::new(&base);
+    call("PUT", &format!("{base}/api/accounts/2"), &json!({ "currency": "USD", "calm": true }));
+    desk.quote("1.07200");
+    let long = open_position(&base, 1, "long", "1.07000", "1.07500");
+    let calm = open_position(&base, 2, "long", "1.06100", "1.08900");
+    browser.open(&format!("{base}/positions"));
+    browser.wait_for_text("1.08900");
+    browser.run("window.sameDocument = true");
+    desk.quote("1.07160");
+    browser.wait("the price is the new one", || cells(&browser, long)[4] == "1.07160");
+    call("PUT", &format!("{base}/api/instruments/EURUSD"), &json!({ "digits": 5, "max_quote_age_ms": 1 }));
+    browser.wait_for_text("No quotes come of EURUSD");
+    browser.wait_for_text("stale");
+    assert_eq!(browser.run("return window.sameDocument"), json!(true), "no reload");
+    picture(&browser, "positions-frozen");
+    call("PUT", &format!("{base}/api/instruments/EURUSD"), &json!({ "digits": 5 }));
+
+    browser.open(&format!("{base}/login?back=/positions"));
+    browser.type_into("input[name=key]", made["key"].as_str().unwrap());
+    browser.click("//button[.='Sign in']");
+    browser.wait_for_text("around zero");
+    let page = browser.text();
+    assert!(!page.contains("1.06100") && !page.contains("1.08900"), "{page}");
+    assert!(page.contains("1.07500"), "the other account is no secret: {page}");
+    browser.prefer_dark(true);
+    browser.resize(390, 844);
+    let wide = || browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");
+    assert_eq!(wide(), json!(0), "nothing is cut off on a phone");
+    picture(&browser, "positions-phone-dark");
+    browser.open(&format!("{base}/positions/{calm}"));
+    browser.wait_for_text("trading:exact");
+    assert_eq!(wide(), json!(0));
+    picture(&browser, "position-phone-dark");
+    assert_eq!(browser.errors(), Vec::<String>::new());
+}
+
 /// The table of docs/metrics.md is what `/metrics` answers, name by name, and the files in `deploy`
 /// ask for nothing else.
 #[test]
@@ -199,6 +343,8 @@ fn every_metric_is_documented_and_no_other() {
         words.filter(|word| word.starts_with("windlass_")).map(str::to_owned).collect()
     };
     let scraped = || ureq::get(format!("{base}/metrics")).call().unwrap().body_mut().read_to_string().unwrap();
+    let ran = home.enqueue("probe.noop", "{}", &[]);
+    home.wait_for(&ran, "success");
     wait(SOON, "a look has seen the queues", || scraped().contains("windlass_queue_jobs{"));
     let text = scraped();
     let answered: std::collections::BTreeSet<String> = text
@@ -207,11 +353,64 @@ fn every_metric_is_documented_and_no_other() {
         .map(|line| line.split(['{', ' ']).next().unwrap().to_owned())
         .collect();
     assert_eq!(answered, names(include_str!("../../docs/metrics.md")));
-    for file in
-        [include_str!("../../deploy/grafana/windlass.json"), include_str!("../../deploy/prometheus/windlass.rules.yml")]
-    {
-        let unknown: Vec<_> = names(file).difference(&answered).cloned().collect();
-        assert_eq!(unknown, Vec::<String>::new());
+    let grafana: Value = serde_json::from_str(include_str!("../../deploy/grafana/windlass.json")).unwrap();
+    let targets = grafana["panels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let mut asked: Vec<String> = targets
+        .map(|target| format!("{} {}", target["expr"].as_str().unwrap(), target["legendFormat"].as_str().unwrap_or("")))
+        .collect();
+    assert!(asked.len() > 20, "{asked:?}");
+    let rules = include_str!("../../deploy/prometheus/windlass.rules.yml");
+    let alerts: Vec<&str> = rules.split("- alert:").skip(1).collect();
+    assert!(alerts.len() > 10);
+    asked.extend(alerts.iter().map(|alert| (*alert).to_owned()));
+    for query in &asked {
+        check_query(query, &text);
+    }
+}
+
+/// Every metric of a query, each label it is asked by, and each value of one, is there.
+fn check_query(query: &str, scraped: &str) {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let series = |name: &str| -> Vec<&str> {
+        let of_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        scraped.lines().filter(of_it).collect()
+    };
+    let has = |name: &str, label: &str| {
+        ["instance", "job"].contains(&label) || series(name).iter().any(|s| s.contains(&format!("{label}=\"")))
+    };
+    let mut names = Vec::new();
+    for (at, _) in query.match_indices("windlass_").filter(|(at, _)| !query[..*at].ends_with(is_word)) {
+        let end = query[at..].find(|c| !is_word(c)).map_or(query.len(), |n| at + n);
+        let name = &query[at..end];
+        assert!(!series(name).is_empty(), "{name} is not measured: {query}");
+        names.push((at, name));
+        let Some(inner) = query[end..].strip_prefix('{').and_then(|rest| rest.split('}').next()) else { continue };
+        for part in inner.split(',') {
+            let (label, values) = part.split_once('=').unwrap();
+            let values = values.trim_start_matches('~').trim_matches('"');
+            for value in values.split('|') {
+                let wanted = format!("{}=\"{value}\"", label.trim().trim_end_matches('!'));
+                assert!(series(name).iter().any(|s| s.contains(&wanted)), "{name} has no {wanted}: {query}");
+            }
+        }
+    }
+    for (at, _) in query.match_indices("by (").chain(query.match_indices("by(")) {
+        let labels = query[at..].split(['(', ')']).nth(1).unwrap();
+        let (_, name) = names.iter().find(|(n, _)| *n > at).unwrap();
+        for label in labels.split(',').map(str::trim) {
+            assert!(has(name, label), "{name} has no label {label}: {query}");
+        }
+    }
+    // What titles and legends name.
+    for told in query.split("{{").skip(1).filter_map(|rest| rest.split("}}").next()) {
+        let label = told.trim().trim_start_matches("$labels.").split_whitespace().next().unwrap();
+        if label != "$value" {
+            assert!(names.iter().any(|(_, name)| has(name, label)), "nothing has the label {label}: {query}");
+        }
     }
 }
 

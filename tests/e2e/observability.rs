@@ -128,3 +128,48 @@ fn redis_events_have_names_and_figures() {
     wait(SOON, "it is back", || figure("windlass_redis_up{server=\"queue\"}") == Some(1.0));
     wait(SOON, "and that is said", || events("redis_connected") > before);
 }
+
+/// A worker without an API tells on its probes what it runs, its children, its cache, its Redis, and the
+/// market where it watches that; and nothing that is not in docs/metrics.md.
+#[test]
+fn a_worker_alone_tells_what_it_measures() {
+    let home = Home::on(shared_redis());
+    let probes = |queues: &str| {
+        let mut worker = home.start(&["worker", "--queues", queues, "--json"]);
+        let at = worker.first_line()["probes"].as_str().unwrap().to_owned();
+        (worker, format!("http://{at}/metrics"))
+    };
+    let (_worker, url) = probes("probe,trading");
+    let scraped = |url: &str| ureq::get(url).call().unwrap().body_mut().read_to_string().unwrap();
+    for args in [r#"{"ms":1}"#, r#"{"ms":1}"#] {
+        let id = home.enqueue("probe.cacheable", args, &[]);
+        home.wait_for(&id, "success");
+    }
+    let crashed = home.enqueue("probe.crash", r#"{"how":"abort"}"#, &["--max-attempts", "1"]);
+    home.wait_for(&crashed, "failure");
+    let text = scraped(&url);
+    let figure = |labels: &str| -> f64 {
+        let (name, labels) = labels.split_once('{').unwrap();
+        let fits =
+            |line: &&str| line.starts_with(&format!("{name}{{")) && labels.split(',').all(|label| line.contains(label));
+        let line = text.lines().find(fits).unwrap_or_else(|| panic!("{name} {labels}\n{text}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert_eq!(figure(r#"windlass_worker_run_seconds_count{kind="probe.cacheable""#), 2.0);
+    assert_eq!(figure(r#"windlass_worker_run_seconds_bucket{kind="probe.crash",le="+Inf""#), 1.0);
+    assert_eq!(figure(r#"windlass_worker_cache_total{outcome="miss""#), 1.0);
+    assert_eq!(figure(r#"windlass_worker_cache_total{outcome="hit""#), 1.0);
+    assert_eq!(figure(r#"windlass_worker_children_ended_total{why="spoilt""#), 1.0);
+    assert_eq!(figure(r#"windlass_worker_children{state="busy""#), 0.0);
+    assert!(figure(r#"windlass_worker_children_started_total{worker="#) >= 1.0);
+    assert_eq!(figure(r#"windlass_redis_up{server="queue""#), 1.0);
+    assert!(figure(r#"windlass_cache_entries{of="results""#) >= 1.0);
+    assert!(text.contains("\nwindlass_market_passes_total ") && text.contains("\nwindlass_images_count "), "{text}");
+    let documented = include_str!("../../docs/metrics.md");
+    for line in text.lines().filter(|line| line.starts_with("windlass_")) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/metrics.md");
+    }
+    let (_other, url) = probes("pdf");
+    assert!(!scraped(&url).contains("windlass_market_"), "it watches no positions");
+}

@@ -64,7 +64,8 @@ fn one_trace_leads_from_the_request_to_the_finished_pdf() {
     let file = ureq::get(format!("{url}/api/tasks/{id}/result")).call().unwrap().body_mut().read_to_vec().unwrap();
     assert!(file.starts_with(b"%PDF"));
     let names = ["POST /api/tasks", "enqueue pdf", "wait pdf", "run pdf.calibration", "inputs", "child", "write"];
-    let spans = trace(&collector, trace_id, &[names.map(|name| (name, 1)).as_slice(), &[("keep", 1)]].concat());
+    let spans =
+        trace(&collector, trace_id, &[names.map(|name| (name, 1)).as_slice(), &[("keep", 1), ("publish", 1)]].concat());
     let one = |name: &str| named(&spans, name)[0].clone();
     let [request, enqueue, waited, run, inputs, child, write] = names.map(one);
     assert_eq!(request.parent_id, caller);
@@ -110,7 +111,8 @@ fn retries_and_flows_lie_in_the_trace_of_their_request() {
         "backoff": { "type": "fixed", "delay_ms": 100 } });
     let (told, _) = post(&url, None, &job);
     let trace_id = told.split('-').nth(1).unwrap();
-    let spans = trace(&collector, trace_id, &[("run probe.fail", 2), ("wait probe", 2), ("enqueue probe", 1)]);
+    let names = [("run probe.fail", 2), ("wait probe", 2), ("enqueue probe", 1), ("POST /api/tasks", 1)];
+    let spans = trace(&collector, trace_id, &names);
     assert_eq!(named(&spans, "POST /api/tasks")[0].parent_id, "");
     let enqueue = named(&spans, "enqueue probe")[0];
     let runs = named(&spans, "run probe.fail");
@@ -131,7 +133,8 @@ fn retries_and_flows_lie_in_the_trace_of_their_request() {
     let noop = json!({ "kind": "probe.noop", "args": {} });
     let flow = json!({ "group": [noop, noop], "then": { "kind": "probe.parents", "args": {} } });
     let (told, _) = post(&url, None, &flow);
-    let spans = trace(&collector, told.split('-').nth(1).unwrap(), &[("run probe.noop", 2), ("run probe.parents", 1)]);
+    let names = [("run probe.noop", 2), ("run probe.parents", 1), ("enqueue probe", 1)];
+    let spans = trace(&collector, told.split('-').nth(1).unwrap(), &names);
     let enqueue = named(&spans, "enqueue probe")[0];
     assert_eq!(enqueue.attributes["messaging.batch.message_count"], "3");
     for run in spans.iter().filter(|span| span.name.starts_with("run ")) {

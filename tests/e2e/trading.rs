@@ -27,19 +27,19 @@ pub(crate) fn now_ms() -> i64 {
     i64::try_from(now.as_millis()).unwrap()
 }
 
-struct Desk {
+pub(crate) struct Desk {
     url: String,
     seq: i64,
 }
 
 impl Desk {
-    fn new(url: &str) -> Self {
+    pub(crate) fn new(url: &str) -> Self {
         call("PUT", &format!("{url}/api/instruments/EURUSD"), &json!({ "digits": 5 }));
         call("PUT", &format!("{url}/api/accounts/1"), &json!({ "currency": "USD" }));
         Self { url: url.to_owned(), seq: 0 }
     }
 
-    fn quote(&mut self, bid: &str) {
+    pub(crate) fn quote(&mut self, bid: &str) {
         self.seq += 1;
         let body = json!([{ "symbol": "EURUSD", "bid": bid, "ask": bid, "ts_ms": now_ms(), "seq": self.seq }]);
         assert_eq!(call("POST", &format!("{}/api/quotes", self.url), &body)["accepted"], 1);
@@ -50,7 +50,7 @@ impl Desk {
         call("POST", &format!("{}/api/positions", self.url), &body)["position_id"].as_i64().unwrap()
     }
 
-    fn closed(&self, id: i64) -> Value {
+    pub(crate) fn closed(&self, id: i64) -> Value {
         let mut shown = Value::Null;
         wait(SOON, "the position closes", || {
             shown = get(&format!("{}/api/positions/{id}", self.url));
@@ -117,6 +117,16 @@ fn api_and_workers_apart_close_over_kills_and_without_redis_8_9_8_13() {
     assert_eq!(closed["closings"][0]["fill"], "1.06890");
     let price = get(&format!("{url}/api/prices/EURUSD"));
     assert_eq!((&price["bid"], &price["source"]), (&json!("1.06890"), &json!("memory")));
+    let stats = get(&format!("{url}/api/market/stats"));
+    assert_eq!(
+        (&stats["open_positions"], &stats["frozen_symbols"], &stats["gaps"]),
+        (&json!(0), &json!([]), &json!([]))
+    );
+    let page = ureq::get(format!("{url}/positions")).call().unwrap().body_mut().read_to_string().unwrap();
+    for id in [a, b, c] {
+        assert!(page.contains(&format!("id=\"closing-{id}-0\"")), "{page}");
+    }
+    assert_eq!(page.matches("agrees").count(), 3, "{page}");
 }
 
 /// §8.10: the worker that watches stands still (SIGSTOP) while a stop is moved away and the old level is reached;

@@ -1,9 +1,12 @@
 //! `GET /api/cache/stats` and `POST /api/cache/clear`: the results and artifacts that are kept.
 
+use std::fmt::Write as _;
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
-use windlass_store::{Room, Stats};
+use windlass_store::{Artifacts, Room, Stats};
 
 use crate::Shared;
 use crate::problem::Problem;
@@ -49,6 +52,42 @@ pub fn view(stats: &Stats) -> Value {
         "uploads": uploads,
     })
 }
+
+/// How full the cache is and what became of what was asked, in the Prometheus text format; nothing while its
+/// store does not answer.
+pub(crate) async fn metrics(artifacts: &dyn Artifacts) -> String {
+    let mut text = String::new();
+    let Ok(Ok(stats)) = tokio::time::timeout(WITHIN, artifacts.stats()).await else { return text };
+    let rooms = [("results", &stats.results), ("artifacts", &stats.artifacts), ("uploads", &stats.uploads)];
+    // Writing to a String cannot fail.
+    let head = |text: &mut String, name: &str, kind: &str, help: &str| {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    };
+    head(&mut text, "windlass_cache_entries", "gauge", "Results, files and uploads that are kept.");
+    for (of, room) in rooms {
+        let _ = writeln!(text, "windlass_cache_entries{{of=\"{of}\"}} {}", room.entries);
+    }
+    head(&mut text, "windlass_cache_bytes", "gauge", "What they hold.");
+    for (of, room) in rooms {
+        let _ = writeln!(text, "windlass_cache_bytes{{of=\"{of}\"}} {}", room.bytes);
+    }
+    head(&mut text, "windlass_cache_max_bytes", "gauge", "What they may hold; results and artifacts share it.");
+    for (of, most) in [("results", stats.cache_bytes), ("uploads", stats.upload_bytes)] {
+        let _ = writeln!(text, "windlass_cache_max_bytes{{of=\"{of}\"}} {most}");
+    }
+    for (name, help, value) in [
+        ("windlass_cache_hits_total", "Jobs answered with an equal job's result.", stats.hits),
+        ("windlass_cache_misses_total", "Cacheable jobs that had to be run.", stats.misses),
+        ("windlass_cache_evictions_total", "Entries that went because the cache was full.", stats.evictions),
+    ] {
+        head(&mut text, name, "counter", help);
+        let _ = writeln!(text, "{name} {value}");
+    }
+    text
+}
+
+/// How long the cache's store is waited for.
+const WITHIN: Duration = Duration::from_secs(1);
 
 /// Bytes in MiB, with two decimals.
 #[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]

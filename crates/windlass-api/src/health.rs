@@ -63,22 +63,8 @@ pub(crate) async fn livez(State(shared): State<Shared>) -> Result<Response, Prob
 /// `GET /metrics`: what is measured, in the Prometheus text format.
 pub(crate) async fn metrics(State(shared): State<Shared>) -> Response {
     let mut more = crate::queue_metrics::render(&*shared.dashboard.latest(&shared).await);
-    more.push_str(&crate::market::metrics::render(&shared.market));
-    if let Some(images) = shared.services.images.as_deref() {
-        more.push_str(&crate::images::metrics(images).await);
-    }
-    if let Some(spool) = &shared.spool {
-        more.push_str(&format!(
-            "# HELP windlass_spool_jobs Accepted jobs that wait on this machine's disk for the queue's store.\n\
-             # TYPE windlass_spool_jobs gauge\nwindlass_spool_jobs {}\n",
-            spool.len()
-        ));
-    }
     more.push_str(&shared.http.render());
-    more.push_str(&crate::redis_metrics::render(&shared.links).await);
-    if let Some(measured) = &shared.more_metrics {
-        more.push_str(&measured());
-    }
+    more.push_str(&shared.measured.render().await);
     probes::metrics(shared.worker.as_ref(), shared.scheduler.as_deref(), &more)
 }
 

@@ -71,7 +71,7 @@ pub use auth::{Anonymous, Auth};
 pub use cache::view as cache_stats_view;
 pub use flow::read_flow;
 pub use local::MakeLocal;
-pub use probes::{serve_plain_probes, serve_probes};
+pub use probes::{Measured, serve_plain_probes, serve_probes};
 pub use problem::Code;
 pub use ring::{Ring, keep_copy};
 pub use routes::{ROUTES, Route, Sees};
@@ -266,7 +266,6 @@ struct Inner {
     worker: Option<Health>,
     schedules: Book,
     scheduler: Option<Arc<Counters>>,
-    more_metrics: Option<MoreMetrics>,
     claims: Arc<dyn Claims>,
     /// The OpenAPI document.
     document: Arc<serde_json::Value>,
@@ -278,8 +277,8 @@ struct Inner {
     spool: Option<Spool>,
     local: Local,
     http: http_metrics::HttpMetrics,
-    /// The Redis servers, by what they are for.
-    links: Vec<(&'static str, windlass_redis::Link)>,
+    /// What `/metrics` tells beside queues and requests.
+    measured: Measured,
     log: Option<Arc<dyn LogFilter>>,
     options: ApiOptions,
     /// Room for bodies, in KiB.
@@ -306,6 +305,13 @@ impl Inner {
             ("images", api.services.images.as_deref().and_then(|images| images.link())),
         ];
         let links = links.into_iter().filter_map(|(name, link)| Some((name, link?.clone()))).collect();
+        let measured = Measured {
+            market: Some(api.market.clone()),
+            services: Some(api.services.clone()),
+            spool: api.spool.clone(),
+            links,
+            more: api.more_metrics,
+        };
         let (auditor, auditing) = audit::Auditor::new(Arc::clone(&api.records));
         let shared = Self {
             schedules: Book::new(Arc::clone(&api.records), api.broker.clone(), kinds),
@@ -329,9 +335,8 @@ impl Inner {
             room: Arc::new(Semaphore::new(room_kib)),
             streams: Arc::new(Semaphore::new(api.options.event_streams.min(Semaphore::MAX_PERMITS))),
             http: http_metrics::HttpMetrics::default(),
-            links,
+            measured,
             log: api.log,
-            more_metrics: api.more_metrics,
             options: api.options,
             shutdown,
         };

@@ -9,11 +9,61 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde_json::json;
 use tokio::net::TcpListener;
+use windlass_market::Market;
+use windlass_producer::Spool;
+use windlass_redis::Link;
 use windlass_scheduler::Counters;
+use windlass_store::Services;
 use windlass_worker::{Condition, Health};
 
 use crate::problem::{Code, Problem};
 use crate::serve::{Error, Limits, accept_all};
+
+/// What a process measures beside its worker or scheduler.
+#[derive(Clone, Default)]
+pub struct Measured {
+    /// Positions, if this process watches them.
+    pub market: Option<Market>,
+    /// Results, artifacts and images.
+    pub services: Option<Services>,
+    /// Jobs on this machine's disk, if it takes any.
+    pub spool: Option<Spool>,
+    /// Its Redis servers, by what they are for.
+    pub links: Vec<(&'static str, Link)>,
+    /// What the program itself measures.
+    pub more: Option<crate::MoreMetrics>,
+}
+
+impl std::fmt::Debug for Measured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Measured").finish_non_exhaustive()
+    }
+}
+
+impl Measured {
+    /// Every figure, in the Prometheus text format.
+    pub(crate) async fn render(&self) -> String {
+        let mut text = self.market.as_ref().map(crate::market::metrics::render).unwrap_or_default();
+        if let Some(services) = &self.services {
+            if let Some(images) = services.images.as_deref() {
+                text.push_str(&crate::images::metrics(images).await);
+            }
+            text.push_str(&crate::cache::metrics(&*services.artifacts).await);
+        }
+        if let Some(spool) = &self.spool {
+            text.push_str(&format!(
+                "# HELP windlass_spool_jobs Accepted jobs that wait on this machine's disk for the queue's store.\n\
+                 # TYPE windlass_spool_jobs gauge\nwindlass_spool_jobs {}\n",
+                spool.len()
+            ));
+        }
+        text.push_str(&crate::redis_metrics::render(&self.links).await);
+        if let Some(more) = &self.more {
+            text.push_str(&more());
+        }
+        text
+    }
+}
 
 /// Serves a worker's probes until `shutdown` completes.
 ///
@@ -22,6 +72,7 @@ use crate::serve::{Error, Limits, accept_all};
 pub async fn serve_probes(
     listener: TcpListener,
     worker: Health,
+    measured: Measured,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     let at = listener.local_addr().map_err(Error::Listener)?;
@@ -32,7 +83,7 @@ pub async fn serve_probes(
     let router = Router::new()
         .route("/livez", get(async move || rendered(livez(&live))))
         .route("/readyz", get(async move || rendered(readyz(&ready))))
-        .route("/metrics", get(async move || metrics(Some(&worker), None, "")))
+        .route("/metrics", get(async move || metrics(Some(&worker), None, &measured.render().await)))
         .fallback(async || Problem::new(Code::NotFound, "there is nothing at this path").render(""));
     accept_all(listener, router, &Limits::PROBES, shutdown).await;
     Ok(())

@@ -207,8 +207,9 @@ impl Problem {
 
 impl Problem {
     /// The answer as a page of the dashboard.
-    pub(crate) fn render_page(self, base_path: &str, request_id: &str) -> Response {
-        let mut response = crate::dashboard::problem_page(base_path, self.code.title(), &self.detail, request_id);
+    pub(crate) fn render_page(self, base_path: &str, has_market: bool, request_id: &str) -> Response {
+        let title = self.code.title();
+        let mut response = crate::dashboard::problem_page(base_path, has_market, title, &self.detail, request_id);
         *response.status_mut() = self.status.unwrap_or(self.code.status());
         response.headers_mut().extend(self.headers);
         response

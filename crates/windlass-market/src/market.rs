@@ -166,6 +166,19 @@ impl Market {
         }
     }
 
+    /// Whether anything is traded here: there is an instrument. Makes no tables, and is false while those
+    /// there are do not answer.
+    pub async fn is_in_use(&self) -> bool {
+        let Ok(inner) = self.inner() else { return false };
+        if let (None, Where::Sqlite(file)) = (inner.store.get(), &inner.at)
+            && !file.exists()
+        {
+            return false;
+        }
+        let instruments = async { self.store().await?.instruments().await };
+        instruments.await.is_ok_and(|instruments| !instruments.is_empty())
+    }
+
     /// The price cache.
     ///
     /// # Errors

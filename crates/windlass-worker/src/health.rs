@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use windlass_jobs::command::Settle;
 
+use crate::counts::Counts;
+
 /// How old the canary may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HealthLimits {
@@ -71,6 +73,7 @@ struct Inner {
     draining: AtomicBool,
     running: AtomicUsize,
     ended: [AtomicU64; RunEnd::ALL.len()],
+    counts: Arc<Counts>,
 }
 
 /// How runs end, for counting.
@@ -108,6 +111,7 @@ impl Health {
             draining: AtomicBool::new(false),
             running: AtomicUsize::new(0),
             ended: Default::default(),
+            counts: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -196,6 +200,10 @@ impl Health {
         }
     }
 
+    pub(crate) fn counts(&self) -> &Arc<Counts> {
+        &self.inner.counts
+    }
+
     /// Notes the end of the pump when it is dropped, by whatever way its thread ends.
     pub(crate) fn pump_guard(&self) -> PumpGuard {
         PumpGuard(self.clone())
@@ -204,7 +212,7 @@ impl Health {
     /// The worker's metrics in the Prometheus text format, version 0.0.4.
     #[must_use]
     pub fn metrics(&self) -> String {
-        let mut text = String::with_capacity(1024);
+        let mut text = String::with_capacity(4096);
         let seconds = self.canary_age().as_secs_f64();
         let flag = |on: bool| if on { 1.0 } else { 0.0 };
         #[expect(clippy::cast_precision_loss, reason = "at most 10,000 slots")]
@@ -225,6 +233,7 @@ impl Health {
             let count = self.inner.ended[end as usize].load(Ordering::Relaxed);
             let _ = writeln!(text, "{name}{{worker=\"{worker}\",end=\"{word}\"}} {count}");
         }
+        self.inner.counts.render(worker, &mut text);
         text
     }
 }

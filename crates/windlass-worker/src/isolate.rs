@@ -70,7 +70,7 @@ impl Isolation {
     /// # Errors
     /// Why children cannot be started.
     pub async fn try_out(&self) -> std::io::Result<Sandbox> {
-        Pool::new(self.clone()).warm().await
+        Pool::new(self.clone(), std::sync::Arc::default()).warm().await
     }
 }
 

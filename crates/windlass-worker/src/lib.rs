@@ -11,6 +11,7 @@ mod cache;
 mod canary;
 mod child;
 mod control;
+mod counts;
 mod disk;
 mod frame;
 mod health;

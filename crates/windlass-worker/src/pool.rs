@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use windlass_jobs::{Outcome, Progress};
 
+use crate::counts::{Counts, Gone};
 use crate::disk;
 use crate::frame::Wear;
 use crate::isolate::{Isolation, JobFacts, Pipes, Talk, failed};
@@ -43,6 +44,7 @@ pub(crate) struct Pool {
     idle: Mutex<VecDeque<(Instant, OneChild)>>,
     started: AtomicU64,
     sandbox: OnceLock<Sandbox>,
+    counts: Arc<Counts>,
 }
 
 /// What a pool has outside of itself: a directory, locked so that nobody sweeps it away, and the
@@ -68,7 +70,7 @@ struct OneChild {
 
 impl Pool {
     /// Without any child yet. Must be called on a runtime.
-    pub(crate) fn new(isolation: Isolation) -> Arc<Self> {
+    pub(crate) fn new(isolation: Isolation, counts: Arc<Counts>) -> Arc<Self> {
         let every = (isolation.recycle.idle_for / 6).max(Duration::from_millis(50));
         let pool = Arc::new(Self {
             isolation,
@@ -76,6 +78,7 @@ impl Pool {
             idle: Mutex::default(),
             started: AtomicU64::new(0),
             sandbox: OnceLock::new(),
+            counts,
         });
         let weak = Arc::downgrade(&pool);
         tokio::spawn(async move {
@@ -103,11 +106,11 @@ impl Pool {
                 Ok(sandbox)
             }
             Ok(Err(error)) => {
-                discard(child);
+                self.discard(child, Gone::Died);
                 Err(error)
             }
             Err(_) => {
-                discard(child);
+                self.discard(child, Gone::Died);
                 Err(std::io::Error::other("the child says nothing"))
             }
         }
@@ -120,15 +123,16 @@ impl Pool {
             if child.pipes.is_alive() && child.job_dir().join("out").is_dir() {
                 return Ok(self.seated(child));
             }
-            discard(child);
+            self.discard(child, Gone::Died);
         }
-        let child = self.start().await.map_err(|e| self.not_started(&e))?;
-        child.make_job_dir().map_err(|e| failed("storage", format!("private directory: {e}")))?;
-        Ok(self.seated(child))
+        let seat = self.seated(self.start().await.map_err(|e| self.not_started(&e))?);
+        let made = seat.child.as_ref().map(OneChild::make_job_dir).transpose();
+        made.map_err(|e| failed("storage", format!("private directory: {e}")))?;
+        Ok(seat)
     }
 
     fn seated(self: &Arc<Self>, child: OneChild) -> Seat {
-        Seat { pool: Arc::clone(self), child: Some(child), reusable: true }
+        Seat { pool: Arc::clone(self), child: Some(child), reusable: true, is_worn: false }
     }
 
     fn not_started(&self, error: &std::io::Error) -> Ended {
@@ -136,20 +140,32 @@ impl Pool {
     }
 
     fn take(&self) -> Option<OneChild> {
-        lock(&self.idle).pop_back().map(|(_, child)| child)
+        let mut idle = lock(&self.idle);
+        let taken = idle.pop_back().map(|(_, child)| child);
+        self.counts.children.idle(idle.len());
+        taken
     }
 
     fn put(&self, child: OneChild) {
-        lock(&self.idle).push_back((Instant::now(), child));
+        let mut idle = lock(&self.idle);
+        idle.push_back((Instant::now(), child));
+        self.counts.children.idle(idle.len());
     }
 
     fn end_surplus(&self) {
         let surplus: Vec<_> = {
             let mut idle = lock(&self.idle);
             let n = self.isolation.recycle.surplus(idle.iter().map(|(since, _)| *since), Instant::now());
-            idle.drain(..n).collect()
+            let surplus = idle.drain(..n).collect();
+            self.counts.children.idle(idle.len());
+            surplus
         };
-        surplus.into_iter().for_each(|(_, child)| discard(child));
+        surplus.into_iter().for_each(|(_, child)| self.discard(child, Gone::Surplus));
+    }
+
+    fn discard(&self, child: OneChild, why: Gone) {
+        self.counts.children.gone(why);
+        discard(child);
     }
 
     /// Logs once what the sandbox of this machine is.
@@ -186,6 +202,7 @@ impl Pool {
         home.orders.send(order).map_err(|_| gone())?;
         let process = started.await.map_err(|_| gone())??;
         let pipes = Pipes::of(process).ok_or_else(|| std::io::Error::other("its pipes are not there"))?;
+        self.counts.children.started();
         Ok(OneChild { pipes, dir, jobs: 0, home })
     }
 
@@ -294,6 +311,8 @@ pub(crate) struct Seat {
     child: Option<OneChild>,
     /// False from the moment it has a job until that job is answered.
     reusable: bool,
+    /// It answered, and has run enough.
+    is_worn: bool,
 }
 
 impl Seat {
@@ -349,6 +368,7 @@ impl Seat {
             tracing::debug!(jobs, rss_bytes = wear.peak_rss_bytes, ?why, "child is replaced");
         }
         self.reusable = worn.is_none() && read_out;
+        self.is_worn = worn.is_some();
         outcome
     }
 
@@ -357,7 +377,7 @@ impl Seat {
         let fresh = self.pool.start().await.map_err(|e| self.pool.not_started(&e))?;
         let moved = std::fs::rename(self.dir(), fresh.job_dir());
         let dead = self.child.replace(fresh);
-        dead.into_iter().for_each(discard);
+        dead.into_iter().for_each(|child| self.pool.discard(child, Gone::Died));
         moved.map_err(|e| failed("storage", format!("private directory: {e}")))
     }
 
@@ -381,7 +401,8 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.child.take().into_iter().for_each(discard);
+        let why = if self.is_worn { Gone::Worn } else { Gone::Spoilt };
+        self.child.take().into_iter().for_each(|child| self.pool.discard(child, why));
     }
 }
 

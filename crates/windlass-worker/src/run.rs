@@ -28,6 +28,7 @@ use windlass_store::{Digest, Services};
 use crate::admission::{Admission, Need, Permit, Refusal};
 use crate::cache::{self, Lead, Sought};
 use crate::control::Stop;
+use crate::counts::{Asked, Counts};
 use crate::isolate::JobFacts;
 use crate::kind::{KindSpec, Parent, RunContext};
 use crate::middleware::{Handler, RunRequest, done_without_files};
@@ -56,6 +57,7 @@ pub(crate) struct Runner {
     pub(crate) reports: mpsc::UnboundedSender<Report>,
     /// Where jobs that others depended on are read; none in unit tests.
     pub(crate) broker: Option<SharedBroker>,
+    pub(crate) counts: Arc<Counts>,
     /// Records runs.
     pub(crate) tracer: BoxedTracer,
 }
@@ -136,8 +138,12 @@ impl Runner {
             run = lease.epoch,
             trace_id = trace::id_of(&context),
         );
+        let (kind, begun) = (self.registry.spec(&job.claimed.kind).map(|spec| spec.name), Instant::now());
         let report = self.clone().run_in_span(job).with_context(context.clone()).instrument(span).await;
         trace::end(&context, &report);
+        if let (Some(kind), Report::Finish { .. }) = (kind, &report) {
+            self.counts.ran(kind, begun.elapsed());
+        }
         report
     }
 
@@ -270,7 +276,7 @@ impl Runner {
         // Args that are no JSON are refused by the kind itself.
         let args = run.spec().cache_ttl.and_then(|_| serde_json::from_str::<Value>(&run.job.claimed.args).ok());
         let lead = match &args {
-            Some(args) => match cache::seek(&self.services, run.spec(), args, run.job.claimed.lease.ulid).await {
+            Some(args) => match self.seek(run, args).await {
                 Sought::Hit(hit) => {
                     trace::cached();
                     return done_with(&hit, false);
@@ -324,6 +330,19 @@ impl Runner {
         run.say(Progress::new(percent, "over the soft time limit"));
     }
 
+    /// Asks the result cache, and counts what it says.
+    async fn seek(&self, run: &Run, args: &Value) -> Sought {
+        let sought = cache::seek(&self.services, run.spec(), args, run.job.claimed.lease.ulid).await;
+        if run.spec().cache_ttl.is_some() {
+            self.counts.asked(match &sought {
+                Sought::Hit(_) => Asked::Hit,
+                Sought::PutOff(_) => Asked::PutOff,
+                Sought::Run(_) => Asked::Miss,
+            });
+        }
+        sought
+    }
+
     async fn isolated(self: &Arc<Self>, run: &Arc<Run>) -> Ended {
         let mut args: Value = match serde_json::from_str(&run.job.claimed.args) {
             Ok(args) => args,
@@ -341,7 +360,7 @@ impl Runner {
         let takes_cached = run.kind.takes_cached(&args);
         let _ = run.args.set(args);
         let lead = if takes_cached {
-            match cache::seek(&self.services, run.spec(), &about, run.job.claimed.lease.ulid).await {
+            match self.seek(run, &about).await {
                 Sought::Hit(mut hit) => {
                     if run.kind.revive(&mut hit, &self.services).await {
                         trace::cached();

@@ -105,7 +105,7 @@ impl TestWorker {
             handler: registry.layers().around_work(),
             registry,
             services: services.clone(),
-            pool: Pool::new(Isolation::new("/proc/self/exe".into(), &[])),
+            pool: Pool::new(Isolation::new("/proc/self/exe".into(), &[]), Arc::default()),
             in_place: true,
             watchdog: Watchdog::start().expect("a thread can be started"),
             queues: vec![Queue::new("test").expect("a queue's name")],
@@ -113,6 +113,7 @@ impl TestWorker {
             admission: Admission::new(std::collections::BTreeMap::new(), None),
             reports,
             broker: None,
+            counts: Arc::default(),
             tracer: opentelemetry::global::tracer(windlass_producer::trace::SCOPE),
         };
         Self { runner: Arc::new(runner), reports: tokio::sync::Mutex::new(reported), services, _dir: dir }

@@ -185,7 +185,7 @@ impl Worker {
         };
         std::thread::Builder::new().name("windlass-pump".into()).spawn(run).map_err(Error::Thread)?;
 
-        let pool = Pool::new(options.isolation);
+        let pool = Pool::new(options.isolation, Arc::clone(health.counts()));
         if registry.specs().any(|spec| registry.executor(spec.name) == Some(Executor::Isolated)) {
             tokio::spawn(try_child(Arc::clone(&pool)));
         }
@@ -201,6 +201,7 @@ impl Worker {
             admission,
             reports: reports.clone(),
             broker: Some(broker),
+            counts: Arc::clone(health.counts()),
             tracer: opentelemetry::global::tracer(windlass_producer::trace::SCOPE),
         };
         let worker = WorkerBuilder::new(name.as_str())

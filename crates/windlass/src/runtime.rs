@@ -146,6 +146,19 @@ impl Stores {
         }
     }
 
+    /// What this process measures on its probes; of the market what it watches, if it does.
+    pub(crate) fn measured(&self, watches: bool) -> windlass_api::Measured {
+        let images = self.services.images.as_deref().and_then(|images| images.link());
+        let links = [("queue", self.link.as_ref()), ("images", images)];
+        windlass_api::Measured {
+            market: watches.then(|| self.market.clone()),
+            services: Some(self.services.clone()),
+            spool: self.spool.clone(),
+            links: links.into_iter().filter_map(|(name, link)| Some((name, link?.clone()))).collect(),
+            more: Some(Arc::new(crate::otlp::metrics)),
+        }
+    }
+
     /// Forwards what was spooled here, by this process or one before it, for as long as the process
     /// lives.
     pub(crate) fn forward_spool(&self) {

@@ -8,6 +8,7 @@ mod actions;
 mod login;
 mod overview;
 mod plot;
+mod positions;
 mod queues;
 mod sample;
 mod schedules;
@@ -18,6 +19,7 @@ mod view;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -48,6 +50,8 @@ pub(crate) const ROUTES: &[Route] = &[
     page("/tasks/{id}", Scope::JobsRead),
     page("/schedules", Scope::SchedulesRead),
     page("/schedules/{name}", Scope::SchedulesRead),
+    page("/positions", Scope::TradingRead),
+    page("/positions/{id}", Scope::TradingRead),
     page("/images", Scope::ImagesRead),
     page("/caches", Scope::CacheRead),
     page("/settings", Scope::AdminSettings),
@@ -70,6 +74,8 @@ const fn page(path: &'static str, scope: Scope) -> Route {
 #[derive(Debug, Default)]
 pub(crate) struct Dashboard {
     sampler: OnceCell<Arc<Sampler>>,
+    /// Something is traded here.
+    market: AtomicBool,
 }
 
 impl Dashboard {
@@ -83,12 +89,29 @@ impl Dashboard {
         self.sampler(shared).await.latest().await
     }
 
+    /// Whether the menu leads to positions: once something is traded, it does.
+    fn has_market(&self) -> bool {
+        self.market.load(Ordering::Relaxed)
+    }
+
+    /// Looks whether something is traded, for a moment: a page does not wait for the market's tables.
+    async fn look_for_market(&self, shared: &Inner) {
+        if !self.has_market()
+            && let Ok(true) = tokio::time::timeout(MARKET_LOOK, shared.market.is_in_use()).await
+        {
+            self.market.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// The looks at the queues.
     async fn sampler(&self, shared: &Inner) -> &Arc<Sampler> {
         let begin = async || Sampler::start(shared.broker.clone(), shared.shutdown.clone());
         self.sampler.get_or_init(begin).await
     }
 }
+
+/// How long a page waits for the market's tables to say whether something is traded.
+const MARKET_LOOK: Duration = Duration::from_millis(200);
 
 /// The pages' part of the router.
 pub(crate) fn router() -> Router<Shared> {
@@ -100,6 +123,8 @@ pub(crate) fn router() -> Router<Shared> {
         .route("/tasks/{id}", get(show))
         .route("/schedules", get(show))
         .route("/schedules/{name}", get(show))
+        .route("/positions", get(show))
+        .route("/positions/{id}", get(show))
         .route("/images", get(show))
         .route("/caches", get(show))
         .route("/settings", get(show))
@@ -121,7 +146,7 @@ pub(crate) fn is_page(path: &str) -> bool {
 pub(crate) fn problem(shared: &Inner, uri: &Uri, problem: Problem, request_id: &str) -> Response {
     let base = shared.options.base_path.as_str();
     if problem.code() != Code::Unauthorized {
-        return problem.render_page(base, request_id);
+        return problem.render_page(base, shared.dashboard.has_market(), request_id);
     }
     // A form is not sent again by itself: its page is where it goes on.
     let path =
@@ -140,6 +165,8 @@ enum Page {
     Task(JobId),
     Schedules,
     Schedule(String),
+    Positions(positions::Wish),
+    Position(i64),
     Images(stores::ImagesWish),
     Caches,
     Settings,
@@ -179,6 +206,8 @@ impl Page {
             ["tasks", id] => Self::Task(id.parse().map_err(|_| nothing())?),
             ["schedules"] => Self::Schedules,
             ["schedules", name] => Self::Schedule((*name).to_owned()),
+            ["positions"] => Self::Positions(positions::Wish::read(&pairs)?),
+            ["positions", id] => Self::Position(id.parse().map_err(|_| nothing())?),
             ["images"] => Self::Images(stores::ImagesWish::read(&pairs)?),
             ["caches"] => Self::Caches,
             ["settings"] => Self::Settings,
@@ -196,13 +225,15 @@ impl Page {
             Self::Task(_) => "/tasks/{id}",
             Self::Schedules => "/schedules",
             Self::Schedule(_) => "/schedules/{name}",
+            Self::Positions(_) => "/positions",
+            Self::Position(_) => "/positions/{id}",
             Self::Images(_) => "/images",
             Self::Caches => "/caches",
             Self::Settings => "/settings",
         }
     }
 
-    async fn render(&self, shared: &Shared, sample: &Sample) -> Result<Body, Problem> {
+    async fn render(&self, shared: &Shared, caller: &Caller, sample: &Sample) -> Result<Body, Problem> {
         match self {
             Self::Overview => Ok(overview::body(shared, sample).await),
             Self::Queues => Ok(queues::body(shared, sample)),
@@ -211,6 +242,8 @@ impl Page {
             Self::Task(id) => task::body(shared, id).await,
             Self::Schedules => schedules::list(shared).await,
             Self::Schedule(name) => schedules::one(shared, name).await,
+            Self::Positions(wish) => positions::list(shared, caller, wish).await,
+            Self::Position(id) => positions::one(shared, caller, *id).await,
             Self::Images(wish) => stores::images(shared, wish).await,
             Self::Caches => stores::caches(shared).await,
             Self::Settings => Ok(stores::settings(shared)),
@@ -219,14 +252,15 @@ impl Page {
 }
 
 /// Any page, whole.
-async fn show(State(shared): State<Shared>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+async fn show(State(shared): State<Shared>, caller: Caller, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     let page = Page::read(uri.path(), uri.query().unwrap_or_default())?;
     if let Page::Tasks(tasks::Wish { id: Some(id), .. }) = &page {
         let id: JobId = id.parse().map_err(|_| Problem::new(Code::TaskNotFound, "this is no id of a task"))?;
         return Ok(actions::to(&shared, &format!("/tasks/{id}")));
     }
     let sample = shared.dashboard.latest(&shared).await;
-    let body = page.render(&shared, &sample).await?;
+    shared.dashboard.look_for_market(&shared).await;
+    let body = page.render(&shared, &caller, &sample).await?;
     Ok(view::whole(&shared, &uri, &headers, &body))
 }
 
@@ -248,7 +282,7 @@ async fn live(State(shared): State<Shared>, caller: Caller, uri: Uri) -> Result<
         signals = Some(shared.broker.watch(id).await);
     }
     let looks = shared.dashboard.sampler(&shared).await.looks();
-    let live = Live { page, looks, signals, seen: None, is_stale: true, shared, _permit: permit };
+    let live = Live { page, caller, looks, signals, seen: None, is_stale: true, shared, _permit: permit };
     let events = stream::unfold(Some(live), |live| async move {
         let mut live = live?;
         let (event, done) = live.next().await?;
@@ -270,6 +304,7 @@ const CALM: Duration = Duration::from_millis(150);
 struct Live {
     shared: Shared,
     page: Page,
+    caller: Caller,
     looks: tokio::sync::watch::Receiver<Arc<Sample>>,
     /// Words about the job of a job's page.
     signals: Option<tokio::sync::mpsc::UnboundedReceiver<()>>,
@@ -292,7 +327,7 @@ impl Live {
                 }
             }
             let sample = Arc::clone(&self.looks.borrow_and_update());
-            let body = match self.page.render(&self.shared, &sample).await {
+            let body = match self.page.render(&self.shared, &self.caller, &sample).await {
                 Ok(body) => body,
                 Err(problem) if problem.code() == Code::TaskNotFound => Body::gone(),
                 // The queue is away: what is shown stays.

@@ -103,7 +103,7 @@ fn facts(base: &str, record: &JobRecord) -> Markup {
             h2 { "Life" }
             div class="scroll" { table class="facts" { tbody {
                 (row("Queue", html! { a href={ (base) "/tasks?queue=" (queue) } { (queue) } }))
-                (row("Run", html! { (record.attempt()) " of " (record.max_attempts) ", " (record.failures) " failed, claimed " (record.epoch) " times" }))
+                (row("Run", html! { (record.attempt()) " of " (record.max_attempts) ", " (record.failures) " failed, claimed " @if record.epoch == 1 { "once" } @else { (record.epoch) " times" } }))
                 (row("Enqueued", moment(record.created_at)))
                 @if let Some(at) = record.run_at { (row("Runs", moment(at))) }
                 @if let Some(at) = record.expires_at { (row("Expires", moment(at))) }

@@ -10,13 +10,16 @@ use super::{Body, html as answer};
 use crate::Shared;
 use crate::problem::{Code, Problem};
 
+/// The page that is in the menu only where something is traded.
+const POSITIONS: &str = "/positions";
 /// The pages of the menu: path, name.
-const MENU: [(&str, &str); 8] = [
+const MENU: [(&str, &str); 9] = [
     ("/", "Overview"),
     ("/queues", "Queues"),
     ("/tasks", "Tasks"),
     ("/workers", "Workers"),
     ("/schedules", "Schedules"),
+    (POSITIONS, "Positions"),
     ("/images", "Images"),
     ("/caches", "Caches"),
     ("/settings", "Settings"),
@@ -32,10 +35,21 @@ pub(super) fn whole(shared: &Shared, uri: &Uri, headers: &HeaderMap, body: &Body
     };
     let live = (!body.done).then_some(live);
     let signed_in = crate::session::is_brought(headers);
-    answer(frame(base, uri.path(), &body.title, signed_in, live.as_deref(), &body.content))
+    let at = At { base, path: uri.path(), has_market: shared.dashboard.has_market(), signed_in };
+    answer(frame(&at, &body.title, live.as_deref(), &body.content))
 }
 
-fn frame(base: &str, path: &str, title: &str, signed_in: bool, live: Option<&str>, content: &Markup) -> Markup {
+/// Where a page is, and for whom.
+struct At<'a> {
+    base: &'a str,
+    path: &'a str,
+    /// Something is traded here.
+    has_market: bool,
+    signed_in: bool,
+}
+
+fn frame(at: &At<'_>, title: &str, live: Option<&str>, content: &Markup) -> Markup {
+    let At { base, path, has_market, signed_in } = *at;
     let is_at = |at: &str| if at == "/" { path == "/" } else { path.starts_with(at) };
     html! {
         (DOCTYPE)
@@ -49,7 +63,7 @@ fn frame(base: &str, path: &str, title: &str, signed_in: bool, live: Option<&str
                         "Windlass"
                     }
                     nav aria-label="Pages" {
-                        @for (at, name) in MENU {
+                        @for (at, name) in MENU.iter().filter(|(at, _)| *at != POSITIONS || has_market) {
                             a href={ (base) (at) } aria-current=[is_at(at).then_some("page")] { (name) }
                         }
                     }
@@ -66,7 +80,7 @@ fn frame(base: &str, path: &str, title: &str, signed_in: bool, live: Option<&str
 }
 
 /// A page that says what went wrong.
-pub(crate) fn problem_page(base: &str, title: &str, detail: &str, request_id: &str) -> Response {
+pub(crate) fn problem_page(base: &str, has_market: bool, title: &str, detail: &str, request_id: &str) -> Response {
     let content = html! {
         section class="problem" {
             h1 { (title) }
@@ -75,7 +89,7 @@ pub(crate) fn problem_page(base: &str, title: &str, detail: &str, request_id: &s
             p { a href={ (base) "/" } { "To the overview" } }
         }
     };
-    answer(frame(base, "", title, false, None, &content))
+    answer(frame(&At { base, path: "", has_market, signed_in: false }, title, None, &content))
 }
 
 /// A page without the menu, for those who are not let in yet.

@@ -18,7 +18,9 @@ pub(crate) struct Last {
     closings: Option<i64>,
 }
 
-/// Closings that latencies are told of.
+/// Closings that latencies are told of unless the caller says.
+pub(crate) const CLOSINGS: i64 = 1_000;
+/// And at most.
 const MAX_CLOSINGS: i64 = 100_000;
 
 /// `GET /api/market/latency`: percentiles of quote → decision → closing over the last closings.
@@ -26,24 +28,28 @@ pub(crate) async fn latency(
     State(shared): State<Shared>,
     last: Result<Query<Last>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let closings = query(last, "?closings=")?.closings.unwrap_or(1_000);
+    let closings = query(last, "?closings=")?.closings.unwrap_or(CLOSINGS);
     if !(1..=MAX_CLOSINGS).contains(&closings) {
         return Err(Problem::new(Code::QueryInvalid, format!("closings: {closings}; 1 to {MAX_CLOSINGS} is allowed")));
     }
-    let latencies = shared.market.store().await?.latencies(closings).await?;
-    Ok(axum::Json(summary(&latencies)).into_response())
+    Ok(axum::Json(latencies(&shared, closings).await?).into_response())
+}
+
+/// How long the last closings took.
+pub(crate) async fn latencies(shared: &Shared, closings: i64) -> Result<Value, Problem> {
+    Ok(summary(&shared.market.store().await?.latencies(closings).await?))
 }
 
 /// Positions of another application that are named when they are not watched.
 const UNMAPPED: i64 = 20;
 
-/// `GET /api/market/stats`: what this process has done, how many positions are open, and which of another
-/// application's are not watched.
+/// `GET /api/market/stats`: what this process has done; positions that are open, symbols of which no quote
+/// comes, the last times that quotes were lost, and which positions of another application are not watched.
 pub(crate) async fn stats(State(shared): State<Shared>) -> Result<Response, Problem> {
     let store = shared.market.store().await?;
-    let (open, (unmapped, named)) = (store.count_open().await?, store.unmapped(UNMAPPED).await?);
+    let (mut stats, (unmapped, named)) = (standing(&shared).await?, store.unmapped(UNMAPPED).await?);
     let named: Vec<Value> = named.iter().map(|(id, why)| json!({ "id": id, "why": why })).collect();
-    let unmapped = json!({ "count": unmapped, "first": named });
+    stats["unmapped"] = json!({ "count": unmapped, "first": named });
     let believed = store.sources().await?;
     let believed: Value = believed.iter().map(|(symbol, sources)| (symbol.clone(), json!(sources.active()))).collect();
     let asked = store.asked_count().await?;
@@ -53,12 +59,31 @@ pub(crate) async fn stats(State(shared): State<Shared>) -> Result<Response, Prob
     };
     let failed =
         failed.iter().take(20).map(|a| json!({ "position_id": a.position_id, "key": a.key(), "error": a.error }));
-    let callbacks = json!({ "asked": asked.asked, "failed": asked.failed, "first": failed.collect::<Vec<_>>() });
-    let (counters, cache) = (shared.market.counters(), shared.market.prices()?.stats());
-    Ok(axum::Json(
-        json!({ "open_positions": open, "unmapped": unmapped, "sources": believed, "callbacks": callbacks, "here": counters, "cache": cache }),
-    )
-    .into_response())
+    stats["callbacks"] = json!({ "asked": asked.asked, "failed": asked.failed, "first": failed.collect::<Vec<_>>() });
+    stats["sources"] = believed;
+    stats["here"] = json!(shared.market.counters());
+    stats["cache"] = json!(shared.market.prices()?.stats());
+    Ok(axum::Json(stats).into_response())
+}
+
+/// Gaps that are told.
+const GAPS: i64 = 10;
+
+/// How the market stands by its tables: `{"open_positions", "frozen_symbols", "gaps"}`.
+pub(crate) async fn standing(shared: &Shared) -> Result<Value, Problem> {
+    let store = shared.market.store().await?;
+    let (watched, instruments, now_ms) = (store.watched().await?, store.instruments().await?, store.now_ms().await?);
+    let frozen = watched.iter().filter(|watched| {
+        let of_it = instruments.iter().find(|instrument| instrument.symbol == watched.symbol);
+        of_it.is_some_and(|instrument| watched.is_frozen(instrument, now_ms))
+    });
+    let frozen: Vec<&str> = frozen.map(|watched| watched.symbol.as_str()).collect();
+    let gaps = store.gaps(GAPS).await?.into_iter().map(|gap| {
+        let detail: Value = serde_json::from_str(&gap.detail).unwrap_or_default();
+        json!({ "at_ms": gap.at_ms, "detail": detail })
+    });
+    let open: i64 = watched.iter().map(|watched| watched.open).sum();
+    Ok(json!({ "open_positions": open, "frozen_symbols": frozen, "gaps": gaps.collect::<Vec<_>>() }))
 }
 
 #[derive(Deserialize)]

@@ -41,10 +41,10 @@ fn unknown() -> Problem {
 }
 
 /// Accounts and instruments that views need, read once.
-pub(super) struct Views<'a> {
+pub(crate) struct Views<'a> {
     shared: &'a Shared,
-    store: &'a Positions,
-    instruments: HashMap<String, Instrument>,
+    pub(crate) store: &'a Positions,
+    pub(crate) instruments: HashMap<String, Instrument>,
     accounts: HashMap<i64, Option<Account>>,
     prices: HashMap<String, Option<Price>>,
     /// The caller may see everything.
@@ -52,19 +52,19 @@ pub(super) struct Views<'a> {
 }
 
 impl<'a> Views<'a> {
-    pub(super) async fn new(shared: &'a Shared, caller: &Caller) -> Result<Self, Problem> {
+    pub(crate) async fn new(shared: &'a Shared, caller: &Caller) -> Result<Self, Problem> {
         let store = shared.market.store().await?;
         let instruments = store.instruments().await?.into_iter().map(|i| (i.symbol.clone(), i)).collect();
         let exact = caller.may(Scope::TradingExact, shared.options.auth.anonymous);
         Ok(Self { shared, store, instruments, accounts: HashMap::new(), prices: HashMap::new(), exact })
     }
 
-    fn digits(&self, symbol: &str) -> u8 {
+    pub(crate) fn digits(&self, symbol: &str) -> u8 {
         self.instruments.get(symbol).map_or(0, |instrument| instrument.digits)
     }
 
     /// True when the caller is shown bands instead of numbers of this account.
-    pub(super) async fn is_hidden(&mut self, account: i64) -> Result<bool, Problem> {
+    pub(crate) async fn is_hidden(&mut self, account: i64) -> Result<bool, Problem> {
         if self.exact {
             return Ok(false);
         }
@@ -83,7 +83,7 @@ impl<'a> Views<'a> {
     }
 
     /// A position as its caller may see it.
-    pub(super) async fn position(&mut self, position: &Position) -> Result<Value, Problem> {
+    pub(crate) async fn position(&mut self, position: &Position) -> Result<Value, Problem> {
         let p = position;
         let mut shown = json!({
             "position_id": p.id, "account_id": p.account_id, "symbol": p.symbol, "side": p.rules.side,
@@ -99,6 +99,10 @@ impl<'a> Views<'a> {
         let price = if p.open_qty > 0 { self.price(&p.symbol).await? } else { None };
         let stale_after = self.instruments.get(&p.symbol).map_or(0, |i| i.max_quote_age_ms);
         let mark = price.as_ref().map(|price| price.quote.closing_price(p.rules.side));
+        let stop = p.track().stop();
+        // Of what is open, so far away: 0 and below has been reached.
+        let towards = |level: Option<i64>, sign: i64| mark.zip(level).map(|(mark, level)| (level - mark) * sign);
+        let sign = p.rules.side.sign();
         let more = json!({
             "entry": format(p.rules.entry, digits),
             "sl": text(p.rules.sl),
@@ -110,7 +114,9 @@ impl<'a> Views<'a> {
             "legs": p.rules.legs.iter().map(|leg| json!({
                 "leg": leg.leg, "price": format(leg.price, digits), "qty": leg.qty, "closed": p.legs_done & (1 << leg.leg) != 0,
             })).collect::<Vec<_>>(),
-            "stop": p.track().stop().map(|(stop, by)| json!({ "price": format(stop, digits), "by": by })),
+            "stop_points": towards(stop.map(|(stop, _)| stop), -sign),
+            "target_points": towards(p.rules.tp, sign),
+            "stop": stop.map(|(stop, by)| json!({ "price": format(stop, digits), "by": by })),
             "price": text(mark),
             "price_stale": price.as_ref().map(|price| super::prices::age_ms(&price.quote) > stale_after),
             "pnl_points": mark.map(|mark| p.rules.pnl_points(mark, p.open_qty).to_string()),
@@ -197,7 +203,7 @@ fn trail_json(trail: &Trail, digits: u8) -> Value {
     json!({ "points": points, "bps": bps, "activation": activation, "step": trail.step })
 }
 
-fn closing_json(closing: &ClosingRow, digits: u8) -> Value {
+pub(crate) fn closing_json(closing: &ClosingRow, digits: u8) -> Value {
     let c = closing;
     json!({
         "leg": c.leg, "qty": c.qty, "reason": c.reason, "level": c.level.map(|level| format(level, digits)),
@@ -529,8 +535,13 @@ pub(crate) async fn why(State(shared): State<Shared>, caller: Caller, id: Id) ->
     let mut views = Views::new(&shared, &caller).await?;
     let position = views.store.get(id).await?.ok_or_else(unknown)?;
     views.check_exact(position.account_id).await?;
+    Ok(axum::Json(explained(&views, &position).await?).into_response())
+}
+
+/// Each closing of a position, decided again.
+pub(crate) async fn explained(views: &Views<'_>, position: &Position) -> Result<Value, Problem> {
     let digits = views.digits(&position.symbol);
-    let explained = explain(views.store, id).await?;
+    let explained = explain(views.store, position.id).await?;
     let agrees = explained.iter().all(|explained| explained.agrees != Some(false));
     let shown: Vec<Value> = explained
         .iter()
@@ -540,7 +551,7 @@ pub(crate) async fn why(State(shared): State<Shared>, caller: Caller, id: Id) ->
             json!({ "closing": closing_json(&e.closing, digits), "agrees": e.agrees, "stop": stop, "extreme": extreme })
         })
         .collect();
-    Ok(axum::Json(json!({ "position_id": id, "agrees": agrees, "closings": shown })).into_response())
+    Ok(json!({ "position_id": position.id, "agrees": agrees, "closings": shown }))
 }
 
 #[derive(Deserialize)]
@@ -565,8 +576,13 @@ pub(crate) async fn next(
         Some(symbol) => vec![symbol],
         None => views.instruments.keys().cloned().collect(),
     };
+    Ok(axum::Json(json!({ "next": nearest(&mut views, symbols, limit).await? })).into_response())
+}
+
+/// What of these symbols is nearest to a trigger, nearest first; of calm accounts only for who may see numbers.
+pub(crate) async fn nearest(views: &mut Views<'_>, symbols: Vec<String>, limit: usize) -> Result<Vec<Value>, Problem> {
     let digits = |symbol: &str| views.instruments.get(symbol).map(|instrument| instrument.digits);
-    let mut prices = lasts(&shared, &symbols, digits).await?;
+    let mut prices = lasts(views.shared, &symbols, digits).await?;
     let mut all = Vec::new();
     for symbol in symbols {
         let Some(price) = prices.remove(&symbol) else { continue };
@@ -575,7 +591,7 @@ pub(crate) async fn next(
     }
     all.sort_by_key(|(near, ..)| (near.distance, near.id));
     all.truncate(limit);
-    let shown: Vec<Value> = all
+    let shown = all
         .iter()
         .map(|(near, symbol, price, source)| {
             json!({
@@ -583,9 +599,8 @@ pub(crate) async fn next(
                 "distance_points": near.distance, "waits_for": if near.is_stop { "stop" } else { "target" },
                 "bid": format(price.quote.bid, price.digits), "ask": format(price.quote.ask, price.digits), "source": source,
             })
-        })
-        .collect();
-    Ok(axum::Json(json!({ "next": shown })).into_response())
+        });
+    Ok(shown.collect())
 }
 
 /// What an account is made of.

@@ -135,6 +135,7 @@ fn position() -> Value {
             "calm": object(json!({ "band": { "enum": ["far_below", "below", "around_zero", "above", "far_above"] } })),
             "entry": text(), "sl": or_null("string"), "tp": or_null("string"), "sl_guaranteed": flag(), "trail": any(),
             "break_even": any(), "expires_at_ms": or_null("integer"), "legs": array(any()), "stop": any(),
+            "stop_points": or_null("integer"), "target_points": or_null("integer"),
             "price": or_null("string"), "price_stale": or_null("boolean"), "pnl_points": or_null("string"),
             "closings": array(any()),
         }),
@@ -252,7 +253,8 @@ fn insight_ops() -> Vec<Op> {
             200,
             "Counts",
             object(json!({
-                "open_positions": count(), "here": {}, "cache": {}, "sources": object(json!({})),
+                "open_positions": count(), "frozen_symbols": array(text()), "gaps": array(json!({})), "here": {}, "cache": {},
+                "sources": object(json!({})),
                 "callbacks": object(json!({ "asked": count(), "failed": count(), "first": array(json!({})) })),
                 "unmapped": object(json!({ "count": count(), "first": array(json!({})) })),
             })),

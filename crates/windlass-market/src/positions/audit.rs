@@ -69,6 +69,20 @@ impl Positions {
         rows.map_err(Error::sql("history"))
     }
 
+    /// The last times that quotes were lost before they were read, newest first.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn gaps(&self, limit: i64) -> Result<Vec<AuditRow>> {
+        let sql = "SELECT id, at_ms, position_id, kind, actor, CAST(detail AS text) AS detail FROM audit
+                   WHERE position_id IS NULL AND kind = 'gap' ORDER BY id DESC LIMIT $1";
+        let rows = on!(self, pool => {
+            let rows = sqlx::query(sql).bind(limit).fetch_all(pool).await;
+            rows.and_then(|rows| rows.iter().map(audit_row).collect::<sqlx::Result<Vec<_>>>())
+        });
+        rows.map_err(Error::sql("gaps"))
+    }
+
     /// What is yet to be told, oldest first. Several relays may ask at once: a row may then be
     /// told twice, under the same key.
     ///

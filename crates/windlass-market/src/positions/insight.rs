@@ -4,7 +4,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::cells::Cells;
-use super::{Error, Positions, Result, on};
+use super::load::CLOSING;
+use super::{ClosingRow, Error, Instrument, Positions, Result, on};
+use crate::calendar::Calendar;
 use crate::index::Near;
 use crate::rules::{Quote, Side};
 
@@ -23,6 +25,27 @@ pub struct Latency {
     pub commit_ms: i64,
     /// From the coming in of the quote to the closing.
     pub total_ms: Option<i64>,
+}
+
+/// A symbol with positions that are not closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Watched {
+    /// Which.
+    pub symbol: String,
+    /// How many are not closed.
+    pub open: i64,
+    /// The feed's stamp of its last quote, in ms since 1970 UTC.
+    pub quoted_at_ms: Option<i64>,
+}
+
+impl Watched {
+    /// Whether it should be quoted and is not: it trades, and its last quote is too old to decide.
+    #[must_use]
+    pub fn is_frozen(&self, instrument: &Instrument, now_ms: i64) -> bool {
+        let is_old = self.quoted_at_ms.is_none_or(|at| now_ms.saturating_sub(at) > instrument.max_quote_age_ms);
+        // A calendar that cannot be read closes nothing out.
+        is_old && Calendar::parse(&instrument.calendar).map_or(true, |calendar| calendar.is_open(now_ms))
+    }
 }
 
 /// Percentiles of one stage.
@@ -68,6 +91,35 @@ impl Positions {
             rows.and_then(|rows| rows.iter().map(latency).collect::<sqlx::Result<Vec<_>>>())
         });
         rows.map_err(Error::sql("latencies"))
+    }
+
+    /// The symbols with positions that are not closed, by name.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn watched(&self) -> Result<Vec<Watched>> {
+        let sql = "SELECT p.symbol AS symbol, p.open AS open, q.ts_ms AS quoted FROM
+                   (SELECT symbol, count(*) AS open FROM positions WHERE status < 2 GROUP BY symbol) p
+                   LEFT JOIN last_quotes q ON q.symbol = p.symbol ORDER BY p.symbol";
+        let rows = on!(self, pool => {
+            let rows = sqlx::query(sql).fetch_all(pool).await;
+            rows.and_then(|rows| rows.iter().map(watched).collect::<sqlx::Result<Vec<_>>>())
+        });
+        rows.map_err(Error::sql("watched"))
+    }
+
+    /// The last closings, newest first.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn last_closings(&self, limit: i64) -> Result<Vec<ClosingRow>> {
+        let sql = self
+            .sql(&format!("SELECT {CLOSING} FROM closings ORDER BY closed_at_ms DESC, position_id DESC, leg LIMIT $1"));
+        let rows = on!(self, pool => {
+            let rows = sqlx::query(sql).bind(limit).fetch_all(pool).await;
+            rows.and_then(|rows| rows.iter().map(ClosingRow::read).collect::<sqlx::Result<Vec<_>>>())
+        });
+        rows.map_err(Error::sql("closings"))
     }
 
     /// The open positions of a symbol that are nearest to their stop or target at a quote, nearest
@@ -128,6 +180,10 @@ fn latency(row: &impl Cells) -> sqlx::Result<Latency> {
         commit_ms: closed.saturating_sub(decided),
         total_ms: since(received, closed),
     })
+}
+
+fn watched(row: &impl Cells) -> sqlx::Result<Watched> {
+    Ok(Watched { symbol: row.text("symbol")?, open: row.int("open")?, quoted_at_ms: row.opt("quoted")? })
 }
 
 fn near_of(row: &impl Cells, is_stop: bool) -> sqlx::Result<Near> {

@@ -37,7 +37,7 @@ pub use chain::{Broken, Checked, Link};
 pub use change::{Change, Moved, NewPosition};
 pub use close::{Close, Closed, Fence, Outcome, Reached};
 pub use error::{Class, Error};
-pub use insight::{Latency, summary};
+pub use insight::{Latency, Watched, summary};
 pub use lease::{Hold, Holder, Lease};
 pub use load::{Cursor, Page};
 pub use mapped::{Answered, Asked, AskedCount, Callback, Mapping, Reach, Secret, Sides, Words};

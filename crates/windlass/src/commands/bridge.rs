@@ -32,7 +32,8 @@ pub(crate) async fn run(settings: &Settings, args: &BridgeArgs, as_json: bool) -
     };
     let counters = bridge.counters();
     let serving = listener.map(|listener| {
-        tokio::spawn(windlass_api::serve_plain_probes(listener, move || counters.metrics(), std::future::pending()))
+        let measured = move || counters.metrics() + &crate::otlp::metrics();
+        tokio::spawn(windlass_api::serve_plain_probes(listener, measured, std::future::pending()))
     });
     tracing::info!(store = stores.place, "bridge started");
     if as_json {

@@ -33,7 +33,8 @@ pub(crate) async fn run(settings: &Settings, as_json: bool) -> anyhow::Result<Ex
         .map(|file| windlass_api::keep_copy(Arc::clone(&stores.records), &file.with_extension("api.json")));
     let counters = scheduling.counters();
     let serving = listener.map(|listener| {
-        tokio::spawn(windlass_api::serve_plain_probes(listener, move || counters.metrics(), std::future::pending()))
+        let measured = move || counters.metrics() + &crate::otlp::metrics();
+        tokio::spawn(windlass_api::serve_plain_probes(listener, measured, std::future::pending()))
     });
     tracing::info!(store = stores.place, "scheduler started");
     if as_json {

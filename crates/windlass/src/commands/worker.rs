@@ -28,7 +28,9 @@ pub(crate) async fn run(settings: &Settings, args: &WorkerArgs, as_json: bool) -
     stores.forward_spool();
     let watcher = stores.watch(&queues);
     let mut worker = stores.worker(settings, registry, queues, args.slots)?;
-    let probes = listener.map(|listener| Probes::on(listener, worker.health())).transpose()?;
+    let probes = listener
+        .map(|listener| Probes::on(listener, worker.health(), stores.measured(watcher.is_some())))
+        .transpose()?;
     let at = probes.as_ref().map(|probes| probes.address);
     tracing::info!(worker = worker.name(), queues = names.join(","), store = stores.place, "worker started");
     if as_json {
@@ -63,13 +65,13 @@ struct Probes {
 }
 
 impl Probes {
-    fn on(listener: TcpListener, worker: Health) -> anyhow::Result<Self> {
+    fn on(listener: TcpListener, worker: Health, measured: windlass_api::Measured) -> anyhow::Result<Self> {
         let address = listener.local_addr().context("the address of the worker's probes")?;
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {
             let _ = stopped.await;
         };
-        let serving = tokio::spawn(windlass_api::serve_probes(listener, worker, shutdown));
+        let serving = tokio::spawn(windlass_api::serve_probes(listener, worker, measured, shutdown));
         Ok(Self { address, stop, serving })
     }
 
