@@ -58,8 +58,12 @@ fn ulid_of(namespace: &str, id: &str) -> Ulid {
     Ulid::from_string(id).ok().filter(|ulid| ulid.to_string() == id).unwrap_or_else(|| derived(namespace, id))
 }
 
+fn text(field: Option<&Option<Vec<u8>>>) -> Option<&str> {
+    std::str::from_utf8(field?.as_deref()?).ok()
+}
+
 fn number(field: Option<&Option<Vec<u8>>>) -> Option<u32> {
-    std::str::from_utf8(field?.as_deref()?).ok()?.parse().ok()
+    text(field)?.parse().ok()
 }
 
 #[async_trait]
@@ -94,7 +98,8 @@ impl Source for Apalis {
         let when = run_at.map_or(When::Now, |seconds| When::At(Timestamp(seconds.saturating_mul(1000))));
         let spent = number(row.more.get(1)).unwrap_or(0);
         let left = number(row.more.get(2)).map(|most| most.saturating_sub(spent).clamp(1, MAX_MAX_ATTEMPTS));
-        let options = Options { max_attempts: left, ..Options::default() };
+        let trace = text(row.more.get(3)).and_then(|trace| trace.parse().ok());
+        let options = Options { max_attempts: left, trace, ..Options::default() };
         let ulid = ulid_of(&self.route.namespace, &id);
         let mut job = NewJob { ulid, kind: self.route.kind.clone(), args, when, options };
         label(&mut job, "apalis", &self.route.namespace);

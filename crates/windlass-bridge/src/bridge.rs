@@ -28,6 +28,8 @@ const LOOKS_AT_ONCE: usize = 32;
 const AGAIN: Duration = Duration::from_millis(500);
 /// After a failure nothing new is taken for so long, unless a job gets through.
 const SHY: Duration = Duration::from_secs(5);
+/// How often jobs of workers that are gone are looked for.
+const RECOVER_EVERY: Duration = Duration::from_secs(30);
 /// How long the published kinds are remembered.
 const KINDS_FOR: Duration = Duration::from_secs(10);
 /// The longest text of a refused job that is kept.
@@ -79,6 +81,7 @@ impl Bridge {
                 options: options.clone(),
                 meter,
                 failed: Mutex::default(),
+                recovered: Mutex::default(),
             };
             tokio::spawn(runner.run(stopped.clone()))
         });
@@ -136,6 +139,8 @@ struct Runner {
     meter: Arc<Meter>,
     /// When the queue last took no job.
     failed: Mutex<Option<Instant>>,
+    /// When jobs of workers that are gone were last looked for.
+    recovered: Mutex<Option<Instant>>,
 }
 
 /// A job on its way to the queue.
@@ -182,6 +187,7 @@ impl Runner {
     async fn turn(&self) -> Result<bool, Error> {
         let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let take = if failed.is_some_and(|at| at.elapsed() < SHY) { 0 } else { SLICE };
+        self.recover().await?;
         let (script, call) = self.source.turn(take, LOOK, self.options.hold);
         let mut turn = self.source.custody().turn(script, &call).await?;
         self.meter.waiting.store(turn.waiting, Ordering::Relaxed);
@@ -192,6 +198,19 @@ impl Runner {
         self.send(unsent, &turn).await?;
         self.look(sent, &turn).await?;
         Ok(is_full)
+    }
+
+    async fn recover(&self) -> Result<(), Error> {
+        let last = *self.recovered.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|at| at.elapsed() < RECOVER_EVERY) {
+            return Ok(());
+        }
+        let found = self.source.recover().await?;
+        if found > 0 {
+            tracing::warn!(source = self.source.name(), found, "jobs of workers that are gone are taken over");
+        }
+        *self.recovered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        Ok(())
     }
 
     fn failing(&self, error: &dyn std::error::Error) {

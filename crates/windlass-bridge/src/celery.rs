@@ -3,7 +3,7 @@
 //!
 //! Formats after kombu 5.7 and celery 5.7, recorded in `tests/golden`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use windlass_jobs::{NewJob, Options, Priority, Reason, State, Timestamp, Ulid, When, check_kind};
-use windlass_redis::{Cmd, Error, Link, Message, Script, cmd};
+use windlass_redis::{Cmd, Error, FromRedisValue as _, Link, Message, Script, cmd};
 
 use crate::custody::{Custody, Row, turn_script};
 use crate::routes::{CeleryQueue, TaskRoutes};
@@ -28,6 +28,12 @@ const STEPS: u8 = 10;
 /// Revocations that are remembered, as Celery's workers do; the oldest are forgotten.
 const REVOKED: usize = 10_000;
 
+/// Where kombu keeps what workers have taken.
+const UNACKED: &str = "unacked";
+const UNACKED_INDEX: &str = "unacked_index";
+
+static UNACKED_PAGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/unacked.lua")));
+static RECOVER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/recover.lua")));
 static TURN: LazyLock<Script> = LazyLock::new(|| turn_script(include_str!("scripts/take_celery.lua")));
 
 /// What a Celery installation agreed on.
@@ -37,19 +43,24 @@ pub struct CeleryOptions {
     pub tasks: TaskRoutes,
     /// Where results are written; `None`: nowhere.
     pub results: Option<Link>,
+    /// After how long a message that an old worker took and did not acknowledge is taken over
+    /// (`visibility_timeout`, the longest of all workers). Default 1 h.
+    pub visibility: Duration,
     /// How long they stay (`result_expires`). Default 24 h.
     pub result_ttl: Duration,
 }
 
 impl Default for CeleryOptions {
     fn default() -> Self {
-        Self { tasks: TaskRoutes::default(), results: None, result_ttl: Self::RESULT_TTL }
+        Self { tasks: TaskRoutes::default(), results: None, visibility: Self::VISIBILITY, result_ttl: Self::RESULT_TTL }
     }
 }
 
 impl CeleryOptions {
     /// Default of [`CeleryOptions::result_ttl`].
     pub const RESULT_TTL: Duration = Duration::from_secs(24 * 3600);
+    /// Default of [`CeleryOptions::visibility`].
+    pub const VISIBILITY: Duration = Duration::from_secs(3600);
 }
 
 pub(crate) struct Celery {
@@ -58,8 +69,28 @@ pub(crate) struct Celery {
     queue: CeleryQueue,
     options: CeleryOptions,
     custody: Custody,
-    /// Ids, and whether a running job is ended, too.
-    revoked: Mutex<VecDeque<(String, bool)>>,
+    revoked: Mutex<Revoked>,
+}
+
+/// Ids of tasks that are no longer wanted, and whether they are ended when they run.
+#[derive(Default)]
+struct Revoked {
+    ids: HashMap<String, bool>,
+    order: VecDeque<String>,
+}
+
+impl Revoked {
+    fn add(&mut self, id: String, terminate: bool) {
+        if let Some(known) = self.ids.get_mut(&id) {
+            *known |= terminate;
+            return;
+        }
+        self.ids.insert(id.clone(), terminate);
+        self.order.push_back(id);
+        if self.order.len() > REVOKED {
+            self.order.pop_front().and_then(|oldest| self.ids.remove(&oldest));
+        }
+    }
 }
 
 impl Celery {
@@ -108,6 +139,37 @@ impl Source for Celery {
         Ok(())
     }
 
+    async fn recover(&self) -> Result<usize, Error> {
+        let link = &self.custody.link;
+        let (mut first, mut taken) = (0, RECOVER.on(UNACKED_INDEX));
+        taken.arg(UNACKED).arg(&self.custody.base);
+        let mut found = 0;
+        loop {
+            let mut call = UNACKED_PAGE.on(UNACKED_INDEX);
+            call.arg(UNACKED).arg(self.options.visibility.as_secs()).arg(first);
+            let reply = UNACKED_PAGE.run(link, &call).await?;
+            let page = Vec::<Vec<u8>>::from_redis_value(reply).unwrap_or_default();
+            for [tag, entry] in page.as_chunks::<2>().0 {
+                // Other queues' messages lie there, too.
+                let entry = serde_json::from_slice::<(Box<RawValue>, Option<String>, Option<String>)>(entry);
+                if let Ok((message, _, Some(to))) = entry
+                    && to == self.queue.name
+                {
+                    taken.arg(tag.as_slice()).arg(message.get());
+                    found += 1;
+                }
+            }
+            first += page.len() / 2;
+            if page.len() < 200 {
+                break;
+            }
+        }
+        if found > 0 {
+            RECOVER.run(link, &taken).await?;
+        }
+        Ok(found)
+    }
+
     fn revocations(&self) -> Option<mpsc::UnboundedReceiver<Message>> {
         let link = &self.custody.link;
         Some(windlass_redis::subscribe(link, format!("/{}.celery.pidbox", link.options().db())))
@@ -115,14 +177,12 @@ impl Source for Celery {
 
     fn revoke(&self, message: &str) {
         let mut revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
-        revoked.extend(revocation(message));
-        let over = revoked.len().saturating_sub(REVOKED);
-        revoked.drain(..over);
+        revocation(message).into_iter().for_each(|(id, terminate)| revoked.add(id, terminate));
     }
 
     fn is_revoked(&self, id: &str, state: State) -> bool {
         let revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
-        revoked.iter().any(|(revoked, terminate)| revoked == id && (*terminate || state != State::Running))
+        revoked.ids.get(id).is_some_and(|terminate| *terminate || state != State::Running)
     }
 }
 
@@ -153,6 +213,7 @@ struct Headers {
     timelimit: Option<Vec<Option<f64>>>,
     ignore_result: Option<bool>,
     compression: Option<String>,
+    traceparent: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -212,6 +273,7 @@ fn read_named(envelope: Envelope, id: String, tasks: &TaskRoutes) -> Result<Fore
             // The lower steps are the later ones; most tasks have none and stay normal.
             priority: if properties.priority.unwrap_or(0) > 0 { Priority::Low } else { Priority::Normal },
             expires: instant("expires", headers.expires.as_ref().map(|at| at.as_str().unwrap_or_default()))?,
+            trace: headers.traceparent.and_then(|trace| trace.parse().ok()),
             timeout: hard.and_then(|s| Duration::try_from_secs_f64(s).ok()),
             ..Options::default()
         },

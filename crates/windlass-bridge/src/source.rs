@@ -182,6 +182,10 @@ pub(crate) trait Source: Send + Sync {
     fn read(&self, row: &Row) -> Result<Foreign, Refusal>;
     /// Tells what became of jobs, in the source's own format. A repeat changes nothing.
     async fn tell(&self, news: &[News]) -> Result<(), Error>;
+    /// Takes jobs into custody that a worker of the source took and then was gone; answers how many.
+    async fn recover(&self) -> Result<usize, Error> {
+        Ok(0)
+    }
     /// Where the source's clients say that jobs are no longer wanted.
     fn revocations(&self) -> Option<mpsc::UnboundedReceiver<Message>> {
         None

@@ -40,6 +40,8 @@ pub(crate) struct BridgeSettings {
     broker: Option<windlass_redis::Options>,
     /// `CELERY_RESULT_BACKEND`; none: results are written nowhere.
     results: Option<windlass_redis::Options>,
+    /// `WINDLASS_CELERY_VISIBILITY_SECONDS`, 1–31,536,000, default 3,600.
+    visibility: Duration,
     /// `CELERY_RESULT_EXPIRES`, 1–31,536,000 s, default 86,400.
     result_ttl: Duration,
     /// Where a bridge says how it is. `WINDLASS_BRIDGE_LISTEN`; default nowhere.
@@ -60,6 +62,7 @@ impl BridgeSettings {
         let tasks = "task=kind, or task=kind:argument:argument with the names of positional arguments,";
         let tasks = found.parse("WINDLASS_CELERY_TASKS", tasks, |_| true)?.unwrap_or_default();
         let seconds = |s: &u64| (1..=31_536_000).contains(s);
+        let visibility = found.parse("WINDLASS_CELERY_VISIBILITY_SECONDS", "1 to 31536000", seconds)?;
         let ttl = found.parse("CELERY_RESULT_EXPIRES", "1 to 31536000 seconds", seconds);
         // An old `.env` may name a broker that is no Redis; that matters to who takes Celery's jobs.
         let is_celery = !celery.0.is_empty();
@@ -69,6 +72,7 @@ impl BridgeSettings {
             broker: url("CELERY_BROKER_URL")?.or_else(|| queue.cloned()),
             results: url("CELERY_RESULT_BACKEND")?,
             result_ttl: if is_celery { ttl? } else { None }.map_or(CeleryOptions::RESULT_TTL, Duration::from_secs),
+            visibility: visibility.map_or(CeleryOptions::VISIBILITY, Duration::from_secs),
             listen: found.parse("WINDLASS_BRIDGE_LISTEN", "an address and a port such as 127.0.0.1:8004", |_| true)?,
             apalis,
             targets,
@@ -98,6 +102,7 @@ impl BridgeSettings {
             let celery = CeleryOptions {
                 tasks: self.tasks.clone(),
                 results: self.results.clone().map(Link::new).transpose()?,
+                visibility: self.visibility,
                 result_ttl: self.result_ttl,
             };
             for queue in &self.celery.0 {

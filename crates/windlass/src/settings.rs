@@ -233,6 +233,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("WINDLASS_APALIS_REDIS_URL", "apalis_redis_url"),
     ("WINDLASS_CELERY_QUEUES", "celery_queues"),
     ("WINDLASS_CELERY_TASKS", "celery_tasks"),
+    ("WINDLASS_CELERY_VISIBILITY_SECONDS", "celery_visibility_seconds"),
     ("CELERY_BROKER_URL", "celery_broker_url"),
     ("CELERY_RESULT_BACKEND", "celery_result_backend"),
     ("CELERY_RESULT_EXPIRES", "celery_result_expires"),

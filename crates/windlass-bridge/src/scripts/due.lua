@@ -6,7 +6,7 @@
 local rows = {}
 local due = redis.call('ZRANGEBYSCORE', open, '-inf', now + 1, 'LIMIT', 0, ARGV[2])
 for i, id in ipairs(due) do
-  local row = {id, redis.call('HGET', jobs, id), false, false, false, false}
+  local row = {id, redis.call('HGET', jobs, id), false, false, false, false, false}
   if not row[2] then
     row[3] = redis.call('HGET', held, id)
     if more then more(id, row) end

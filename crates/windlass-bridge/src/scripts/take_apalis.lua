@@ -26,9 +26,8 @@ end
 more = function(id, row)
   local data = redis.pcall('HMGET', ARGV[6], id)
   row[4] = plain(data, 1) and data[1]
-  local meta = redis.pcall('HMGET', ARGV[7] .. ':' .. id, 'attempts', 'max_attempts')
-  row[5] = plain(meta, 2) and meta[1]
-  row[6] = plain(meta, 2) and meta[2]
+  local meta = redis.pcall('HMGET', ARGV[7] .. ':' .. id, 'attempts', 'max_attempts', 'traceparent')
+  for i = 1, 3 do row[4 + i] = plain(meta, 3) and meta[i] end
 end
 local ended = ARGV[4] .. ':ended'
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', ended, '-inf', now - ARGV[10], 'LIMIT', 0, 100)) do

@@ -7,6 +7,7 @@ use std::time::Duration;
 use apalis_core::backend::{TaskSink as _, WaitForCompletion};
 use apalis_core::task::Task;
 use apalis_core::task::builder::TaskBuilder;
+use apalis_core::task::metadata::MetadataStore;
 use apalis_core::task::status::Status;
 use apalis_core::task::task_id::TaskId;
 use apalis_core::worker::builder::WorkerBuilder;
@@ -51,7 +52,10 @@ async fn jobs_of_a_stock_producer_are_taken_and_their_results_read_by_its_own_ap
     let mut storage = storage(&place).await;
     let (own, later) = (new_ulid(), new_ulid());
     storage.push(json!({ "plain": "push" })).await.unwrap();
-    let task = TaskBuilder::new(json!({ "to": "a", "n": 7 })).task_id(TaskId::from_ulid(own)).max_attempts(4).build();
+    let task = TaskBuilder::new(json!({ "to": "a", "n": 7 })).task_id(TaskId::from_ulid(own)).max_attempts(4);
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let metadata = MetadataStore::from_map([("traceparent".to_owned(), trace.to_owned())].into());
+    let task = task.with_metadata(metadata).build();
     storage.push_task(task).await.unwrap();
     let in_an_hour = Timestamp::now().0 / 1000 + 3600;
     let task = TaskBuilder::new(json!({ "to": "b" })).task_id(TaskId::from_ulid(later));
@@ -72,6 +76,7 @@ async fn jobs_of_a_stock_producer_are_taken_and_their_results_read_by_its_own_ap
         ("mail.welcome", r#"{"n":7,"to":"a"}"#, 4)
     );
     assert_eq!(record.options.labels["apalis-id"], own.to_string());
+    assert_eq!(record.options.trace.unwrap().to_string(), trace);
 
     for job in place.claim(10).await {
         let settle = match job.args.as_str() {
@@ -126,7 +131,7 @@ async fn f48_what_is_no_job_is_put_aside_and_the_rest_goes_on() {
         assert!(status == Status::Killed && result.unwrap_err().starts_with("refused: "), "{id}");
         assert!(place.call::<bool>(&["SISMEMBER", &key("dead"), id]).await);
     }
-    assert_eq!(place.drain(NAMESPACE, 2).await.len(), 2, "the good one, and the one with odd metadata");
+    assert_eq!(place.drain(&place, NAMESPACE, 2).await.len(), 2, "the good one, and the one with odd metadata");
     assert!(bridge.counters().metrics().contains("refused_total{source=\"apalis old_app::Email\"} 3"));
     bridge.stop().await;
 }
@@ -157,6 +162,31 @@ async fn a1_twenty_thousand_due_jobs_are_taken_in_short_slices() {
     assert_eq!(place.call::<usize>(&["SLOWLOG", "LEN"]).await, 0, "no call took 30 ms");
     assert_eq!(counts().await.pending, 20_000);
     assert_eq!(place.call::<usize>(&["HLEN", &format!("{NAMESPACE}:windlass:held")]).await, 0);
+}
+
+/// A namespace with a hash tag lies in one slot of a cluster, and the bridge's keys with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tagged_namespace_of_a_cluster_is_taken() {
+    let place = Place::new();
+    let options = windlass_redis::Options::from_url(&windlass_testkit::shared_cluster().url()).unwrap();
+    let link = Link::new(options).unwrap();
+    let namespace = format!("{{{}}}", new_ulid());
+    let forward = Forward::new(link.clone(), &namespace);
+    for n in 0..3 {
+        forward.push(new_ulid(), serde_json::value::to_raw_value(&n).unwrap()).await.unwrap();
+    }
+    let queue = Some(place.queue.clone());
+    let route = ApalisRoute { namespace: namespace.clone(), kind: "a.b".into(), queue };
+    let bridge = place.bridge(&AnySource::apalis(link.clone(), route));
+    for _ in 0..3 {
+        let job = place.claim_one().await;
+        place.succeed(&[job], json!(1)).await;
+    }
+    let mut done = windlass_redis::cmd("SCARD");
+    done.arg(format!("{namespace}:done"));
+    wait_until(SOON, "all are told", || async { link.call(&done).await.unwrap() == windlass_redis::Value::Int(3) })
+        .await;
+    bridge.stop().await;
 }
 
 /// kill -9 at every step.

@@ -6,7 +6,7 @@ use windlass_broker::{Control as _, Inspect as _};
 use windlass_jobs::command::{Claimed, Settle};
 use windlass_jobs::{Reason, new_ulid};
 use windlass_redis::{Link, Message};
-use windlass_testkit::wait_until;
+use windlass_testkit::{RedisServer, wait_until};
 
 use crate::{Place, SOON, kill_and_go_on};
 
@@ -43,6 +43,12 @@ async fn wait_for(place: &Place, id: &str, status: &str) -> Value {
 
 fn uuid(n: u8) -> String {
     format!("2859cf22-1d80-4bfb-97a2-a526e7cd88{n:02x}")
+}
+
+fn new_uuid() -> String {
+    let bits: u128 = new_ulid().into();
+    let hex = format!("{bits:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -184,6 +190,51 @@ async fn a_revoked_task_is_cancelled_while_it_waits() {
     bridge.stop().await;
 }
 
+/// What a Celery worker took before it was killed is not forgotten; what one may still run is its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_worker_never_acknowledged_is_taken_over() {
+    let place = Place::new();
+    let now = windlass_jobs::Timestamp::now().0 / 1000;
+    for (tag, age_s, to) in [("gone", 3_700, "old"), ("alive", 3_000, "old"), ("other", 3_700, "elsewhere")] {
+        let message: Value = serde_json::from_str(&message(0, &new_uuid())).unwrap();
+        place.call::<i64>(&["HSET", "unacked", tag, &json!([message, "", to]).to_string()]).await;
+        place.call::<i64>(&["ZADD", "unacked_index", &(now - age_s).to_string(), tag]).await;
+    }
+    let bridge = place.bridge(&source(place.link.clone()));
+    place.claim_one().await;
+    bridge.stop().await;
+    let mut left: Vec<String> = place.call(&["HKEYS", "unacked"]).await;
+    left.sort();
+    assert_eq!(left, ["alive", "other"]);
+    assert_eq!(place.call::<usize>(&["ZCARD", "unacked_index"]).await, 2);
+    assert_eq!(place.broker.counts(&place.queue).await.unwrap().enqueued_total, 1);
+}
+
+/// The queue's Redis goes away and comes back, then the source's: every task is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f_rows_an_outage_on_either_side_loses_nothing() {
+    const JOBS: usize = 150;
+    let place = Place::on(RedisServer::builder().append_only("always").start());
+    let old = RedisServer::builder().append_only("always").start();
+    let there = Place::on(old);
+    for _ in 0..JOBS {
+        push(&there, "old", &message(0, &new_uuid())).await;
+    }
+    let bridge = place.bridge(&source(there.link.clone()));
+    place.redis.kill();
+    for _ in 0..JOBS {
+        push(&there, "old", &message(0, &new_uuid())).await;
+    }
+    place.redis.restart();
+    there.redis.restart();
+    assert_eq!(place.drain(&there, "old", 2 * JOBS).await.len(), 2 * JOBS);
+    let counts = place.broker.counts(&place.queue).await.unwrap();
+    assert_eq!(counts.enqueued_total, 300);
+    let told: Vec<String> = there.call(&["KEYS", "celery-task-meta-*"]).await;
+    assert_eq!(told.len(), 2 * JOBS);
+    bridge.stop().await;
+}
+
 /// kill -9 at every step.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bridge_that_is_killed_anywhere_loses_and_doubles_no_message() {
@@ -191,9 +242,7 @@ async fn a_bridge_that_is_killed_anywhere_loses_and_doubles_no_message() {
     let place = Place::new();
     let mut last = String::new();
     for n in 0..JOBS {
-        let bits: u128 = new_ulid().into();
-        let hex = format!("{bits:032x}");
-        last = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+        last = new_uuid();
         let list = if n % 3 == 0 { "old\u{6}\u{16}6" } else { "old" };
         push(&place, list, &message(0, &last)).await;
     }

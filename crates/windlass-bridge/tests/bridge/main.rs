@@ -12,7 +12,7 @@ use std::time::Duration;
 use windlass_bridge::{AnySource, Bridge, Options};
 use windlass_broker::redis::RedisBroker;
 use windlass_broker::{Leases as _, SharedBroker};
-use windlass_jobs::command::{Claim, Claimed, Exchange, Finish, Settle};
+use windlass_jobs::command::{Claim, Claimed, Exchange, Exchanged, Finish, Settle};
 use windlass_jobs::{Progress, Queue};
 use windlass_redis::{FromRedisValue, Link, cmd};
 use windlass_testkit::RedisServer;
@@ -30,7 +30,10 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let redis = RedisServer::start();
+        Self::on(RedisServer::start())
+    }
+
+    fn on(redis: RedisServer) -> Self {
         let link = Link::new(windlass_redis::Options::from_url(&redis.url()).unwrap()).unwrap();
         let broker = Arc::new(RedisBroker::new(link.clone(), "wl"));
         Self { redis, link, broker, queue: Queue::new("q").unwrap() }
@@ -52,6 +55,18 @@ impl Place {
         T::from_redis_value(self.link.call(&call).await.unwrap()).unwrap()
     }
 
+    /// An exchange, again while the server comes back.
+    async fn exchange(&self, exchange: &Exchange) -> Exchanged {
+        let begun = std::time::Instant::now();
+        loop {
+            match self.broker.exchange(&self.queue, exchange).await {
+                Ok(exchanged) => return exchanged,
+                Err(error) => assert!(begun.elapsed() < SOON, "{error:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Claims up to so many jobs.
     async fn claim(&self, max: usize) -> Vec<Claimed> {
         let claim = Claim {
@@ -63,7 +78,7 @@ impl Place {
             quotas: None,
         };
         let exchange = Exchange { finishes: Vec::new(), claim: Some(claim) };
-        self.broker.exchange(&self.queue, &exchange).await.unwrap().claimed
+        self.exchange(&exchange).await.claimed
     }
 
     /// Waits for one job.
@@ -81,7 +96,7 @@ impl Place {
     async fn finish(&self, jobs: &[Claimed], settle: Settle) {
         let finish = |job: &Claimed| Finish { lease: job.lease, settle: settle.clone() };
         let exchange = Exchange { finishes: jobs.iter().map(finish).collect(), claim: None };
-        self.broker.exchange(&self.queue, &exchange).await.unwrap();
+        self.exchange(&exchange).await;
     }
 
     async fn succeed(&self, jobs: &[Claimed], value: serde_json::Value) {
@@ -95,14 +110,14 @@ impl Place {
 
     /// Runs whatever comes until the source holds nothing in custody and so many have ended; answers
     /// how often each job was claimed.
-    async fn drain(&self, base: &str, expected: usize) -> Vec<Claimed> {
+    async fn drain(&self, source: &Self, base: &str, expected: usize) -> Vec<Claimed> {
         let begun = std::time::Instant::now();
         let mut all = Vec::new();
         loop {
             let claimed = self.claim(100).await;
             self.succeed(&claimed, serde_json::json!(1)).await;
             all.extend(claimed);
-            let open: usize = self.call(&["ZCARD", &format!("{base}:windlass:open")]).await;
+            let open: usize = source.call(&["ZCARD", &format!("{base}:windlass:open")]).await;
             if all.len() >= expected && open == 0 {
                 return all;
             }
@@ -115,6 +130,50 @@ impl Place {
 fn bridge(broker: &SharedBroker, source: &AnySource) -> Bridge {
     let options = Options { poll: Duration::from_millis(10), hold: Duration::from_millis(300) };
     Bridge::start(broker, vec![source.clone()], Arc::new(|_| None), &options)
+}
+
+/// A user of both sources needs no more rights than docs/bridges.md lists.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_rights_are_enough() {
+    let place = Place::new();
+    let docs = include_str!("../../../../docs/bridges.md");
+    let rights = docs.rsplit("```").nth(1).unwrap();
+    let mut user = vec!["ACL", "SETUSER", "bridge", "on", ">secret", "~old:*", "~celery*", "~unacked*", "&tasks:old:*"];
+    user.extend(["&/0.celery.pidbox", "&celery-task-meta-*"]);
+    user.extend(rights.split_whitespace());
+    place.call::<()>(&user).await;
+    let url = place.redis.url().replace("redis://", "redis://bridge:secret@");
+    let link = Link::new(windlass_redis::Options::from_url(&url).unwrap()).unwrap();
+    let queue = || Some(place.queue.clone());
+    let route = windlass_bridge::ApalisRoute { namespace: "old".into(), kind: "a.b".into(), queue: queue() };
+    let celery = windlass_bridge::CeleryQueue { name: "celery".into(), queue: queue() };
+    let results = windlass_bridge::CeleryOptions { results: Some(link.clone()), ..Default::default() };
+    let sources = [AnySource::apalis(link.clone(), route), AnySource::celery(link.clone(), celery, results).unwrap()];
+    place.call::<i64>(&["HSET", "old:data", "one", "1"]).await;
+    place.call::<i64>(&["ZADD", "old:scheduled", "1", "one"]).await;
+    place.call::<i64>(&["RPUSH", "old:active", "nothing"]).await;
+    let message = include_str!("../golden/messages.jsonl").lines().next().unwrap();
+    place.call::<i64>(&["LPUSH", "celery", message, "garbage"]).await;
+    let old = format!("[{message},\"\",\"celery\"]").replace("2859cf22", "2859cf23");
+    place.call::<i64>(&["HSET", "unacked", "tag", &old]).await;
+    place.call::<i64>(&["ZADD", "unacked_index", "1", "tag"]).await;
+    let bridges = [place.bridge(&sources[0]), place.bridge(&sources[1])];
+    for _ in 0..3 {
+        let job = place.claim_one().await;
+        place.succeed(&[job], serde_json::json!(1)).await;
+    }
+    for base in ["old", "celery"] {
+        windlass_testkit::wait_until(SOON, "all is told", || async {
+            place.call::<usize>(&["ZCARD", &format!("{base}:windlass:open")]).await == 0
+        })
+        .await;
+    }
+    assert_eq!(place.call::<Vec<String>>(&["KEYS", "celery-task-meta-*"]).await.len(), 2);
+    for (source, bridge) in sources.iter().zip(bridges) {
+        assert_eq!(source.refused(5).await.unwrap().len(), 1, "{source:?}");
+        assert!(bridge.counters().metrics().contains(&format!("errors_total{{source=\"{}\"}} 0", source.name())));
+        bridge.stop().await;
+    }
 }
 
 /// F-rows of the bridge: it is killed again and again, wherever it stands; every job becomes one
@@ -140,7 +199,7 @@ async fn kill_and_go_on(place: &Place, source: impl Fn(Link) -> AnySource, base:
     let early =
         usize::try_from(windlass_broker::Inspect::counts(&*place.broker, &place.queue).await.unwrap().success_total);
     let bridge = place.bridge(&source(place.link.clone()));
-    place.drain(base, jobs - early.unwrap()).await;
+    place.drain(place, base, jobs - early.unwrap()).await;
     bridge.stop().await;
     let counts = windlass_broker::Inspect::counts(&*place.broker, &place.queue).await.unwrap();
     let jobs = u64::try_from(jobs).unwrap();
