@@ -15,6 +15,8 @@ mod symbol;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use symbol::Symbol;
 
 pub use report::{Report, Told};
@@ -28,6 +30,8 @@ const KEEP: Duration = Duration::from_secs(1);
 const TRIM: Duration = Duration::from_secs(10);
 /// How often another application's positions are all read, where they lie in its tables.
 const WHOLE: Duration = Duration::from_secs(60);
+/// Symbols whose closings are on their way to PostgreSQL at once: each transaction waits for its disk.
+const AT_ONCE: usize = 4;
 /// Quotes taken in at once.
 const RUN: i64 = 5_000;
 /// How far back changed positions are read again, in ms: longer than a transaction takes.
@@ -208,20 +212,35 @@ impl Engine {
                 by_symbol.entry(symbol).or_default().push(tick);
             }
         }
+        let store = &self.store;
+        let mut symbols: Vec<BoxFuture<'_, Result<(bool, Report)>>> = Vec::new();
         for (name, symbol) in &mut self.symbols {
-            let again = match by_symbol.remove(name) {
-                Some(ticks) => {
-                    report.quotes += ticks.len() as u64;
-                    symbol.take_in(&self.store, &ticks, fence, report).await?
-                }
-                None => symbol.write_decided(&self.store, fence, report).await?,
-            };
-            if again {
-                return Ok(true);
+            let ticks = by_symbol.remove(name).unwrap_or_default();
+            if ticks.is_empty() && !symbol.has_decided() {
+                continue;
             }
+            symbols.push(Box::pin(async move {
+                let mut report = Report { quotes: ticks.len() as u64, ..Report::default() };
+                let again = if ticks.is_empty() {
+                    symbol.write_decided(store, fence, &mut report).await?
+                } else {
+                    symbol.take_in(store, &ticks, fence, &mut report).await?
+                };
+                Ok((again, report))
+            }));
         }
-        self.arrival = last.unwrap_or(self.arrival);
-        Ok(false)
+        // Those that are under way end also when one has to be decided anew: what they closed is told.
+        let mut done = stream::iter(symbols).buffer_unordered(if store.is_embedded() { 1 } else { AT_ONCE });
+        let mut again = false;
+        while let Some((one_again, part)) = done.try_next().await? {
+            again |= one_again;
+            report.add(part);
+        }
+        drop(done);
+        if !again {
+            self.arrival = last.unwrap_or(self.arrival);
+        }
+        Ok(again)
     }
 
     /// Writes moved stops, then how far the quotes are decided on.

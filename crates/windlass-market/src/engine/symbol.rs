@@ -288,6 +288,11 @@ impl Symbol {
         Ok(true)
     }
 
+    /// True when something was decided about positions that were read anew.
+    pub(super) fn has_decided(&self) -> bool {
+        !self.decided.is_empty()
+    }
+
     /// Writes what was decided about positions that were read anew.
     pub(super) async fn write_decided(
         &mut self,
@@ -296,6 +301,6 @@ impl Symbol {
         report: &mut Report,
     ) -> Result<bool> {
         let decided = std::mem::take(&mut self.decided);
-        if decided.is_empty() { Ok(false) } else { self.write(store, decided, fence, report).await }
+        self.write(store, decided, fence, report).await
     }
 }

@@ -2,6 +2,8 @@
 
 use super::cells::Cells;
 use super::{Error, Positions, Result, on};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use serde_json::json;
 
@@ -35,6 +37,8 @@ pub struct AccountSum {
 
 /// Marks written by one statement.
 const BATCH: usize = 5_000;
+/// Statements of marks on their way to PostgreSQL at once.
+const AT_ONCE: usize = 3;
 
 impl Positions {
     /// Writes marks, and forgets those of positions that are closed.
@@ -51,18 +55,24 @@ impl Positions {
              ON CONFLICT(position_id) DO UPDATE SET mark = excluded.mark, pnl = excluded.pnl, stale = excluded.stale,
                as_of_ms = excluded.as_of_ms"
         );
+        let mut batches: Vec<BoxFuture<'_, sqlx::Result<()>>> = Vec::new();
         for batch in marks.chunks(BATCH) {
-            let rows: Vec<_> = batch
-                .iter()
-                .map(|m| {
-                    json!({ "id": m.position_id, "account": m.account_id, "mark": m.mark, "pnl": m.pnl.to_string(),
-                            "stale": i64::from(m.stale) })
-                })
-                .collect();
-            let (sql, rows) = (self.sql(&sql), json!(rows).to_string());
-            let done = on!(self, pool => sqlx::query(sql).bind(rows).execute(pool).await.map(|_| ()));
-            done.map_err(Error::sql("mark"))?;
+            let sql = self.sql(&sql);
+            batches.push(Box::pin(async move {
+                let rows: Vec<_> = batch
+                    .iter()
+                    .map(|m| {
+                        json!({ "id": m.position_id, "account": m.account_id, "mark": m.mark,
+                                "pnl": m.pnl.to_string(), "stale": i64::from(m.stale) })
+                    })
+                    .collect();
+                let rows = json!(rows).to_string();
+                on!(self, pool => sqlx::query(sql).bind(rows).execute(pool).await.map(|_| ()))
+            }));
         }
+        let mut batches = stream::iter(batches).buffer_unordered(if self.is_embedded() { 1 } else { AT_ONCE });
+        while batches.try_next().await.map_err(Error::sql("mark"))?.is_some() {}
+        drop(batches);
         let sql = "DELETE FROM marks WHERE position_id IN
                      (SELECT m.position_id FROM marks m JOIN positions p ON p.id = m.position_id WHERE p.status = 2)";
         let done = on!(self, pool => sqlx::query(sql).execute(pool).await.map(|_| ()));
