@@ -1,5 +1,7 @@
 //! Bad input to the kinds of the real binary, and the table of all of it.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Home, SOON, wait};
@@ -100,30 +102,24 @@ fn b21_b26_fonts_and_addresses_are_refused_at_the_door() {
     assert!(listener.accept().is_err(), "nobody called");
 }
 
-/// B26: no crate of the binary speaks HTTP as a client: nothing a caller sends is ever fetched.
+/// B26: what speaks HTTP as a client is one crate, and only those name it whose addresses are settings: where
+/// traces go, and the application that closes its own positions. Nothing a caller sends is ever fetched.
 #[test]
-fn b26_the_binary_has_no_http_client() {
-    let tree = std::process::Command::new(env!("CARGO"))
-        .args([
-            "tree",
-            "--locked",
-            "--offline",
-            "-p",
-            "windlass",
-            "--edges",
-            "normal",
-            "--prefix",
-            "none",
-            "--format",
-            "{p}",
-        ])
-        .output()
-        .unwrap();
-    let tree = String::from_utf8(tree.stdout).unwrap();
-    assert!(tree.lines().count() > 50, "{tree}");
+fn b26_only_addresses_of_the_settings_are_called() {
+    let tree = |args: &[&str]| {
+        let with = ["tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
+        let output = std::process::Command::new(env!("CARGO")).args(with).args(args).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let all = tree(&["-p", "windlass"]);
+    assert!(all.lines().count() > 50, "{all}");
     let clients = ["reqwest ", "ureq ", "isahc ", "curl ", "hyper-rustls ", "attohttpc ", "minreq "];
-    let found: Vec<&str> = tree.lines().filter(|line| clients.iter().any(|client| line.starts_with(client))).collect();
-    assert_eq!(found, Vec::<&str>::new());
+    let found: BTreeSet<&str> =
+        all.lines().filter_map(|line| clients.iter().find(|client| line.starts_with(**client))).copied().collect();
+    assert_eq!(found, BTreeSet::from(["ureq "]));
+    let by = tree(&["-p", "windlass", "--invert", "ureq", "--depth", "1"]);
+    let by: BTreeSet<&str> = by.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(by, BTreeSet::from(["ureq", "windlass", "windlass-market"]));
 }
 
 /// B23: control characters and letters that no font has are refused at the door; a long text makes a

@@ -69,6 +69,7 @@ const KEPT_BY: &[(&str, &[&str])] = &[
     ("sd-notify", &["windlass"]),
     ("opentelemetry_sdk", &["windlass"]),
     ("opentelemetry-proto", &["windlass", "windlass-testkit"]),
+    ("ureq", &["windlass", "windlass-market", "windlass-testkit"]),
     ("clap", &["windlass"]),
     ("ratatui", &["windlass"]),
     ("landlock", &["windlass-worker"]),

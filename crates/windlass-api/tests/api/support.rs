@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -193,6 +193,20 @@ impl Broker for Plugged {
     }
 }
 
+/// A log filter that is only remembered.
+struct KeptFilter(Mutex<String>);
+
+impl windlass_api::LogFilter for KeptFilter {
+    fn get(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn set(&self, filter: &str) -> std::result::Result<(), String> {
+        filter.clone_into(&mut self.0.lock().unwrap());
+        Ok(())
+    }
+}
+
 /// `{"text"}`, 1 to 10 bytes.
 struct Echo;
 
@@ -345,7 +359,7 @@ impl Bench {
             spool: None,
             local: None,
             redis: None,
-            log: None,
+            log: Some(Arc::new(KeptFilter(Mutex::new("info".to_owned())))),
             more_metrics: None,
             caching: Caching::new(None, &CachingOptions::default()),
             market: Market::new(Where::Sqlite(dir.path().join("market.db")), "test", None, PriceOptions::default()),

@@ -27,7 +27,7 @@ async fn a_task_shows_its_whole_life() {
     let pending = json!({
         "task_id": id, "kind": "test.echo", "queue": "default", "status": "pending", "progress": 0.0, "message": null,
         "attempt": 0, "max_attempts": 3, "priority": "normal", "run_at": null, "started_at": null,
-        "completed_at": null, "worker": null, "labels": {},
+        "completed_at": null, "worker": null, "labels": {}, "attempts": [],
     });
     assert_eq!(without_instants(bench.get(&url).await.json(), &["created_at"]), pending);
 
