@@ -6,30 +6,44 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use windlass_broker::SharedBroker;
 use windlass_jobs::command::{Exchange, Finish, MAX_EXCHANGE, Settle};
-use windlass_jobs::{Lease, Queue, Ulid, new_ulid};
+use windlass_jobs::{Lease, Queue, Ulid, chain, new_ulid};
 
 /// How often the folder is searched for files of workers that are gone.
 const SEARCH_EVERY: Duration = Duration::from_secs(10);
 /// How often the queue is tried while there are some.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
+/// The ending of a file's name, and before it is locked.
+const KEPT: &str = "kept";
+const NEW: &str = "new";
 
 /// What one worker keeps: a file with a line per end, which is gone once all of them are told.
 #[derive(Debug)]
 pub(crate) struct Kept {
     dir: Option<PathBuf>,
-    /// Held open for its lock.
-    file: Option<(PathBuf, File)>,
+    file: Option<Open>,
     leases: HashSet<Lease>,
+    /// The disk did not take the last ones.
+    failing: bool,
 }
 
-/// One end, as a line: a checksum in hex, a space, JSON.
+/// The file that is written, held open for its lock.
+#[derive(Debug)]
+struct Open {
+    path: PathBuf,
+    file: File,
+    /// Up to where it is whole, in bytes.
+    whole: u64,
+}
+
+/// One end, as a line: a checksum in hex, a space, JSON. The line break comes first, so that a line never
+/// joins a torn one before it.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     queue: Queue,
@@ -41,12 +55,12 @@ struct Entry {
 impl Entry {
     fn to_line(&self) -> String {
         let json = serde_json::to_string(self).unwrap_or_default();
-        format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()))
+        format!("\n{:08x} {json}", crc32fast::hash(json.as_bytes()))
     }
 
     /// `None` for a line that is torn.
-    fn of_line(line: &str) -> Option<(Queue, Finish)> {
-        let (sum, json) = line.trim_end_matches('\n').split_once(' ')?;
+    fn of_line(line: &[u8]) -> Option<(Queue, Finish)> {
+        let (sum, json) = std::str::from_utf8(line).ok()?.split_once(' ')?;
         if u32::from_str_radix(sum, 16).ok()? != crc32fast::hash(json.as_bytes()) {
             return None;
         }
@@ -59,7 +73,7 @@ impl Entry {
 impl Kept {
     /// Keeps files in this folder, which is made when it is needed; nothing for `None`.
     pub(crate) fn new(dir: Option<PathBuf>) -> Self {
-        Self { dir, file: None, leases: HashSet::new() }
+        Self { dir, file: None, leases: HashSet::new(), failing: false }
     }
 
     /// Writes down those that are not yet; they are on the disk when this returns. What the disk does
@@ -78,20 +92,26 @@ impl Kept {
         };
         let lines: String = new.iter().map(|finish| entry(finish).to_line()).collect();
         match self.append(&dir, &lines) {
-            Ok(()) => self.leases.extend(new.iter().map(|finish| finish.lease)),
+            Ok(()) => {
+                self.leases.extend(new.iter().map(|finish| finish.lease));
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!(dir = %dir.display(), "ends of runs are kept on the disk again");
+                }
+            }
             Err(error) => {
-                tracing::warn!(%error, dir = %dir.display(), "ends of runs are not kept on the disk");
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(%error, dir = %dir.display(), "ends of runs are not kept on the disk");
+                }
             }
         }
     }
 
     fn append(&mut self, dir: &Path, lines: &str) -> io::Result<()> {
-        let (_, file) = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(create(dir)?),
+        let open = match &mut self.file {
+            Some(open) => open,
+            none => none.insert(Open::create(dir)?),
         };
-        file.write_all(lines.as_bytes())?;
-        file.sync_data()
+        open.append(lines.as_bytes())
     }
 
     /// The queue has been told of these.
@@ -103,10 +123,10 @@ impl Kept {
             self.leases.remove(&finish.lease);
         }
         if self.leases.is_empty()
-            && let Some((path, _file)) = self.file.take()
+            && let Some(open) = self.file.take()
         {
             // If it stays, its ends are told again, and refused.
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(open.path);
         }
     }
 
@@ -116,14 +136,31 @@ impl Kept {
     }
 }
 
-fn create(dir: &Path) -> io::Result<(PathBuf, File)> {
-    std::fs::create_dir_all(dir)?;
-    let path = dir.join(format!("ends-{}.kept", new_ulid()));
-    let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
-    file.lock()?;
-    // The name has to last as long as what is in the file.
-    File::open(dir)?.sync_all()?;
-    Ok((path, file))
+impl Open {
+    /// A new file in the folder. It has its name once it is locked: before, another would take it for that
+    /// of a worker that is gone.
+    fn create(dir: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let path = dir.join(format!("ends-{}.{KEPT}", new_ulid()));
+        let nameless = path.with_extension(NEW);
+        let file = OpenOptions::new().append(true).create_new(true).open(&nameless)?;
+        file.lock()?;
+        std::fs::rename(&nameless, &path)?;
+        // The name has to last as long as what is in the file.
+        File::open(dir)?.sync_all()?;
+        Ok(Self { path, file, whole: 0 })
+    }
+
+    /// All of it, on the disk, or nothing as far as the disk allows.
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all(lines).and_then(|()| self.file.sync_data());
+        match written {
+            Ok(()) => self.whole += lines.len() as u64,
+            // What stays of it is a torn line, which is passed over.
+            Err(_) => drop(self.file.set_len(self.whole)),
+        }
+        written
+    }
 }
 
 /// Tells the queue what workers that are gone have kept here, now and later, until the task is aborted.
@@ -135,8 +172,8 @@ pub(crate) async fn tell(dir: PathBuf, broker: SharedBroker) {
         });
         match found.await {
             Ok(Ok(found)) => {
-                for (path, file) in found {
-                    tell_one(&path, file, &broker).await;
+                for orphan in found {
+                    orphan.tell(&broker).await;
                 }
             }
             Ok(Err(error)) => tracing::warn!(%error, dir = %dir.display(), "kept ends of runs cannot be read"),
@@ -146,8 +183,18 @@ pub(crate) async fn tell(dir: PathBuf, broker: SharedBroker) {
     }
 }
 
+/// The file of a worker that is gone, now held by this process.
+struct Orphan {
+    path: PathBuf,
+    /// Held open for its lock.
+    _file: File,
+    ends: BTreeMap<Queue, Vec<Finish>>,
+    /// Lines that are no end.
+    torn: usize,
+}
+
 /// The files that no process holds, each now held by this one.
-fn orphans(dir: &Path) -> io::Result<Vec<(PathBuf, File)>> {
+fn orphans(dir: &Path) -> io::Result<Vec<Orphan>> {
     let entries = match std::fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -155,46 +202,83 @@ fn orphans(dir: &Path) -> io::Result<Vec<(PathBuf, File)>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        if path.extension().is_none_or(|ending| ending != "kept") {
+        let ending = path.extension().unwrap_or_default();
+        if ending == NEW && is_old(&path) {
+            // Its worker was killed before it wrote anything.
+            let _ = std::fs::remove_file(&path);
+        }
+        if ending != KEPT {
             continue;
         }
-        match File::open(&path) {
-            Ok(file) if file.try_lock().is_ok() => found.push((path, file)),
-            Ok(_) => {}
+        match Orphan::open(path.clone()) {
+            Ok(orphan) => found.extend(orphan),
             // Its worker has just told it.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
+            Err(error) => tracing::warn!(%error, file = %path.display(), "kept ends of runs cannot be read"),
         }
     }
     Ok(found)
 }
 
-async fn tell_one(path: &Path, file: File, broker: &SharedBroker) {
-    let mut by_queue: BTreeMap<Queue, Vec<Finish>> = BTreeMap::new();
-    for line in BufReader::new(&file).lines().map_while(Result::ok) {
-        if let Some((queue, finish)) = Entry::of_line(&line) {
-            by_queue.entry(queue).or_default().push(finish);
+/// Whether nobody has touched it for a minute.
+fn is_old(path: &Path) -> bool {
+    let modified = std::fs::metadata(path).and_then(|about| about.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > Duration::from_secs(60)))
+}
+
+impl Orphan {
+    /// `None` when its worker lives.
+    fn open(path: PathBuf) -> io::Result<Option<Self>> {
+        let mut file = File::open(&path)?;
+        if file.try_lock().is_err() {
+            return Ok(None);
         }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let mut ends: BTreeMap<Queue, Vec<Finish>> = BTreeMap::new();
+        let mut torn = 0;
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            match Entry::of_line(line) {
+                Some((queue, finish)) => ends.entry(queue).or_default().push(finish),
+                None => torn += 1,
+            }
+        }
+        Ok(Some(Self { path, _file: file, ends, torn }))
     }
-    let mut told = 0;
-    for (queue, finishes) in by_queue {
-        for slice in finishes.chunks(MAX_EXCHANGE) {
-            let exchange = Exchange { finishes: slice.to_vec(), claim: None };
-            loop {
-                match broker.exchange(&queue, &exchange).await {
-                    Ok(_) => break,
-                    Err(error) if error.is_retryable() => tokio::time::sleep(RETRY_EVERY).await,
+
+    async fn tell(self, broker: &SharedBroker) {
+        let file = self.path.display();
+        if self.torn > 0 {
+            tracing::warn!(torn = self.torn, %file, "kept ends of runs are torn: those jobs run again when their leases end");
+        }
+        let (mut told, mut refused) = (0, false);
+        for (queue, finishes) in &self.ends {
+            for slice in finishes.chunks(MAX_EXCHANGE) {
+                match tell_slice(broker, queue, slice).await {
+                    Ok(()) => told += slice.len(),
                     Err(error) => {
-                        tracing::error!(%error, %queue, file = %path.display(), "kept ends of runs are not taken");
-                        return;
+                        tracing::error!(error = %chain(&error), %queue, %file, "kept ends of runs are not taken");
+                        refused = true;
                     }
                 }
             }
-            told += slice.len();
+        }
+        tracing::info!(told, %file, "ends of runs of a worker before this one are told");
+        if !refused {
+            let _ = std::fs::remove_file(&self.path);
         }
     }
-    tracing::info!(told, file = %path.display(), "ends of runs of a worker before this one are told");
-    let _ = std::fs::remove_file(path);
+}
+
+async fn tell_slice(broker: &SharedBroker, queue: &Queue, slice: &[Finish]) -> windlass_broker::Result<()> {
+    let exchange = Exchange { finishes: slice.to_vec(), claim: None };
+    loop {
+        match broker.exchange(queue, &exchange).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_retryable() => tokio::time::sleep(RETRY_EVERY).await,
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -235,10 +319,15 @@ mod tests {
         kept.keep(&queue, &finishes);
         assert_eq!(kept.len(), 3);
         assert!(orphans(&folder).unwrap().is_empty(), "its worker lives");
-        let (path, mut file) = kept.file.take().unwrap();
-        file.write_all(b"00000000 {torn").unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 4, "each once");
+        let Open { path, file, .. } = kept.file.take().unwrap();
+        let text = std::fs::read(&path).unwrap();
+        assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), 3, "each once");
+        // Torn in the middle and at the end, by bytes that are no text.
+        let second = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(1).unwrap().0;
+        let torn = [&text[..second], b"\n00000000 {\xff\xfe", &text[second..], b"\n0000"].concat();
+        std::fs::write(&path, torn).unwrap();
         drop(file);
+        assert_eq!(orphans(&folder).unwrap()[0].torn, 2);
 
         let shared: SharedBroker = broker.clone();
         let telling = tokio::spawn(tell(folder.clone(), shared));
@@ -259,5 +348,30 @@ mod tests {
         let mut nowhere = Kept::new(None);
         nowhere.keep(&queue, &finishes);
         assert_eq!(nowhere.len(), 0);
+    }
+
+    /// A disk that takes half a line and nothing more for a while: that end is kept once it takes it, and the
+    /// torn line costs no other.
+    #[test]
+    fn half_a_line_costs_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let lease = || Lease { ulid: new_ulid(), epoch: 1 };
+        let finish = || Finish { lease: lease(), settle: Settle::Release };
+        let queue = Queue::new("q").unwrap();
+        let mut kept = Kept::new(Some(dir.path().to_owned()));
+        kept.keep(&queue, &[finish()]);
+        let open = kept.file.as_mut().unwrap();
+        let written = open.file.try_clone().unwrap();
+        // Half a line, then a file that cannot be written: nor can it be cut.
+        open.file.write_all(b"\n1234 {").unwrap();
+        open.file = File::open(&open.path).unwrap();
+        kept.keep(&queue, &[finish()]);
+        assert_eq!((kept.len(), kept.failing), (1, true));
+        kept.file.as_mut().unwrap().file = written;
+        kept.keep(&queue, &[finish(), finish()]);
+        assert_eq!((kept.len(), kept.failing), (3, false));
+        drop(kept);
+        let found = orphans(dir.path()).unwrap();
+        assert_eq!((found[0].ends[&queue].len(), found[0].torn), (3, 1));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use apalis::prelude::{ParallelizeExt, WorkerBuilder, WorkerError};
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use windlass_broker::SharedBroker;
 use windlass_jobs::command::WorkerInfo;
 use windlass_jobs::{PriorityWeights, Queue, Timestamp, new_ulid};
@@ -136,6 +136,8 @@ pub struct Worker {
     health: Health,
     pump_ended: Option<oneshot::Receiver<()>>,
     handlers: Option<JoinHandle<Result<(), WorkerError>>>,
+    /// Tells the queue what workers before it have kept; ends with it.
+    _telling: JoinSet<()>,
 }
 
 impl Worker {
@@ -173,8 +175,9 @@ impl Worker {
             told,
             kept_dir: options.kept_dir.clone(),
         };
+        let mut telling = JoinSet::new();
         if let Some(dir) = options.kept_dir {
-            tokio::spawn(tell(dir, SharedBroker::clone(&broker)));
+            telling.spawn(tell(dir, SharedBroker::clone(&broker)));
         }
         tokio::spawn(hold_for_waiting(SharedBroker::clone(&broker), services.clone(), heard));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
@@ -211,7 +214,7 @@ impl Worker {
         // Boxed here: inside an async block the compiler loses sight of the future's lifetime.
         let run: BoxFuture<'static, Result<(), WorkerError>> = Box::pin(worker.run());
         let handlers = tokio::spawn(run);
-        Ok(Self { name, orders, health, pump_ended: Some(pump_ended), handlers: Some(handlers) })
+        Ok(Self { name, orders, health, pump_ended: Some(pump_ended), handlers: Some(handlers), _telling: telling })
     }
 
     /// Its name: host, process and a random part.

@@ -264,6 +264,7 @@ impl Pump {
                     for report in received.drain(..) {
                         self.take_report(report);
                     }
+                    self.keep_ends();
                 }
                 Some(wake) = wakes.recv() => self.wake(wake),
                 Ok(()) = orders.changed() => self.order(*orders.borrow_and_update()),
@@ -319,6 +320,7 @@ impl Pump {
             for (lease, queue) in silent {
                 self.finish(queue, Finish { lease, settle: Settle::Release });
             }
+            self.keep_ends();
         }
     }
 

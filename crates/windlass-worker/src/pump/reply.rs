@@ -204,14 +204,18 @@ impl Pump {
         match removed {
             Some(running) if !running.lost => {
                 let lane = &mut self.lanes[queue];
-                if lane.failures > 0 {
-                    self.kept.keep(&lane.queue, std::slice::from_ref(&finish));
-                }
                 lane.outcomes.push(finish);
                 lane.waiting_since.get_or_insert_with(Instant::now);
             }
             // Lost to another worker, or released when the grace was over.
             _ => {}
+        }
+    }
+
+    /// Writes down the ends of runs that wait for a queue that does not answer, of each queue at once.
+    pub(super) fn keep_ends(&mut self) {
+        for lane in self.lanes.iter().filter(|lane| lane.failures > 0) {
+            self.kept.keep(&lane.queue, &lane.outcomes);
         }
     }
 
