@@ -21,10 +21,11 @@ fn celery() -> String {
 
 /// What an application does that has not been told of anything.
 const APPLICATION: &str = r#"
-import json, os, sys, time
+import json, os, redis, sys, time
 from celery import Celery, chain, group
 from celery.exceptions import TaskRevokedError
 url = os.environ["URL"]
+lists = redis.from_url(url)
 app = Celery("old", broker=url, backend=url)
 sleep = app.signature("old.sleep").clone
 fail = app.signature("old.fail").clone
@@ -46,7 +47,11 @@ said["state"] = failed.state
 said["chained"] = error(chain(sleep(kwargs={"ms": 1}), sleep(kwargs={"ms": 2})).apply_async().parent)
 said["group"] = [r["slept_ms"] for r in group(sleep(kwargs={"ms": n}) for n in (1, 2, 3)).apply_async().get(timeout=20)]
 later = sleep(kwargs={"ms": 1}).apply_async(countdown=600)
-time.sleep(0.5)
+# Until the bridge has it.
+until = time.time() + 20
+while lists.llen("celery"):
+    assert time.time() < until
+    time.sleep(0.02)
 later.revoke()
 said["revoked"] = error(later)[0]
 print(json.dumps(said))

@@ -174,3 +174,40 @@ impl Forward {
             .map_err(|e| ForwardError { namespace: self.config.queue.to_string(), detail: e.to_string() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use windlass_redis::{FromRedisValue as _, cmd};
+
+    use super::*;
+
+    /// A bridge that was slow tells less than another has told: the end stays.
+    #[tokio::test]
+    async fn what_is_told_late_covers_no_end() {
+        let redis = windlass_testkit::RedisServer::start();
+        let link = Link::new(windlass_redis::Options::from_url(&redis.url()).unwrap()).unwrap();
+        let route = ApalisRoute { namespace: "old".to_owned(), kind: "a".to_owned(), queue: None };
+        let apalis = Apalis::new(link.clone(), route);
+        let call = async |words: &[&str]| {
+            let mut call = cmd(words[0]);
+            call.arg(&words[1..]);
+            String::from_redis_value(link.call(&call).await.unwrap()).unwrap()
+        };
+        call(&["SADD", "old:inflight:windlass", "one"]).await;
+        // The stock worker's attempt before.
+        call(&["HSET", "old:meta:one", "status", "Failed"]).await;
+        let running = || What::Running { percent: 1.0, message: String::new() };
+        let expected =
+            [(running(), "Running"), (What::Done(json!(1)), "Done"), (running(), "Done"), (What::Lost, "Done")];
+        for (what, status) in expected {
+            let (group, worker) = (None, None);
+            let news =
+                News { id: "one".to_owned(), group, is_quiet: false, attempt: 1, worker, is_new_run: true, what };
+            apalis.tell(&[news]).await.unwrap();
+            assert_eq!(call(&["HGET", "old:meta:one", "status"]).await, status);
+        }
+        assert_eq!(call(&["SCARD", "old:dead"]).await, "0");
+        assert_eq!(call(&["HGET", "old:meta:one", "result"]).await, r#"{"Ok":1}"#);
+    }
+}

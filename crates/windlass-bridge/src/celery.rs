@@ -10,6 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -28,12 +30,16 @@ const STEPS: u8 = 10;
 /// Revocations that are remembered, as Celery's workers do; the oldest are forgotten.
 const REVOKED: usize = 10_000;
 
+/// Results written at once.
+const TELLS_AT_ONCE: usize = 64;
+
 /// Where kombu keeps what workers have taken.
 const UNACKED: &str = "unacked";
 const UNACKED_INDEX: &str = "unacked_index";
 
 static UNACKED_PAGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/unacked.lua")));
 static RECOVER: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/recover.lua")));
+static TELL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/tell_celery.lua")));
 static TURN: LazyLock<Script> = LazyLock::new(|| turn_script(include_str!("scripts/take_celery.lua")));
 
 /// What a Celery installation agreed on.
@@ -44,9 +50,9 @@ pub struct CeleryOptions {
     /// Where results are written; `None`: nowhere.
     pub results: Option<Link>,
     /// After how long a message that an old worker took and did not acknowledge is taken over
-    /// (`visibility_timeout`, the longest of all workers). Default 1 h.
+    /// (`visibility_timeout`, the longest of all workers). At least 1 s, default 1 h.
     pub visibility: Duration,
-    /// How long they stay (`result_expires`). Default 24 h.
+    /// How long results stay (`result_expires`). Default 24 h.
     pub result_ttl: Duration,
 }
 
@@ -100,6 +106,29 @@ impl Celery {
         let lists = (0..STEPS).map(step).collect();
         Self { name: format!("celery {}", queue.name), lists, queue, options, custody, revoked: Mutex::default() }
     }
+
+    /// Whether a message that was published there lies in our queue; exchanges are looked up once.
+    async fn is_for_us(
+        &self,
+        bindings: &mut HashMap<String, Vec<Binding>>,
+        exchange: &str,
+        routing_key: &str,
+    ) -> Result<bool, Error> {
+        if !bindings.contains_key(exchange) && !exchange.is_empty() {
+            let mut call = cmd("SMEMBERS");
+            call.arg(format!("_kombu.binding.{exchange}"));
+            let table = Vec::<String>::from_redis_value(self.custody.link.call(&call).await?).unwrap_or_default();
+            bindings.insert(exchange.to_owned(), table.iter().filter_map(|entry| Binding::read(entry)).collect());
+        }
+        let name = &self.queue.name;
+        Ok(match bindings.get(exchange) {
+            Some(table) if !table.is_empty() => {
+                table.iter().any(|binding| binding.queue == *name && binding.fits(routing_key))
+            }
+            // The exchange without a name leads to the queue of the key; so does one that nobody declared.
+            _ => routing_key == name,
+        })
+    }
 }
 
 #[async_trait]
@@ -127,47 +156,51 @@ impl Source for Celery {
     async fn tell(&self, news: &[News]) -> Result<(), Error> {
         let Some(results) = &self.options.results else { return Ok(()) };
         let ttl_s = self.options.result_ttl.as_secs().max(1);
+        let mut calls = Vec::new();
         for news in news.iter().filter(|news| !news.is_quiet && !news.id.is_empty()) {
-            let key = format!("celery-task-meta-{}", news.id);
+            let mut call = TELL.on(&format!("celery-task-meta-{}", news.id));
+            call.arg(ttl_s);
             let is_start = news.is_new_run && matches!(news.what, What::Running { .. });
             let start = is_start.then(|| result(news, &What::START)).flatten();
             for body in start.into_iter().chain(result(news, &news.what).filter(|_| news.what != What::START)) {
-                results.call(cmd("SET").arg(&key).arg(&body).arg("EX").arg(ttl_s)).await?;
-                results.call(cmd("PUBLISH").arg(&key).arg(&body)).await?;
+                call.arg(u8::from(news.what.is_end())).arg(body);
             }
+            calls.push(call);
         }
-        Ok(())
+        let told = futures_util::stream::iter(calls).map(|call| async move { TELL.run(results, &call).await });
+        told.buffer_unordered(TELLS_AT_ONCE).try_for_each(|_| std::future::ready(Ok(()))).await
     }
 
     async fn recover(&self) -> Result<usize, Error> {
         let link = &self.custody.link;
-        let (mut first, mut taken) = (0, RECOVER.on(UNACKED_INDEX));
-        taken.arg(UNACKED).arg(&self.custody.base);
-        let mut found = 0;
+        let (mut first, mut found) = (0, 0);
+        let mut bindings = HashMap::new();
         loop {
             let mut call = UNACKED_PAGE.on(UNACKED_INDEX);
             call.arg(UNACKED).arg(self.options.visibility.as_secs()).arg(first);
             let reply = UNACKED_PAGE.run(link, &call).await?;
             let page = Vec::<Vec<u8>>::from_redis_value(reply).unwrap_or_default();
+            let mut taken = RECOVER.on(UNACKED_INDEX);
+            taken.arg(UNACKED).arg(&self.custody.base);
+            let mut count = 0;
             for [tag, entry] in page.as_chunks::<2>().0 {
-                // Other queues' messages lie there, too.
                 let entry = serde_json::from_slice::<(Box<RawValue>, Option<String>, Option<String>)>(entry);
-                if let Ok((message, _, Some(to))) = entry
-                    && to == self.queue.name
-                {
+                let Ok((message, exchange, key)) = entry else { continue };
+                // Other queues' messages lie there, too.
+                if self.is_for_us(&mut bindings, &exchange.unwrap_or_default(), &key.unwrap_or_default()).await? {
                     taken.arg(tag.as_slice()).arg(message.get());
-                    found += 1;
+                    count += 1;
                 }
             }
-            first += page.len() / 2;
+            if count > 0 {
+                RECOVER.run(link, &taken).await?;
+            }
+            found += count;
+            first += page.len() / 2 - count;
             if page.len() < 200 {
-                break;
+                return Ok(found);
             }
         }
-        if found > 0 {
-            RECOVER.run(link, &taken).await?;
-        }
-        Ok(found)
     }
 
     fn revocations(&self) -> Option<mpsc::UnboundedReceiver<Message>> {
@@ -183,6 +216,28 @@ impl Source for Celery {
     fn is_revoked(&self, id: &str, state: State) -> bool {
         let revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
         revoked.ids.get(id).is_some_and(|terminate| *terminate || state != State::Running)
+    }
+}
+
+/// How an exchange leads to a queue, as kombu keeps it in `_kombu.binding.EXCHANGE`.
+#[derive(Debug)]
+struct Binding {
+    routing_key: String,
+    /// Of an exchange that goes by topics: which keys fit.
+    pattern: Option<Regex>,
+    queue: String,
+}
+
+impl Binding {
+    fn read(entry: &str) -> Option<Self> {
+        let mut fields = entry.split(SEPARATOR).map(str::to_owned);
+        let (routing_key, pattern, queue) = (fields.next()?, fields.next()?, fields.next()?);
+        let pattern = if pattern.is_empty() { None } else { Some(Regex::new(&pattern).ok()?) };
+        Some(Self { routing_key, pattern, queue })
+    }
+
+    fn fits(&self, routing_key: &str) -> bool {
+        self.pattern.as_ref().map_or(self.routing_key == routing_key, |pattern| pattern.is_match(routing_key))
     }
 }
 
@@ -529,6 +584,36 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// A bridge that was slow tells less than another has told: its clients keep the end.
+    #[tokio::test]
+    async fn what_is_told_late_covers_no_end() {
+        let redis = windlass_testkit::RedisServer::start();
+        let link = Link::new(windlass_redis::Options::from_url(&redis.url()).unwrap()).unwrap();
+        let queue = CeleryQueue { name: "old".to_owned(), queue: None };
+        let options = CeleryOptions { results: Some(link.clone()), ..CeleryOptions::default() };
+        let celery = Celery::new(link.clone(), queue, options);
+        let failed = || What::Failed(Reason::Error, RunError::new("bad", "thing"));
+        let half = || What::Running { percent: 50.0, message: "half".to_owned() };
+        let check = async |whats: Vec<What>, expected: &str| {
+            let id = windlass_jobs::new_ulid().to_string();
+            for what in whats {
+                let (group, worker) = (None, None);
+                let news = News { id: id.clone(), group, is_quiet: false, attempt: 1, worker, is_new_run: true, what };
+                celery.tell(&[news]).await.unwrap();
+            }
+            let text = link.call(cmd("GET").arg(format!("celery-task-meta-{id}"))).await.unwrap();
+            let meta: Value = serde_json::from_str(&String::from_redis_value(text).unwrap()).unwrap();
+            assert_eq!(meta["status"], expected);
+        };
+        check(vec![half(), What::Retrying(RunError::new("a", "b")), What::START], "STARTED").await;
+        check(vec![What::Done(json!(1)), half()], "SUCCESS").await;
+        check(vec![failed(), What::START], "FAILURE").await;
+        check(vec![What::Cancelled(String::new()), half()], "REVOKED").await;
+        // A task that was sent again under its id may yet succeed; a success is final.
+        check(vec![failed(), What::START, What::Done(json!(1))], "SUCCESS").await;
+        check(vec![What::Done(json!(1)), What::Lost], "SUCCESS").await;
     }
 
     #[test]

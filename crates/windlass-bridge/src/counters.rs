@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Meter {
     pub(crate) taken: AtomicU64,
     pub(crate) refused: AtomicU64,
+    pub(crate) revoked: AtomicU64,
     pub(crate) answered: AtomicU64,
     pub(crate) errors: AtomicU64,
     pub(crate) waiting: AtomicU64,
@@ -29,6 +30,7 @@ type Metric = (&'static str, &'static str, fn(&Meter) -> &AtomicU64);
 const METRICS: &[Metric] = &[
     ("taken_total", "counter", |m| &m.taken),
     ("refused_total", "counter", |m| &m.refused),
+    ("revoked_total", "counter", |m| &m.revoked),
     ("answered_total", "counter", |m| &m.answered),
     ("errors_total", "counter", |m| &m.errors),
     ("lag_jobs", "gauge", |m| &m.waiting),

@@ -35,7 +35,8 @@ pub(crate) struct Became {
     /// Its id at the source.
     #[serde(rename = "f")]
     pub(crate) foreign: String,
-    /// When it was enqueued, by the source's clock in ms.
+    /// When it was enqueued, or when it may run if that is later: its age begins there. By the source's
+    /// clock, in ms.
     #[serde(rename = "t")]
     pub(crate) at: i64,
     /// What was told last.
@@ -62,13 +63,20 @@ pub struct Note {
     pub message: String,
 }
 
-/// One job that is to be sent or looked at.
+/// When a job in custody is looked at next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Among those that are looked at often.
+    Soon(Duration),
+    /// Among those that may not run for a while.
+    Later(Duration),
+}
+
+/// One job that is to be sent.
 #[derive(Debug)]
 pub(crate) struct Row {
-    /// Its member in `open`.
+    /// Its member in the custody.
     pub(crate) member: Vec<u8>,
-    /// What it became, once it was sent.
-    pub(crate) became: Option<Became>,
     /// What was held for sending it.
     pub(crate) held: Vec<u8>,
     /// What the source adds.
@@ -80,13 +88,23 @@ pub(crate) struct Row {
 pub(crate) struct Turn {
     /// The clock of the source's Redis, in ms.
     pub(crate) now: i64,
+    /// Jobs in custody that are looked at often.
     pub(crate) open: u64,
+    /// Those that may not run for a while.
+    pub(crate) later: u64,
+    /// Jobs that wait in the source.
     pub(crate) waiting: u64,
-    pub(crate) taken: usize,
-    pub(crate) rows: Vec<Row>,
+    /// More may be due.
+    pub(crate) is_full: bool,
+    /// What is to be sent.
+    pub(crate) unsent: Vec<Row>,
+    /// What is to be looked at, by member.
+    pub(crate) sent: Vec<(Vec<u8>, Became)>,
+    /// Members of which nobody can read what they became: sent again they would run twice.
+    pub(crate) unreadable: Vec<(Vec<u8>, serde_json::Error)>,
 }
 
-type Reply = (i64, u64, u64, usize, Vec<Vec<Option<Vec<u8>>>>);
+type Reply = (i64, u64, u64, u64, bool, Vec<Vec<Option<Vec<u8>>>>);
 
 impl Custody {
     fn key(&self, name: &str) -> String {
@@ -103,28 +121,39 @@ impl Custody {
     pub(crate) async fn turn(&self, script: &Script, call: &Cmd) -> Result<Turn, Error> {
         let reply = script.run(&self.link, call).await?;
         let shown = self.link.shown();
-        let (now, open, waiting, taken, rows) = windlass_redis::from_redis_value::<Reply>(reply)
+        let (now, open, later, waiting, is_full, rows) = windlass_redis::from_redis_value::<Reply>(reply)
             .map_err(|_| Error::timeout(shown, "the reply of a turn cannot be read"))?;
-        let row = |row: Vec<Option<Vec<u8>>>| {
+        let (unsent, sent, unreadable) = Default::default();
+        let mut turn = Turn { now, open, later, waiting, is_full, unsent, sent, unreadable };
+        for row in rows {
             let mut fields = row.into_iter();
-            let member = fields.next().flatten()?;
-            let became = fields.next().flatten().and_then(|json| serde_json::from_slice(&json).ok());
-            let held = fields.next().flatten().unwrap_or_default();
-            Some(Row { member, became, held, more: fields.collect() })
-        };
-        Ok(Turn { now, open, waiting, taken, rows: rows.into_iter().filter_map(row).collect() })
+            let Some(member) = fields.next().flatten() else { continue };
+            match fields.next().flatten().map(|json| serde_json::from_slice(&json)) {
+                Some(Ok(became)) => turn.sent.push((member, became)),
+                Some(Err(error)) => turn.unreadable.push((member, error)),
+                None => {
+                    let held = fields.next().flatten().unwrap_or_default();
+                    turn.unsent.push(Row { member, held, more: fields.collect() });
+                }
+            }
+        }
+        Ok(turn)
     }
 
     /// Says when jobs are looked at next, and what they became if that is news.
-    pub(crate) async fn settle(&self, jobs: &[(Vec<u8>, Duration, Option<Became>)]) -> Result<(), Error> {
+    pub(crate) async fn settle(&self, jobs: &[(Vec<u8>, Next, Option<Became>)]) -> Result<(), Error> {
         if jobs.is_empty() {
             return Ok(());
         }
         let mut call = SETTLE.on(&self.key("open"));
         call.arg(&self.base);
-        for (member, delay, became) in jobs {
+        for (member, next, became) in jobs {
+            let (delay, set) = match next {
+                Next::Soon(delay) => (delay, "open"),
+                Next::Later(delay) => (delay, "later"),
+            };
             let became = became.as_ref().and_then(|became| serde_json::to_string(became).ok()).unwrap_or_default();
-            call.arg(member.as_slice()).arg(windlass_jobs::millis(*delay)).arg(became);
+            call.arg(member.as_slice()).arg(windlass_jobs::millis(*delay)).arg(set).arg(became);
         }
         SETTLE.run(&self.link, &call).await.map(drop)
     }

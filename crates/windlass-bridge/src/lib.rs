@@ -12,6 +12,7 @@ mod bridge;
 mod celery;
 mod counters;
 mod custody;
+mod health;
 mod routes;
 mod source;
 

@@ -42,11 +42,12 @@ pub struct TaskRoute {
     pub names: Vec<String>,
 }
 
-/// `task=kind` or `task=kind:first:second` with the names of positional arguments, by task.
+/// `task=kind` or `task=kind:first:second` with the names of positional arguments, by task, each task once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TaskRoutes(pub BTreeMap<String, TaskRoute>);
 
-/// `kind=namespace`: jobs of a kind that are pushed into a stock apalis-redis storage, by kind.
+/// `kind=namespace`: jobs of a kind that are pushed into a stock apalis-redis storage, by kind,
+/// each kind once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ForwardRoutes(pub BTreeMap<String, String>);
 
@@ -66,6 +67,18 @@ fn kind(text: &str) -> Option<String> {
 fn name(text: &str) -> Option<String> {
     let fits = (1..=256).contains(&text.len()) && !text.chars().any(char::is_control);
     fits.then(|| text.to_owned())
+}
+
+/// All of them by name, if each name is there once.
+fn each_once<V>(all: impl Iterator<Item = Option<(String, V)>>) -> Result<BTreeMap<String, V>, ()> {
+    let mut map = BTreeMap::new();
+    for pair in all {
+        let (name, value) = pair.ok_or(())?;
+        if map.insert(name, value).is_some() {
+            return Err(());
+        }
+    }
+    Ok(map)
 }
 
 impl FromStr for ApalisRoutes {
@@ -104,7 +117,7 @@ impl FromStr for TaskRoutes {
             let names: Vec<String> = words.map(name).collect::<Option<_>>()?;
             Some((name(task)?, TaskRoute { kind, names }))
         };
-        pairs(text).map(read).collect::<Option<_>>().map(Self).ok_or(())
+        each_once(pairs(text).map(read)).map(Self)
     }
 }
 
@@ -117,7 +130,7 @@ impl FromStr for ForwardRoutes {
             let (left, right) = part.split_once('=')?;
             Some((kind(left.trim())?, name(right.trim())?))
         };
-        parts.map(read).collect::<Option<_>>().map(Self).ok_or(())
+        each_once(parts.map(read)).map(Self)
     }
 }
 
@@ -140,6 +153,7 @@ mod tests {
             assert!(wrong.parse::<ApalisRoutes>().is_err(), "{wrong}");
         }
         assert!("a=Q".parse::<CeleryQueues>().is_err() && "a,a=b".parse::<CeleryQueues>().is_err());
+        assert!("a=b,a=c".parse::<TaskRoutes>().is_err() && "a=b,a=c".parse::<ForwardRoutes>().is_err());
         assert!("a=b:".parse::<TaskRoutes>().is_err() && "A=b".parse::<ForwardRoutes>().is_err());
     }
 }

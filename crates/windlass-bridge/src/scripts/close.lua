@@ -4,6 +4,7 @@
 -- note ('': none).
 for i = 3, #ARGV, 2 do
   redis.call('ZREM', KEYS[1], ARGV[i])
+  redis.call('ZREM', ARGV[1] .. ':later', ARGV[i])
   redis.call('HDEL', ARGV[1] .. ':jobs', ARGV[i])
   redis.call('HDEL', ARGV[1] .. ':held', ARGV[i])
   if ARGV[i + 1] ~= '' then

@@ -1,4 +1,4 @@
--- Takes such messages into custody; whoever takes a tag out of the index first has its message.
+-- Takes at most 100 such messages into custody; whoever takes a tag out of the index first has its message.
 --
 -- KEYS[1] `unacked_index`. ARGV: 1 `unacked`, 2 prefix of the bridge's keys, then pairs of tag and message.
 local t = redis.call('TIME')

@@ -1,10 +1,15 @@
 //! Messages recorded from Celery 5.7 in their lists, and what a Celery client reads back.
 
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use windlass_bridge::{AnySource, CeleryOptions, CeleryQueue};
-use windlass_broker::{Control as _, Inspect as _};
+use windlass_bridge::{AnySource, Bridge, CeleryOptions, CeleryQueue, Options};
+use windlass_broker::{Control as _, Inspect as _, Leases as _};
+use windlass_jobs::catalogue::KindInfo;
 use windlass_jobs::command::{Claimed, Settle};
-use windlass_jobs::{Reason, new_ulid};
+use windlass_jobs::{JobId, Reason, Timestamp, new_ulid};
 use windlass_redis::{Link, Message};
 use windlass_testkit::{RedisServer, wait_until};
 
@@ -14,7 +19,12 @@ const MESSAGES: &str = include_str!("../golden/messages.jsonl");
 const REVOKE: &str = include_str!("../golden/revoke.json");
 
 fn source(link: Link) -> AnySource {
-    let queue = Some(windlass_jobs::Queue::new("q").unwrap());
+    source_to(link, Some("q"))
+}
+
+/// Its jobs go to a queue, or to that of their kind.
+fn source_to(link: Link, queue: Option<&str>) -> AnySource {
+    let queue = queue.map(|queue| windlass_jobs::Queue::new(queue).unwrap());
     let options = CeleryOptions { results: Some(link.clone()), ..CeleryOptions::default() };
     AnySource::celery(link, CeleryQueue { name: "old".into(), queue }, options).unwrap()
 }
@@ -25,6 +35,32 @@ fn message(index: usize, id: &str) -> String {
     message["headers"]["id"] = json!(id);
     message["properties"]["delivery_tag"] = json!(id);
     message.to_string()
+}
+
+/// The same to be run in an hour.
+fn later(id: &str) -> String {
+    let mut message: Value = serde_json::from_str(&message(0, id)).unwrap();
+    message["headers"]["eta"] = json!(Timestamp(Timestamp::now().0 + 3_600_000).to_string());
+    message.to_string()
+}
+
+/// Says that tasks are no longer wanted, once somebody listens.
+async fn revoke(place: &Place, ids: &[&str]) {
+    let mut message: Value = serde_json::from_str(REVOKE).unwrap();
+    let body = json!({ "method": "revoke", "arguments": { "task_id": ids, "terminate": false } });
+    message["body"] = json!(STANDARD.encode(body.to_string()));
+    let message = message.to_string();
+    wait_until(SOON, "somebody listens", || async {
+        place.call::<i64>(&["PUBLISH", "/0.celery.pidbox", &message]).await > 0
+    })
+    .await;
+}
+
+/// A figure of the bridge's metrics.
+fn figure(bridge: &Bridge, name: &str) -> u64 {
+    let text = bridge.counters().metrics();
+    let line = text.lines().find(|line| line.starts_with(&format!("windlass_bridge_{name}{{"))).unwrap();
+    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 async fn push(place: &Place, list: &str, message: &str) {
@@ -179,14 +215,115 @@ async fn a_revoked_task_is_cancelled_while_it_waits() {
     let place = Place::new();
     let id = "f6f41f4b-153c-4116-bd3d-554122cb6b58";
     let bridge = place.bridge(&source(place.link.clone()));
-    push(&place, "old", &message(2, id)).await;
-    push(&place, "old", &message(2, &uuid(1))).await;
+    push(&place, "old", &later(id)).await;
+    push(&place, "old", &later(&uuid(1))).await;
+    // What may not run for long is looked at seldom, apart from what is under way.
+    wait_until(SOON, "both are taken", || async { place.call::<usize>(&["ZCARD", "old:windlass:later"]).await == 2 })
+        .await;
+    assert_eq!(place.call::<usize>(&["ZCARD", "old:windlass:open"]).await, 0);
+    assert_eq!(figure(&bridge, "custody_jobs"), 2);
     wait_until(SOON, "somebody listens", || async {
         place.call::<i64>(&["PUBLISH", "/0.celery.pidbox", REVOKE.trim()]).await > 0
     })
     .await;
     wait_for(&place, id, "REVOKED").await;
     assert_eq!(place.broker.counts(&place.queue).await.unwrap().cancelled_total, 1);
+    wait_until(SOON, "it is let go", || async { place.call::<usize>(&["ZCARD", "old:windlass:later"]).await == 1 })
+        .await;
+    bridge.stop().await;
+}
+
+/// A task that is revoked while it still waits in its list never becomes a job; one that a bridge sent before it
+/// was killed is cancelled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_revoked_before_it_is_taken_never_runs() {
+    let place = Place::new();
+    let bridge = place.bridge(&source(place.link.clone()));
+    let (sign, early, sent) = (uuid(1), uuid(2), uuid(3));
+    push(&place, "old", &later(&sign)).await;
+    let ulid = u128::from_str_radix(&sent.replace('-', ""), 16).unwrap().into();
+    let mut job = windlass_jobs::NewJob::new("old.work", &json!({})).unwrap();
+    job.ulid = ulid;
+    windlass_broker::Enqueue::enqueue(&*place.broker, &place.queue, &[job]).await.unwrap();
+    revoke(&place, &[&early, &sent, &sign]).await;
+    // What was said of one of them was said of all.
+    wait_for(&place, &sign, "REVOKED").await;
+    push(&place, "old", &message(0, &early)).await;
+    push(&place, "old", &message(0, &sent)).await;
+    let revoked = wait_for(&place, &early, "REVOKED").await;
+    assert_eq!(revoked["result"]["exc_type"], "TaskRevokedError");
+    wait_for(&place, &sent, "REVOKED").await;
+    let counts = place.broker.counts(&place.queue).await.unwrap();
+    assert_eq!((counts.enqueued_total, counts.cancelled_total), (2, 2), "the sign and the one that was sent");
+    let early = u128::from_str_radix(&early.replace('-', ""), 16).unwrap();
+    assert!(place.broker.get(&JobId::new(early.into(), place.queue.clone())).await.unwrap().is_none());
+    wait_until(SOON, "all are let go", || async { place.call::<usize>(&["ZCARD", "old:windlass:open"]).await == 0 })
+        .await;
+    assert_eq!(figure(&bridge, "revoked_total"), 1);
+    bridge.stop().await;
+}
+
+/// While it cannot be read where a kind belongs, its jobs wait: they are sent nowhere else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f_rows_a_kind_s_queue_that_cannot_be_read_is_not_guessed() {
+    let place = Place::new();
+    place.call::<()>(&["SET", "wl:{reg}:kinds_seen", "of another type"]).await;
+    push(&place, "old", &message(0, &uuid(1))).await;
+    let options = Options { poll: std::time::Duration::from_millis(10), ..Options::default() };
+    let bridge =
+        Bridge::start(&place.shared(), vec![source_to(place.link.clone(), None)], Arc::new(|_| None), &options);
+    wait_until(SOON, "it is asked for", || async { figure(&bridge, "errors_total") > 0 }).await;
+    assert_eq!(place.call::<usize>(&["HLEN", "old:windlass:held"]).await, 1);
+    place.call::<i64>(&["DEL", "wl:{reg}:kinds_seen"]).await;
+    let kind = KindInfo {
+        name: "old.work".into(),
+        version: 1,
+        aliases: Vec::new(),
+        queue: "q".into(),
+        schema: None,
+        max_attempts: 3,
+        timeout_ms: 60_000,
+        isolated: false,
+        about: String::new(),
+        seen_at: Timestamp(0),
+    };
+    place.broker.publish(&[kind]).await.unwrap();
+    let job = place.claim_one().await;
+    place.succeed(&[job], json!(1)).await;
+    wait_for(&place, &uuid(1), "SUCCESS").await;
+    let default = windlass_jobs::Queue::new("default").unwrap();
+    assert_eq!(place.broker.counts(&default).await.unwrap().enqueued_total, 0);
+    bridge.stop().await;
+}
+
+/// A note that nobody can read is no reason to run its job again, or to call it refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_job_became_is_kept_when_it_cannot_be_read() {
+    let place = Place::new();
+    place.call::<i64>(&["HSET", "old:windlass:jobs", "member", "{\"of\":\"another version\"}"]).await;
+    place.call::<i64>(&["ZADD", "old:windlass:open", "1", "member"]).await;
+    let source = source(place.link.clone());
+    let bridge = place.bridge(&source);
+    wait_until(SOON, "it was seen twice", || async { figure(&bridge, "errors_total") >= 2 }).await;
+    bridge.stop().await;
+    assert!(source.refused(10).await.unwrap().is_empty());
+    assert_eq!(place.call::<usize>(&["HLEN", "old:windlass:jobs"]).await, 1);
+    assert_eq!(place.broker.counts(&place.queue).await.unwrap().enqueued_total, 0);
+}
+
+/// That what workers left cannot be looked for is said, and stops nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unreadable_index_of_old_workers_stops_no_task() {
+    let place = Place::new();
+    place.call::<()>(&["SET", "unacked_index", "of another type"]).await;
+    let bridge = place.bridge(&source(place.link.clone()));
+    for n in 0..2 {
+        push(&place, "old", &message(0, &uuid(n))).await;
+        let job = place.claim_one().await;
+        place.succeed(&[job], json!(1)).await;
+        wait_for(&place, &uuid(n), "SUCCESS").await;
+    }
+    assert_eq!(figure(&bridge, "errors_total"), 1);
     bridge.stop().await;
 }
 
@@ -195,19 +332,40 @@ async fn a_revoked_task_is_cancelled_while_it_waits() {
 async fn what_a_dead_worker_never_acknowledged_is_taken_over() {
     let place = Place::new();
     let now = windlass_jobs::Timestamp::now().0 / 1000;
-    for (tag, age_s, to) in [("gone", 3_700, "old"), ("alive", 3_000, "old"), ("other", 3_700, "elsewhere")] {
+    // As kombu writes it: routing key, pattern of an exchange that goes by topics, queue.
+    for (exchange, key, pattern, queue) in [
+        ("media", "video.*", r"^video\..*?[^\.]$", "old"),
+        ("media", "old", "^old$", "elsewhere"),
+        ("direct", "work", "", "old"),
+        ("direct", "old", "", "elsewhere"),
+    ] {
+        let entry = [key, pattern, queue].join("\u{6}\u{16}");
+        place.call::<i64>(&["SADD", &format!("_kombu.binding.{exchange}"), &entry]).await;
+    }
+    for (tag, age_s, exchange, to) in [
+        ("gone", 3_700, "", "old"),
+        ("topic", 3_700, "media", "video.hd"),
+        ("direct", 3_700, "direct", "work"),
+        ("undeclared", 3_700, "gone", "old"),
+        ("alive", 3_000, "", "old"),
+        ("other", 3_700, "", "elsewhere"),
+        ("other topic", 3_700, "media", "audio.hd"),
+        ("other direct", 3_700, "direct", "old"),
+    ] {
         let message: Value = serde_json::from_str(&message(0, &new_uuid())).unwrap();
-        place.call::<i64>(&["HSET", "unacked", tag, &json!([message, "", to]).to_string()]).await;
+        place.call::<i64>(&["HSET", "unacked", tag, &json!([message, exchange, to]).to_string()]).await;
         place.call::<i64>(&["ZADD", "unacked_index", &(now - age_s).to_string(), tag]).await;
     }
     let bridge = place.bridge(&source(place.link.clone()));
-    place.claim_one().await;
+    for _ in 0..4 {
+        place.claim_one().await;
+    }
     bridge.stop().await;
     let mut left: Vec<String> = place.call(&["HKEYS", "unacked"]).await;
     left.sort();
-    assert_eq!(left, ["alive", "other"]);
-    assert_eq!(place.call::<usize>(&["ZCARD", "unacked_index"]).await, 2);
-    assert_eq!(place.broker.counts(&place.queue).await.unwrap().enqueued_total, 1);
+    assert_eq!(left, ["alive", "other", "other direct", "other topic"]);
+    assert_eq!(place.call::<usize>(&["ZCARD", "unacked_index"]).await, 4);
+    assert_eq!(place.broker.counts(&place.queue).await.unwrap().enqueued_total, 4);
 }
 
 /// The queue's Redis goes away and comes back, then the source's: every task is answered.

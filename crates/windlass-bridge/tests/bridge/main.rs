@@ -139,7 +139,7 @@ async fn the_documented_rights_are_enough() {
     let docs = include_str!("../../../../docs/bridges.md");
     let rights = docs.rsplit("```").nth(1).unwrap();
     let mut user = vec!["ACL", "SETUSER", "bridge", "on", ">secret", "~old:*", "~celery*", "~unacked*", "&tasks:old:*"];
-    user.extend(["&/0.celery.pidbox", "&celery-task-meta-*"]);
+    user.extend(["~_kombu.binding.*", "&/0.celery.pidbox", "&celery-task-meta-*"]);
     user.extend(rights.split_whitespace());
     place.call::<()>(&user).await;
     let url = place.redis.url().replace("redis://", "redis://bridge:secret@");
@@ -154,7 +154,8 @@ async fn the_documented_rights_are_enough() {
     place.call::<i64>(&["RPUSH", "old:active", "nothing"]).await;
     let message = include_str!("../golden/messages.jsonl").lines().next().unwrap();
     place.call::<i64>(&["LPUSH", "celery", message, "garbage"]).await;
-    let old = format!("[{message},\"\",\"celery\"]").replace("2859cf22", "2859cf23");
+    let old = format!("[{message},\"exchange\",\"key\"]").replace("2859cf22", "2859cf23");
+    place.call::<i64>(&["SADD", "_kombu.binding.exchange", "key\u{6}\u{16}\u{6}\u{16}celery"]).await;
     place.call::<i64>(&["HSET", "unacked", "tag", &old]).await;
     place.call::<i64>(&["ZADD", "unacked_index", "1", "tag"]).await;
     let bridges = [place.bridge(&sources[0]), place.bridge(&sources[1])];
