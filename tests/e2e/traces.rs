@@ -198,7 +198,8 @@ fn a_collector_that_is_away_harms_nothing() {
     });
 
     let wrong = |name: &str, value: &str, told: &str| {
-        let ran = Home::embedded().with(name, value).run(&["up"]);
+        let on = Home::embedded().with("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
+        let ran = on.with(name, value).run(&["up"]);
         assert!(!ran.status.success() && ran.stderr.contains(told), "{ran:?}");
     };
     wrong("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "http://collector:4318");

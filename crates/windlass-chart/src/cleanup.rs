@@ -55,7 +55,7 @@ impl InlineKind for ImagesCleanup {
                 let value = json!({ "images_removed": removed.images, "bytes_freed": removed.bytes, "errors": 0 });
                 Outcome::Done(Done { value, artifacts: Vec::new(), skipped: removed.images == 0 })
             }
-            Err(error) => Outcome::retry("images", crate::handler::with_sources(&error)),
+            Err(error) => Outcome::retry("images", windlass_jobs::chain(&error)),
         }
     }
 }

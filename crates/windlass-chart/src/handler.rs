@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use windlass_jobs::{ArtifactFile, Done, Outcome, RunError, Violation};
+use windlass_jobs::{ArtifactFile, Done, Outcome, RunError, Violation, chain};
 use windlass_store::Services;
 use windlass_worker::{Inputs, IsolatedKind, KindSpec, RunContext, StoredResult, schema_of};
 
@@ -153,7 +153,7 @@ impl IsolatedKind for ChartRender {
 pub(crate) fn failed(error: &Error) -> Outcome {
     match error {
         Error::Refused(violations) => refused(violations),
-        other => Outcome::fatal("chart_failed", with_sources(other)),
+        other => Outcome::fatal("chart_failed", chain(other)),
     }
 }
 
@@ -161,11 +161,6 @@ fn refused(violations: &[Violation]) -> Outcome {
     let code = violations.first().map_or("args_invalid", |violation| &violation.code);
     let lines: Vec<_> = violations.iter().map(|v| format!("{}: {}", v.path, v.message)).collect();
     Outcome::fatal(code, lines.join("; "))
-}
-
-pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
 /// Puts the bars of a blob where those of the args would be.

@@ -70,7 +70,7 @@ fn thumb_index(result: &StoredResult) -> Option<usize> {
 
 fn failed(code: &str) -> impl Fn(windlass_store::Error) -> RunError {
     let code = code.to_owned();
-    move |error| RunError::new(code.as_str(), crate::handler::with_sources(&error))
+    move |error| RunError::new(code.as_str(), windlass_jobs::chain(&error))
 }
 
 /// Keeps the image of a fresh result and tells its readers where.

@@ -11,6 +11,7 @@ mod flow;
 mod spool;
 pub mod trace;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -142,12 +143,12 @@ impl Producer {
         queue: &Queue,
         job: impl std::borrow::Borrow<NewJob> + Send + Sync,
     ) -> Result<Accepted, Error> {
-        let accepted = self.enqueue_slice(queue, std::slice::from_ref(job.borrow())).await?;
+        let accepted = self.enqueue_slice(queue, std::slice::from_ref(job.borrow()).into()).await?;
         accepted.into_iter().next().ok_or_else(|| short_answer(0, 1))
     }
 
     /// Puts jobs, a `Vec` or a slice of any length, on a queue, in order. Answers one entry
-    /// per job, in order.
+    /// per job, in order. Jobs that are lent and belong to a trace are copied.
     ///
     /// Every job is checked before the first is sent. Over
     /// [`MAX_ENQUEUE`](windlass_jobs::command::MAX_ENQUEUE) jobs are accepted slice by slice.
@@ -156,23 +157,24 @@ impl Producer {
     /// [`Error::Refused`] with everything wrong with any of the jobs: none was queued.
     /// [`Error::Broker`]: the first slices may have been accepted. Enqueuing the same jobs
     /// again is safe: an id that is known changes nothing.
-    pub async fn enqueue_all(
+    pub async fn enqueue_all<'a>(
         &self,
         queue: &Queue,
-        jobs: impl AsRef<[NewJob]> + Send + Sync,
+        jobs: impl Into<Cow<'a, [NewJob]>> + Send,
     ) -> Result<Vec<Accepted>, Error> {
-        self.enqueue_slice(queue, jobs.as_ref()).await
+        self.enqueue_slice(queue, jobs.into()).await
     }
 
-    async fn enqueue_slice(&self, queue: &Queue, jobs: &[NewJob]) -> Result<Vec<Accepted>, Error> {
-        let mut refusals = check_all(jobs);
-        refusals.extend(self.refused_by_kind(jobs));
+    async fn enqueue_slice(&self, queue: &Queue, mut jobs: Cow<'_, [NewJob]>) -> Result<Vec<Accepted>, Error> {
+        let mut refusals = check_all(&jobs);
+        refusals.extend(self.refused_by_kind(&jobs));
         if !refusals.is_empty() {
             return Err(Error::Refused(refusals));
         }
-        let Some(sending) = Sending::begin() else { return self.send(queue, jobs).await };
-        let mut jobs = jobs.to_vec();
-        jobs.iter_mut().for_each(|job| sending.mark(job));
+        let Some(sending) = Sending::begin() else { return self.send(queue, &jobs).await };
+        if jobs.iter().any(|job| job.options.trace.is_none()) {
+            jobs.to_mut().iter_mut().for_each(|job| sending.mark(job));
+        }
         let sent = self.send(queue, &jobs).await;
         sending.end(Some(queue), &jobs, sent.as_deref());
         sent

@@ -547,8 +547,7 @@ fn undecodable(message: impl Into<String>) -> Ended {
 }
 
 fn storage(what: &str, error: &dyn std::error::Error) -> Ended {
-    let chain: Vec<String> = std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect();
-    let error = RunError::new("storage", format!("{what}: {}", chain.join(": ")));
+    let error = RunError::new("storage", format!("{what}: {}", windlass_jobs::chain(error)));
     Ended::Failed { reason: Reason::Error, error, after: None }
 }
 

@@ -1,8 +1,9 @@
-//! Spans of runs, through whatever OpenTelemetry SDK the program has set up before it starts a worker.
+//! Spans of runs, through the OpenTelemetry SDK that the program sets up before it starts a worker; without
+//! one nothing is recorded.
 //!
-//! Under the span that enqueued a job lie how long it waited and each of its runs; under a run the steps of
-//! the worker, and under that of its child the stages that the handler names. Without an SDK nothing of
-//! this costs more than a look.
+//! The span that enqueued a job is the parent of one for each of its waits and of one for each of its runs. A
+//! run's children are the steps of the worker, and those of the step `child` the stages that the handler
+//! names in its own process.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use async_trait::async_trait;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -52,14 +52,18 @@ impl BridgeSettings {
     pub(crate) fn read(found: &Found, queue: Option<&windlass_redis::Options>) -> anyhow::Result<Self> {
         let (sources, targets) = ("WINDLASS_APALIS_SOURCES", "WINDLASS_APALIS_TARGETS");
         let apalis: ApalisRoutes = found
-            .parse(sources, "namespace=kind or namespace=kind@queue, separated by commas,", |_| true)?
+            .parse(
+                sources,
+                "namespace=kind or namespace=kind@queue, each namespace once, separated by commas,",
+                |_| true,
+            )?
             .unwrap_or_default();
         let targets: ForwardRoutes =
-            found.parse(targets, "kind=namespace, separated by commas,", |_| true)?.unwrap_or_default();
+            found.parse(targets, "kind=namespace, each kind once, separated by commas,", |_| true)?.unwrap_or_default();
         check_targets(&apalis, &targets)?;
-        let queues = "names, or name=queue, separated by commas,";
+        let queues = "names, or name=queue, each once, separated by commas,";
         let celery: CeleryQueues = found.parse("WINDLASS_CELERY_QUEUES", queues, |_| true)?.unwrap_or_default();
-        let tasks = "task=kind, or task=kind:argument:argument with the names of positional arguments,";
+        let tasks = "task=kind, or task=kind:argument:argument with the names of positional arguments, each task once,";
         let tasks = found.parse("WINDLASS_CELERY_TASKS", tasks, |_| true)?.unwrap_or_default();
         let seconds = |s: &u64| (1..=31_536_000).contains(s);
         let visibility = found.parse("WINDLASS_CELERY_VISIBILITY_SECONDS", "1 to 31536000", seconds)?;
@@ -124,13 +128,15 @@ impl BridgeSettings {
     }
 
     /// Adds the kinds whose jobs go to stock apalis workers.
-    pub(crate) fn register(&self, registry: &mut Registry) {
-        let Some(link) = self.apalis_redis.clone().and_then(|options| Link::new(options).ok()) else { return };
+    pub(crate) fn register(&self, registry: &mut Registry) -> anyhow::Result<()> {
+        let Some(options) = self.apalis_redis.as_ref().filter(|_| !self.targets.0.is_empty()) else { return Ok(()) };
+        let link = Link::new(options.clone()).context("WINDLASS_APALIS_TARGETS, their Redis")?;
         for (kind, namespace) in &self.targets.0 {
             // Once in a process, as long as which the kinds of a registry live.
             let name: &'static str = Box::leak(kind.clone().into_boxed_str());
             registry.inline(Forwarding { name, forward: Forward::new(link.clone(), namespace) });
         }
+        Ok(())
     }
 }
 
@@ -227,6 +233,8 @@ mod tests {
         check(&[("WINDLASS_APALIS_SOURCES", "a=b")], &["WINDLASS_APALIS_REDIS_URL"]);
         check(&[on, ("WINDLASS_APALIS_SOURCES", "a=B")], &["WINDLASS_APALIS_SOURCES", "namespace=kind"]);
         check(&[on, ("WINDLASS_APALIS_TARGETS", "pdf.report=x")], &["pdf.report"]);
+        check(&[on, ("WINDLASS_APALIS_TARGETS", "a=x,a=y")], &["WINDLASS_APALIS_TARGETS", "each kind once"]);
+        check(&[on, ("WINDLASS_CELERY_TASKS", "t=a,t=b")], &["WINDLASS_CELERY_TASKS", "each task once"]);
         check(&[on, ("WINDLASS_APALIS_SOURCES", "n=a"), ("WINDLASS_APALIS_TARGETS", "b=n")], &["round"]);
         check(&[("WINDLASS_CELERY_QUEUES", "celery")], &["CELERY_BROKER_URL"]);
         check(

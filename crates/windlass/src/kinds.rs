@@ -12,11 +12,14 @@ use crate::runtime::Stores;
 use crate::settings::Settings;
 
 /// Every kind this binary can do, to be run: with the stores and settings that some of them need.
-pub(crate) fn for_worker(settings: &Settings, stores: &Stores) -> Registry {
+///
+/// # Errors
+/// When a Redis that jobs are forwarded to cannot be used.
+pub(crate) fn for_worker(settings: &Settings, stores: &Stores) -> anyhow::Result<Registry> {
     let images = stores.services.images.clone();
     let mut registry = all(Some(stores), settings.images.defaults, images, &stores.market);
-    settings.bridge.register(&mut registry);
-    registry
+    settings.bridge.register(&mut registry)?;
+    Ok(registry)
 }
 
 /// Every kind this binary can do, where kinds are only named or checked, and in a child.

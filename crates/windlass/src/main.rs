@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     };
     // Whatever still runs has been drained or given back by now.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
-    otlp::flush();
+    otlp::finish();
     log::flush();
     code
 }

@@ -38,6 +38,9 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(2);
 /// The longest answer that is read, in bytes.
 const MOST_ANSWER: u64 = 64 * 1024;
 
+/// Where headers come from, for messages.
+const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS or OTEL_EXPORTER_OTLP_TRACES_HEADERS";
+
 /// The way to the collector, once there is one.
 static EXPORT: OnceLock<Export> = OnceLock::new();
 
@@ -75,8 +78,8 @@ pub(crate) fn start(settings: &OtlpSettings) -> anyhow::Result<()> {
     let resource = resource(settings);
     let mut headers = ureq::http::HeaderMap::new();
     for (name, value) in &settings.headers {
-        let name: ureq::http::HeaderName = name.parse().context("OTEL_EXPORTER_OTLP_HEADERS: the name of a header")?;
-        let value = value.0.parse().map_err(|_| anyhow::anyhow!("OTEL_EXPORTER_OTLP_HEADERS: the value of {name}"))?;
+        let name: ureq::http::HeaderName = name.parse().with_context(|| format!("{HEADERS}: the name of a header"))?;
+        let value = value.0.parse().map_err(|_| anyhow::anyhow!("{HEADERS}: the value of {name}"))?;
         headers.insert(name, value);
     }
     let counts = Arc::new(Counts::default());
@@ -129,11 +132,17 @@ fn agent(settings: &OtlpSettings) -> anyhow::Result<ureq::Agent> {
     Ok(config.build().into())
 }
 
-/// Waits a moment until what was recorded is with the collector; not for one that does not answer.
-pub(crate) fn flush() {
+/// The process ends: offers what was recorded once more, as [`flush`] does, and nothing twice from here on.
+pub(crate) fn finish() {
     let Some(export) = EXPORT.get() else { return };
     export.counts.ending.store(true, Ordering::Relaxed);
     export.thread.unpark();
+    flush();
+}
+
+/// Waits a moment until what was recorded is with the collector; not for one that does not answer.
+fn flush() {
+    let Some(export) = EXPORT.get() else { return };
     let (done, offered) = sync_channel(1);
     if !export.counts.failing.load(Ordering::Relaxed) && export.spans.try_send(Entry::Flush(done)).is_ok() {
         let _ = offered.recv_timeout(FLUSH_WITHIN);
@@ -193,7 +202,7 @@ impl SpanProcessor for Queue {
     }
 
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        flush();
+        finish();
         Ok(())
     }
 }

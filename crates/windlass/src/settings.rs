@@ -260,6 +260,11 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("OTEL_EXPORTER_OTLP_TIMEOUT", "otlp_timeout_ms"),
     ("OTEL_EXPORTER_OTLP_CERTIFICATE", "otlp_certificate"),
     ("OTEL_EXPORTER_OTLP_PROTOCOL", "otlp_protocol"),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "otlp_traces_headers"),
+    ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "otlp_traces_timeout_ms"),
+    ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "otlp_traces_certificate"),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "otlp_traces_protocol"),
+    ("OTEL_TRACES_EXPORTER", "otlp_traces_exporter"),
     ("OTEL_SERVICE_NAME", "otlp_service_name"),
     ("OTEL_RESOURCE_ATTRIBUTES", "otlp_resource_attributes"),
     ("OTEL_TRACES_SAMPLER", "otlp_sampler"),
@@ -317,6 +322,7 @@ const SECRET: &[&str] = &[
     "CELERY_BROKER_URL",
     "CELERY_RESULT_BACKEND",
     "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
 ];
 
 /// What was found, by environment name.

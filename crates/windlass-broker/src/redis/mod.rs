@@ -229,14 +229,10 @@ fn broker_error(operation: &'static str, error: windlass_redis::Error) -> Error 
         Class::Full => Error::Full { operation, source },
         Class::Denied => Error::Denied { operation, source },
         Class::Bug => {
-            let detail = source_chain(source.as_ref());
+            let detail = windlass_jobs::chain(source.as_ref());
             Error::Unexpected { operation, detail }
         }
     }
-}
-
-fn source_chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[async_trait]

@@ -24,7 +24,7 @@ use crate::settings::Settings;
 
 pub(crate) async fn run(settings: &Settings, args: &Demo, as_json: bool) -> anyhow::Result<ExitCode> {
     let stores = Stores::embedded(settings).await?;
-    let registry = crate::kinds::for_worker(settings, &stores);
+    let registry = crate::kinds::for_worker(settings, &stores)?;
     let mut signals = Signals::listen()?;
     let say = |text: String| {
         if !as_json {

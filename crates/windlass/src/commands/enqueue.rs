@@ -50,7 +50,7 @@ pub(crate) async fn run(settings: &Settings, args: Enqueue, as_json: bool) -> an
     if !args.wait || taken.spooled {
         return Ok(accepted(&taken, as_json));
     }
-    let registry = crate::kinds::for_worker(settings, &stores);
+    let registry = crate::kinds::for_worker(settings, &stores)?;
     wait(settings, &stores, registry, &id, args.out.as_deref(), as_json).await
 }
 
@@ -114,7 +114,7 @@ pub(crate) async fn submit_and_wait(
 ) -> anyhow::Result<ExitCode> {
     let job = NewJob::new(kind, args)?;
     let id = stores.producer().enqueue(queue, job).await?.id;
-    wait(settings, stores, crate::kinds::for_worker(settings, stores), &id, None, as_json).await
+    wait(settings, stores, crate::kinds::for_worker(settings, stores)?, &id, None, as_json).await
 }
 
 /// Puts a job on its shard, if its queue has some: its id is known from then on.

@@ -62,7 +62,7 @@ async fn done(
     args: &Value,
     as_json: bool,
 ) -> anyhow::Result<JobRecord> {
-    let registry = crate::kinds::for_worker(settings, stores);
+    let registry = crate::kinds::for_worker(settings, stores)?;
     let spec = registry.spec(kind).context("the kind is registered")?;
     let mut queue = Queue::new(spec.queue)?;
     let mut job = NewJob::new(kind, args)?;

@@ -17,7 +17,7 @@ pub(crate) async fn run(settings: &Settings, args: &Up, as_json: bool) -> anyhow
     crate::eviction::guard(settings).await?;
     let stores = Stores::open(settings).await?;
     stores.market.check_mapping().await.context("[trading.db]")?;
-    let registry = crate::kinds::for_worker(settings, &stores);
+    let registry = crate::kinds::for_worker(settings, &stores)?;
     let queues = runtime::queues(&args.worker.queues, settings, &registry)?;
     let mut signals = Signals::listen()?;
     let listener = api::bind(args.api.listen.unwrap_or(settings.listen)).await?;

@@ -19,7 +19,7 @@ pub(crate) async fn run(settings: &Settings, args: &WorkerArgs, as_json: bool) -
     crate::eviction::guard(settings).await?;
     let stores = Stores::open(settings).await?;
     stores.market.check_mapping().await.context("[trading.db]")?;
-    let registry = crate::kinds::for_worker(settings, &stores);
+    let registry = crate::kinds::for_worker(settings, &stores)?;
     let queues = runtime::queues(&args.queues, settings, &registry)?;
     let mut signals = Signals::listen()?;
     let listener = listen(settings.worker_listen).await?;

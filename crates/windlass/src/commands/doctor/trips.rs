@@ -140,7 +140,7 @@ async fn cache(settings: &Settings) -> anyhow::Result<String> {
 async fn job(settings: &Settings, stores: &Stores, workers: &[WorkerInfo]) -> anyhow::Result<Finding> {
     let queue = Queue::new(QUEUE)?;
     let is_served = workers.iter().any(|worker| worker.queues.contains(&queue) && !worker.draining);
-    let registry = crate::kinds::for_worker(settings, stores);
+    let registry = crate::kinds::for_worker(settings, stores)?;
     let mut own = if is_served { None } else { enqueue::own_worker(settings, stores, registry, &queue).await? };
     let mut job = NewJob::new("probe.noop", &json!({}))?;
     job.options.priority = Priority::High;
