@@ -241,6 +241,8 @@ async fn a_task_that_is_revoked_before_it_is_taken_never_runs() {
     let bridge = place.bridge(&source(place.link.clone()));
     let (sign, early, sent) = (uuid(1), uuid(2), uuid(3));
     push(&place, "old", &later(&sign)).await;
+    wait_until(SOON, "it is taken", || async { place.call::<usize>(&["ZCARD", "old:windlass:later"]).await == 1 })
+        .await;
     let ulid = u128::from_str_radix(&sent.replace('-', ""), 16).unwrap().into();
     let mut job = windlass_jobs::NewJob::new("old.work", &json!({})).unwrap();
     job.ulid = ulid;
