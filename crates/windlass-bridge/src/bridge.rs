@@ -425,9 +425,13 @@ impl Runner {
                 }
             };
             any_seen = true;
-            if let Err(error) = self.cancel_revoked(&became, record.as_ref()).await {
-                failure = Some(error);
-            }
+            let is_cancelled = match self.cancel_revoked(&became, record.as_ref()).await {
+                Ok(is_cancelled) => is_cancelled,
+                Err(error) => {
+                    failure = Some(error);
+                    false
+                }
+            };
             let (what, attempt) = (What::of(record.as_ref()), record.as_ref().map_or(0, JobRecord::attempt));
             let is_end = what.is_end();
             let short = what.short(attempt);
@@ -436,7 +440,7 @@ impl Runner {
             if let Some(run_at) = record.as_ref().and_then(|record| record.run_at) {
                 became.at = became.at.max(run_at.0);
             }
-            let next = next_look(became.at, state, turn);
+            let next = if is_cancelled { Next::Soon(turn.least()) } else { next_look(became.at, state, turn) };
             if is_news {
                 let (id, group) = (became.foreign.clone(), became.group.clone());
                 let worker = record.and_then(|record| record.worker);
@@ -461,13 +465,14 @@ impl Runner {
         self.source.custody().settle(&settled).await
     }
 
-    async fn cancel_revoked(&self, became: &Became, record: Option<&JobRecord>) -> windlass_broker::Result<()> {
+    /// True when it was no longer wanted.
+    async fn cancel_revoked(&self, became: &Became, record: Option<&JobRecord>) -> windlass_broker::Result<bool> {
         let is_unwanted = record
             .is_some_and(|record| !record.state.is_terminal() && self.source.is_revoked(&became.foreign, record.state));
         if is_unwanted {
             self.broker.cancel(&became.id).await?;
         }
-        Ok(())
+        Ok(is_unwanted)
     }
 }
 

@@ -269,14 +269,6 @@ async fn a_task_that_is_revoked_before_it_is_taken_never_runs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f_rows_a_kind_s_queue_that_cannot_be_read_is_not_guessed() {
     let place = Place::new();
-    place.call::<()>(&["SET", "wl:{reg}:kinds_seen", "of another type"]).await;
-    push(&place, "old", &message(0, &uuid(1))).await;
-    let options = Options { poll: std::time::Duration::from_millis(10), ..Options::default() };
-    let bridge =
-        Bridge::start(&place.shared(), vec![source_to(place.link.clone(), None)], Arc::new(|_| None), &options);
-    wait_until(SOON, "it is asked for", || async { figure(&bridge, "errors_total") > 0 }).await;
-    assert_eq!(place.call::<usize>(&["HLEN", "old:windlass:held"]).await, 1);
-    place.call::<i64>(&["DEL", "wl:{reg}:kinds_seen"]).await;
     let kind = KindInfo {
         name: "old.work".into(),
         version: 1,
@@ -290,6 +282,15 @@ async fn f_rows_a_kind_s_queue_that_cannot_be_read_is_not_guessed() {
         seen_at: Timestamp(0),
     };
     place.broker.publish(&[kind]).await.unwrap();
+    place.call::<()>(&["RENAME", "wl:{reg}:kinds_seen", "aside"]).await;
+    place.call::<()>(&["SET", "wl:{reg}:kinds_seen", "of another type"]).await;
+    push(&place, "old", &message(0, &uuid(1))).await;
+    let options = Options { poll: std::time::Duration::from_millis(10), ..Options::default() };
+    let bridge =
+        Bridge::start(&place.shared(), vec![source_to(place.link.clone(), None)], Arc::new(|_| None), &options);
+    wait_until(SOON, "it is asked for", || async { figure(&bridge, "errors_total") > 0 }).await;
+    assert_eq!(place.call::<usize>(&["HLEN", "old:windlass:held"]).await, 1);
+    place.call::<()>(&["RENAME", "aside", "wl:{reg}:kinds_seen"]).await;
     let job = place.claim_one().await;
     place.succeed(&[job], json!(1)).await;
     wait_for(&place, &uuid(1), "SUCCESS").await;
