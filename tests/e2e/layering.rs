@@ -47,7 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// What only one crate may name.
 const KEPT_BY: &[(&str, &[&str])] = &[
     ("redis", &["windlass-redis"]),
-    ("rustls", &["windlass-redis"]),
+    ("rustls", &["windlass-redis", "windlass-testkit"]),
     ("rcgen", &["windlass-testkit"]),
     ("apalis", &["windlass-worker"]),
     ("apalis-core", &["windlass-bridge", "windlass-worker"]),

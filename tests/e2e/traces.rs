@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use windlass_testkit::{Collector, RecordedSpan, shared_redis};
+use windlass_testkit::{Certificates, Collector, RecordedSpan, shared_redis};
 
 use crate::harness::{Home, SOON, wait};
 
@@ -40,6 +40,13 @@ fn trace(collector: &Collector, trace_id: &str, names: &[(&str, usize)]) -> Vec<
 
 fn named<'a>(spans: &'a [RecordedSpan], name: &str) -> Vec<&'a RecordedSpan> {
     spans.iter().filter(|span| span.name == name).collect()
+}
+
+/// A figure of a process's metrics.
+fn figure(url: &str, name: &str) -> f64 {
+    let text = ureq::get(format!("{url}/metrics")).call().unwrap().body_mut().read_to_string().unwrap();
+    let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{text}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 /// One trace from the caller's own span over the request, the queue and the run in a child to the finished
@@ -157,11 +164,6 @@ fn retries_and_flows_lie_in_the_trace_of_their_request() {
 /// counted, and it is taken up again.
 #[test]
 fn a_collector_that_is_away_harms_nothing() {
-    let figure = |url: &str, name: &str| -> f64 {
-        let text = ureq::get(format!("{url}/metrics")).call().unwrap().body_mut().read_to_string().unwrap();
-        let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{text}"));
-        line.rsplit(' ').next().unwrap().parse().unwrap()
-    };
     let away = Home::embedded().with("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
     let (mut up, url) = away.serve(&["up"]);
     let (_, accepted) = post(&url, None, &json!({ "kind": "probe.noop", "args": {} }));
@@ -206,4 +208,35 @@ fn a_collector_that_is_away_harms_nothing() {
     wrong("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf");
     wrong("OTEL_TRACES_SAMPLER", "sometimes", "traceidratio");
     wrong("OTEL_EXPORTER_OTLP_HEADERS", "secret-without-equals", "***");
+}
+
+/// A collector behind `https` gets the traces when its authority is the one that the settings name, and nothing
+/// otherwise; what is set for traces alone beats what is set for everything.
+#[test]
+fn traces_go_over_tls_to_a_collector_that_is_trusted() {
+    let certificates = Certificates::new();
+    let collector = Collector::start_tls(&certificates);
+    let on = |authority: &Certificates| {
+        Home::embedded()
+            .with("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+            .with("OTEL_EXPORTER_OTLP_HEADERS", "x-team=everything")
+            .with("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere.pem")
+            .with("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &format!("{}/v1/traces", collector.url()))
+            .with("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-team=traces")
+            .with("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", authority.ca().to_str().unwrap())
+    };
+    let noop = json!({ "kind": "probe.noop", "args": {} });
+    let stranger = Certificates::new();
+    let home = on(&stranger);
+    let (up, url) = home.serve(&["up"]);
+    post(&url, None, &noop);
+    wait(SOON, "it is said that the collector is not trusted", || figure(&url, "windlass_otlp_up") == 0.0);
+    wait(SOON, "and logged why", || up.log().contains("invalid peer certificate"));
+    assert!(collector.spans().is_empty());
+
+    let home = on(&certificates);
+    let (_up, url) = home.serve(&["up"]);
+    let (told, _) = post(&url, None, &noop);
+    trace(&collector, told.split('-').nth(1).unwrap(), &[("POST /api/tasks", 1), ("run probe.noop", 1)]);
+    assert!(collector.heads().contains("x-team: traces"), "{}", collector.heads());
 }

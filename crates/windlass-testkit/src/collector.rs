@@ -1,7 +1,7 @@
-//! A collector of traces: OTLP over HTTP as protobuf, kept in memory.
+//! A collector of traces: OTLP over HTTP as protobuf, plain or with TLS, kept in memory.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use prost::Message as _;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use crate::certificates::Certificates;
 
 /// A span as it came.
 #[derive(Debug, Clone)]
@@ -45,7 +50,8 @@ struct Kept {
 /// A collector on a port of its own; what it was sent stays until it is dropped.
 #[derive(Debug)]
 pub struct Collector {
-    port: u16,
+    /// As `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    url: String,
     kept: Arc<Kept>,
 }
 
@@ -56,27 +62,57 @@ impl Collector {
     /// When the loopback interface has no free port.
     #[must_use]
     pub fn start() -> Self {
+        Self::on(None)
+    }
+
+    /// The same over TLS, with the server's certificate, which is for the name `localhost`.
+    ///
+    /// # Panics
+    /// When the loopback interface has no free port.
+    #[must_use]
+    pub fn start_tls(certificates: &Certificates) -> Self {
+        let certificate = CertificateDer::from_pem_file(certificates.server_certificate());
+        let key = PrivateKeyDer::from_pem_file(certificates.server_key());
+        let (certificate, key) = (certificate.expect("a certificate"), key.expect("its key"));
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate], key));
+        Self::on(Some(Arc::new(config.expect("the key is that of the certificate"))))
+    }
+
+    fn on(tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let kept = Arc::new(Kept::default());
         kept.status.store(200, Ordering::Relaxed);
+        let url = match tls {
+            None => format!("http://127.0.0.1:{port}"),
+            Some(_) => format!("https://localhost:{port}"),
+        };
         let of_thread = Arc::clone(&kept);
         std::thread::spawn(move || {
             let mut held = Vec::new();
             for stream in listener.incoming().flatten() {
+                let stream: Box<dyn Stream> = match &tls {
+                    None => Box::new(stream),
+                    Some(config) => {
+                        let session = ServerConnection::new(Arc::clone(config)).expect("the config is complete");
+                        Box::new(StreamOwned::new(session, stream))
+                    }
+                };
                 // One at a time: there is one sender.
                 if let Some(stream) = answer(stream, &of_thread) {
                     held.push(stream);
                 }
             }
         });
-        Self { port, kept }
+        Self { url, kept }
     }
 
     /// As `OTEL_EXPORTER_OTLP_ENDPOINT`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.url.clone()
     }
 
     /// Answers with this status from here on, and keeps nothing unless it is 200; 0: never answers.
@@ -101,8 +137,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A connection, plain or not.
+trait Stream: Read + Write {}
+
+impl Stream for TcpStream {}
+
+impl Stream for StreamOwned<ServerConnection, TcpStream> {}
+
 /// The connection, when it is to be held without an answer.
-fn answer(stream: TcpStream, kept: &Kept) -> Option<TcpStream> {
+fn answer(stream: Box<dyn Stream>, kept: &Kept) -> Option<Box<dyn Stream>> {
     let mut reader = BufReader::new(stream);
     let (mut head, mut length) = (String::new(), 0);
     loop {
