@@ -189,6 +189,20 @@ fn calls_that_time_out_end_in_the_dead_set_and_an_alarm_8_26() {
     assert_eq!(calls.lock().unwrap().len(), 2);
     let dead = get(&format!("{url}/api/queues/trading/dead"));
     assert_eq!((dead["tasks"].as_array().unwrap().len(), &dead["tasks"][0]["kind"]), (1, &json!("trading.call_close")));
+    // Whoever sees jobs and counts sees no number of the account, nor what the application said.
+    let id = dead["tasks"][0]["task_id"].as_str().unwrap();
+    let task = get(&format!("{url}/api/tasks/{id}?include=args"));
+    assert!(!dead.to_string().contains("1.0709") && !task.to_string().contains("1.0709"), "{task}");
+    assert_eq!(task["args"], json!({ "key": "close:17:0" }));
+    let first = &get(&format!("{url}/api/market/stats"))["callbacks"]["first"][0];
+    assert_eq!((&first["key"], &first["error"]), (&json!("close:17:0"), &json!("callback_failed")));
+    // A key that nobody asked for calls nobody.
+    let forged = json!({ "kind": "trading.call_close", "args": { "key": "close:18:0" } });
+    let forged = call("POST", &format!("{url}/api/tasks"), &forged)["task_id"].as_str().unwrap().to_owned();
+    wait(SOON, "the forged one fails", || {
+        get(&format!("{url}/api/tasks/{forged}"))["error"]["code"] == "closing_unknown"
+    });
+    assert_eq!(calls.lock().unwrap().len(), 2);
     wait(SOON, "the metric", || {
         let text = ureq::get(format!("{url}/metrics")).call().unwrap().body_mut().read_to_string().unwrap();
         text.lines().any(|line| line == "windlass_market_callbacks_failed 1")

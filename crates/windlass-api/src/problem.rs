@@ -84,6 +84,7 @@ codes! {
     IdempotencyConflict "idempotency_conflict" CONFLICT "The idempotency key came with another body"
     AlreadyClosed "already_closed" CONFLICT "The position is closed already"
     VersionChanged "version_changed" CONFLICT "The position changed meanwhile"
+    CloseRefused "close_refused" CONFLICT "The position's own application does not let it close"
     NoFreshPrice "no_fresh_price" CONFLICT "There is no price that is fresh enough"
     LockHeld "lock_held" CONFLICT "Somebody else holds the lock"
     LockLost "lock_lost" CONFLICT "The token does not hold the lock any more"

@@ -3,21 +3,23 @@
 //! What is asked for stands in the tables. For each of it the relay enqueues one job under an id made of
 //! the leg's key, so that however often it does so there is one; and writes down what the job ends in.
 //! The job is a kind of that application's, or ours that calls it over HTTP. Both are sent the key, and
-//! must answer the same for a key that they have seen.
+//! must answer the same for a key that they have seen. Jobs are read by many: no price stands in their args,
+//! results and errors.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::stream::{self, StreamExt as _};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use windlass_jobs::{Backoff, JobId, NewJob, Outcome, Queue, Ulid, Violation, chain};
 use windlass_worker::{InlineKind, KindSpec, RunContext};
 
-use crate::kinds::{QUEUE, done};
+use crate::kinds::{QUEUE, done, failed};
 use crate::market::{Inner, Market};
-use crate::positions::{Answered, Asked, Callback, Hold, Holder, Positions};
+use crate::positions::{After, Answered, AskState, Asked, AskedCount, Callback, Hold, Holder, Positions, Waiting};
 
 /// Where jobs of closings go, and what becomes of them.
 #[async_trait]
@@ -43,12 +45,12 @@ pub enum Fate {
     Open,
     /// It answered this.
     Done(Value),
-    /// It lies in the dead set, or was cancelled: why.
+    /// It lies in the dead set, or was cancelled: the code of its error.
     Dead(String),
 }
 
 /// What a pass over the open closings did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Relayed {
     /// Jobs enqueued.
     pub enqueued: u64,
@@ -56,45 +58,133 @@ pub struct Relayed {
     pub answered: u64,
     /// Closings that failed for good just now.
     pub failed: u64,
+    /// What went wrong first, for the log. The other closings were looked at in any case.
+    pub trouble: Option<String>,
 }
 
-/// Closings looked at in one pass.
+/// Closings looked at in one pass, of each state.
 const MOST: i64 = 500;
+/// Closings looked at, at once.
+const AT_ONCE: usize = 4;
 
-/// Asks for what is to be closed, and writes down what was answered. Failed ones are looked at too if
-/// asked for: a job may have been taken out of the dead set and have succeeded.
-///
-/// # Errors
-/// What went wrong first, for the log; what was done before then stands.
-pub async fn relay(
-    store: &Positions,
-    jobs: &dyn CloseJobs,
-    callback: &Callback,
-    with_failed: bool,
-) -> Result<Relayed, String> {
-    let mut relayed = Relayed::default();
-    let queue = Queue::new(callback.queue()).map_err(|e| e.to_string())?;
-    for asked in store.asked(with_failed, MOST).await.map_err(|e| chain(&e))? {
-        let id = JobId::new(ulid(&asked), queue.clone());
-        match jobs.fate(&id).await? {
-            Fate::Unknown if asked.failed => {}
-            Fate::Unknown => {
-                let job = job(&asked, callback).map_err(|e| e.to_string())?;
-                jobs.enqueue(&queue, job).await?;
-                relayed.enqueued += 1;
+/// Where the looking at open closings goes on: each is looked at in its turn, however many there are.
+#[derive(Debug, Default)]
+pub struct Relay {
+    enqueued: Option<After>,
+    failed: Option<After>,
+    gone: Option<After>,
+}
+
+impl Relay {
+    /// Asks for what is to be closed, and writes down what was answered. Failed ones are looked at too if
+    /// asked for: a job may have been taken out of the dead set and have succeeded.
+    pub async fn pass(
+        &mut self,
+        store: &Positions,
+        jobs: &dyn CloseJobs,
+        callback: &Callback,
+        with_failed: bool,
+    ) -> Relayed {
+        let mut relayed = Relayed::default();
+        let queue = match Queue::new(callback.queue()) {
+            Ok(queue) => queue,
+            Err(error) => return Relayed { trouble: Some(error.to_string()), ..relayed },
+        };
+        let desk = Desk { store, jobs, callback, queue };
+        desk.enqueue_new(&mut relayed).await;
+        desk.look(Waiting::Enqueued, &mut self.enqueued, &mut relayed).await;
+        if with_failed {
+            desk.look(Waiting::Failed, &mut self.failed, &mut relayed).await;
+            desk.look(Waiting::Gone, &mut self.gone, &mut relayed).await;
+        }
+        relayed
+    }
+}
+
+impl Relayed {
+    fn note<T>(&mut self, done: Result<T, String>) -> Option<T> {
+        done.map_err(|error| self.trouble.get_or_insert(error)).ok()
+    }
+}
+
+/// What a pass works with.
+struct Desk<'a> {
+    store: &'a Positions,
+    jobs: &'a dyn CloseJobs,
+    callback: &'a Callback,
+    queue: Queue,
+}
+
+impl Desk<'_> {
+    /// Enqueues the jobs of all that was asked for since, however old others are that wait for an answer.
+    async fn enqueue_new(&self, relayed: &mut Relayed) {
+        let mut after = None;
+        loop {
+            let page = self.store.asked(Waiting::New, after, MOST).await.map_err(|e| chain(&e));
+            let Some(page) = relayed.note(page) else { return };
+            let is_last = i64::try_from(page.len()).unwrap_or(MOST) < MOST;
+            after = page.last().map(After::from);
+            let mut done = stream::iter(page).map(|asked| self.enqueue(asked)).buffer_unordered(AT_ONCE);
+            let mut enqueued = Vec::new();
+            while let Some(one) = done.next().await {
+                enqueued.extend(relayed.note(one));
             }
-            Fate::Open => {}
-            Fate::Done(answer) => match answer_of(&answer) {
-                Some(answered) => {
-                    let fresh = store.answered(&asked, answered, &answer).await.map_err(|e| chain(&e))?;
-                    relayed.answered += u64::from(fresh);
-                }
-                None => relayed.failed += fail(store, &asked, &format!("it answered {answer}")).await?,
-            },
-            Fate::Dead(why) => relayed.failed += fail(store, &asked, &why).await?,
+            drop(done);
+            relayed.enqueued += enqueued.len() as u64;
+            relayed.note(self.store.enqueued(&enqueued).await.map_err(|e| chain(&e)));
+            // Where not one was taken the others wait.
+            if is_last || enqueued.is_empty() {
+                return;
+            }
         }
     }
-    Ok(relayed)
+
+    async fn enqueue(&self, asked: Asked) -> Result<After, String> {
+        let job = job(&asked, self.callback).map_err(|e| e.to_string())?;
+        self.jobs.enqueue(&self.queue, job).await.map(|()| After::from(&asked))
+    }
+
+    /// Looks what has become of the next ones.
+    async fn look(&self, waiting: Waiting, place: &mut Option<After>, relayed: &mut Relayed) {
+        let page = self.store.asked(waiting, *place, MOST).await.map_err(|e| chain(&e));
+        let Some(page) = relayed.note(page) else { return };
+        let is_last = i64::try_from(page.len()).unwrap_or(MOST) < MOST;
+        *place = page.last().filter(|_| !is_last).map(After::from);
+        let mut done = stream::iter(page).map(|asked| self.settle(asked)).buffer_unordered(AT_ONCE);
+        while let Some(one) = done.next().await {
+            let Some(one) = relayed.note(one) else { continue };
+            relayed.enqueued += one.enqueued;
+            relayed.answered += one.answered;
+            relayed.failed += one.failed;
+        }
+    }
+
+    async fn settle(&self, asked: Asked) -> Result<Relayed, String> {
+        let mut relayed = Relayed::default();
+        match self.jobs.fate(&JobId::new(ulid(&asked), self.queue.clone())).await? {
+            // The queue has lost it.
+            Fate::Unknown if asked.state == AskState::Asked => {
+                self.enqueue(asked).await?;
+                relayed.enqueued = 1;
+            }
+            Fate::Unknown | Fate::Open => {}
+            Fate::Done(answer) => match answer_of(&answer) {
+                Some(answered) => {
+                    let fresh = self.store.answered(&asked, answered, &answer).await.map_err(|e| chain(&e))?;
+                    relayed.answered = u64::from(fresh);
+                }
+                None => relayed.failed = fail(self.store, &asked, "callback_answer").await?,
+            },
+            Fate::Dead(code) => relayed.failed = fail(self.store, &asked, word(&code)).await?,
+        }
+        Ok(relayed)
+    }
+}
+
+/// A code of an error; what is none may hold anything, and is not shown.
+fn word(code: &str) -> &str {
+    let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-');
+    if (1..=64).contains(&code.len()) && code.bytes().all(is_word) { code } else { "failed" }
 }
 
 async fn fail(store: &Positions, asked: &Asked, why: &str) -> Result<u64, String> {
@@ -127,10 +217,9 @@ fn ulid(asked: &Asked) -> Ulid {
 }
 
 fn job(asked: &Asked, callback: &Callback) -> Result<NewJob, serde_json::Error> {
-    let payload = asked.payload();
     let new = match callback.kind() {
-        Some(kind) => NewJob::new(kind, &payload)?,
-        None => NewJob::new(CALL, &json!({ "closing": payload }))?,
+        Some(kind) => NewJob::new(kind, &asked.notice())?,
+        None => NewJob::new(CALL, &json!({ "key": asked.key() }))?,
     };
     let mut job = NewJob { ulid: ulid(asked), ..new };
     job.options.max_attempts = Some(callback.attempts);
@@ -150,8 +239,8 @@ pub(crate) struct CallClose(pub(crate) Market);
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CallArgs {
-    /// What is sent, with its `key`.
-    closing: Value,
+    /// Of a closing that was asked for: what is sent stands in the tables.
+    key: String,
 }
 
 #[async_trait]
@@ -168,18 +257,38 @@ impl InlineKind for CallClose {
     }
 
     fn check(&self, args: &CallArgs) -> Vec<Violation> {
-        match args.closing.get("key").and_then(Value::as_str) {
-            Some(key) if key.starts_with("close:") => Vec::new(),
-            _ => vec![Violation::new("/closing/key", "required", "the key of a closing is needed, as in close:17:0")],
+        if Asked::is_key(&args.key) {
+            return Vec::new();
         }
+        vec![Violation::new("/key", "out_of_range", "the key of a closing is needed, as in close:17:0")]
     }
 
     async fn run(&self, args: CallArgs, _ctx: &dyn RunContext) -> Outcome {
         let Some(callback) = self.0.callback().cloned() else {
             return Outcome::fatal("no_callback", "this process knows no application that closes positions");
         };
-        let called = tokio::task::spawn_blocking(move || call(&callback, &args.closing)).await;
-        called.unwrap_or_else(|e| Outcome::retry("callback_failed", e.to_string()))
+        let asked = async { self.0.store().await?.asked_by_key(&args.key).await };
+        let asked = match asked.await {
+            Ok(Some(asked)) => asked,
+            Ok(None) => return Outcome::fatal("closing_unknown", "no closing of this key was asked for"),
+            Err(error) => return failed(&error),
+        };
+        if let AskState::Ended(answered) = asked.state {
+            return done(json!({ "outcome": answered }), true);
+        }
+        let payload = asked.payload();
+        let called = tokio::task::spawn_blocking(move || call(&callback, &payload)).await;
+        let (answered, answer) = match called {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(outcome)) => return outcome,
+            Err(error) => return Outcome::retry("callback_failed", error.to_string()),
+        };
+        // With all that it said. Where that fails, the relay writes what the job ends in.
+        let written = async { self.0.store().await?.answered(&asked, answered, &answer).await };
+        if let Err(error) = written.await {
+            tracing::warn!(key = args.key, error = chain(&error), "an answer is written down without its words");
+        }
+        done(json!({ "outcome": answered }), false)
     }
 }
 
@@ -187,8 +296,8 @@ impl InlineKind for CallClose {
 const MOST_BYTES: u64 = 64 * 1024;
 
 /// `POST` with the closing as JSON and its key as `Idempotency-Key`. 2xx and 409 are answers; 5xx, 408, 425, 429
-/// and silence are tried again; anything else is not.
-fn call(callback: &Callback, closing: &Value) -> Outcome {
+/// and silence are tried again; anything else is not. What it says beyond that is for the log alone.
+fn call(callback: &Callback, closing: &Value) -> Result<(Answered, Value), Outcome> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -206,42 +315,40 @@ fn call(callback: &Callback, closing: &Value) -> Outcome {
     if let Some(secret) = &callback.key {
         request = request.header("authorization", format!("Bearer {}", secret.0));
     }
-    let mut answer = match request.send(closing.to_string()) {
-        Ok(answer) => answer,
-        Err(error) => return Outcome::retry("callback_failed", chain(&error)),
-    };
+    let failed = |error: ureq::Error| Outcome::retry("callback_failed", chain(&error));
+    let mut answer = request.send(closing.to_string()).map_err(failed)?;
     let status = answer.status().as_u16();
-    let text = answer.body_mut().with_config().limit(MOST_BYTES).read_to_string();
-    let text = match text {
-        Ok(text) => text,
-        Err(error) => return Outcome::retry("callback_failed", chain(&error)),
-    };
+    let text = answer.body_mut().with_config().limit(MOST_BYTES).read_to_string().map_err(failed)?;
     let value: Value = serde_json::from_str(&text).unwrap_or_default();
-    let said = || format!("status {status}: {}", text.chars().take(200).collect::<String>());
-    match status {
-        200..=299 | 409 if answer_of(&value).is_some() => done(value, false),
-        200..=299 => {
-            Outcome::fatal("callback_answer", format!("{}; outcome closed or already_closed is needed", said()))
-        }
-        408 | 425 | 429 | 500..=599 => Outcome::retry("callback_failed", said()),
-        _ => Outcome::fatal("callback_refused", said()),
+    if let (200..=299 | 409, Some(answered)) = (status, answer_of(&value)) {
+        return Ok((answered, value));
     }
+    tracing::debug!(key, status, said = text.chars().take(200).collect::<String>(), "an application does not close");
+    let said = format!("it answered with status {status}");
+    Err(match status {
+        200..=299 => Outcome::fatal("callback_answer", format!("{said}; outcome closed or already_closed is needed")),
+        408 | 425 | 429 | 500..=599 => Outcome::retry("callback_failed", said),
+        _ => Outcome::fatal("callback_refused", said),
+    })
 }
 
 /// The relay of a process, for as long as it lives, or stands by.
 pub(crate) async fn run(market: &Inner, jobs: Arc<dyn CloseJobs>, callback: &Callback) {
     let mut hold = Hold::new(SHARD, market.owner());
+    let mut relay = Relay::default();
     let (mut failed_at, mut said, mut alarmed) = (None::<Instant>, None::<Instant>, None::<Instant>);
     loop {
         let with_failed = failed_at.is_none_or(|at| at.elapsed() >= FAILED_EVERY);
         let pass = async {
             let store = market.store().await.map_err(|e| chain(&e))?;
             if hold.keep(store, false).await.map_err(|e| chain(&e))? == Holder::Other {
+                // Whoever has the lease tells them.
+                market.count_asked(AskedCount::default());
                 return Ok(false);
             }
-            relay(store, jobs.as_ref(), callback, with_failed).await?;
+            let relayed = relay.pass(store, jobs.as_ref(), callback, with_failed).await;
             market.count_asked(store.asked_count().await.map_err(|e| chain(&e))?);
-            Ok::<_, String>(true)
+            relayed.trouble.map_or(Ok(true), Err)
         };
         let pause = match pass.await {
             Ok(true) => EVERY,
@@ -273,6 +380,14 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_are_told_and_sentences_are_not() {
+        for (code, told) in [("callback_failed", "callback_failed"), ("", "failed"), ("sold at 1.07", "failed")] {
+            assert_eq!(word(code), told);
+        }
+        assert_eq!(word(&"x".repeat(65)), "failed");
+    }
 
     #[test]
     fn answers_are_words_or_objects() {

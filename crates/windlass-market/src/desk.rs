@@ -24,6 +24,8 @@ pub enum Closing {
     NoFreshPrice(String),
     /// Others write it over and over: come again.
     Busy,
+    /// The tables of the application whose it is do not let it close: why.
+    Refused(String),
 }
 
 /// How often a closing is tried that others overtake.
@@ -132,6 +134,7 @@ pub async fn close(store: &Positions, id: i64, version: Option<i64>, reason: Rea
             Some(Outcome::AlreadyClosed { closings }) => return Ok(Closing::AlreadyClosed(closings)),
             Some(Outcome::Asked { .. }) => return Ok(Closing::Asked),
             Some(Outcome::Unknown) => return Ok(Closing::Unknown),
+            Some(Outcome::Failed { why }) => return Ok(Closing::Refused(why)),
             // It changed between reading and writing: read it again.
             _ => {}
         }

@@ -39,7 +39,7 @@ fn skipped(error: &Error) -> Outcome {
     failed(error)
 }
 
-fn failed(error: &Error) -> Outcome {
+pub(crate) fn failed(error: &Error) -> Outcome {
     match error {
         Error::Refused { code, .. } => Outcome::fatal(*code, error.to_string()),
         _ => Outcome::retry("positions_failed", chain(error)),
@@ -89,7 +89,7 @@ impl InlineKind for Sweep {
 /// A report with the member that the replaced system's callers read.
 fn told(report: &Report) -> Outcome {
     let mut value = serde_json::to_value(report).unwrap_or_default();
-    value["errors"] = 0.into();
+    value["errors"] = report.refused.into();
     done(value, report.skipped.is_some())
 }
 
@@ -301,6 +301,7 @@ async fn close_now(store: &Positions, id: i64, version: Option<i64>, reason: Rea
             Outcome::retry("no_fresh_price", format!("{symbol} has no quote that is fresh enough"))
         }
         Closing::Busy => Outcome::retry("close_refused", "others write the position over and over"),
+        Closing::Refused(why) => Outcome::retry("close_refused", why),
     })
 }
 

@@ -25,8 +25,8 @@ impl CloseJobs for CloseQueue {
         Ok(match record.state {
             State::Success => Fate::Done(stored_result(&record).map(|result| result.value).unwrap_or_default()),
             State::Failure | State::Cancelled => {
-                let why = record.error.as_ref().map(|error| format!("{}: {}", error.code, error.message));
-                Fate::Dead(why.unwrap_or_else(|| format!("the job ended as {:?}", record.state)))
+                let code = record.error.as_ref().map(|error| error.code.clone());
+                Fate::Dead(code.unwrap_or_else(|| record.state.as_str().to_owned()))
             }
             _ => Fate::Open,
         })

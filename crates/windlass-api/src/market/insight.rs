@@ -6,7 +6,7 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use windlass_market::positions::{Link, summary};
+use windlass_market::positions::{Link, Waiting, summary};
 
 use crate::Shared;
 use crate::caching::query;
@@ -40,7 +40,7 @@ pub(crate) async fn latencies(shared: &Shared, closings: i64) -> Result<Value, P
     Ok(summary(&shared.market.store().await?.latencies(closings).await?))
 }
 
-/// Positions of another application that are named when they are not watched.
+/// Positions of another application that are named when they are not watched, or not closed.
 const UNMAPPED: i64 = 20;
 
 /// `GET /api/market/stats`: what this process has done; positions that are open, symbols of which no quote
@@ -55,10 +55,9 @@ pub(crate) async fn stats(State(shared): State<Shared>) -> Result<Response, Prob
     let asked = store.asked_count().await?;
     let failed = match asked.failed {
         0 => Vec::new(),
-        _ => store.asked(true, 1_000).await?.into_iter().filter(|asked| asked.failed).collect::<Vec<_>>(),
+        _ => store.asked(Waiting::Failed, None, UNMAPPED).await?,
     };
-    let failed =
-        failed.iter().take(20).map(|a| json!({ "position_id": a.position_id, "key": a.key(), "error": a.error }));
+    let failed = failed.iter().map(|a| json!({ "position_id": a.position_id, "key": a.key(), "error": a.error }));
     stats["callbacks"] = json!({ "asked": asked.asked, "failed": asked.failed, "first": failed.collect::<Vec<_>>() });
     stats["sources"] = believed;
     stats["here"] = json!(shared.market.counters());

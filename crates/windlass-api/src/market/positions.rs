@@ -497,6 +497,7 @@ pub(crate) async fn close(
         Closing::Busy => {
             Err(Problem::new(Code::VersionChanged, "others write the position over and over").retry_after(1))
         }
+        Closing::Refused(why) => Err(Problem::new(Code::CloseRefused, why)),
     }
 }
 

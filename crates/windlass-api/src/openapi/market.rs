@@ -207,6 +207,7 @@ fn positions_ops() -> Vec<Op> {
                 Code::BodyInvalid,
                 Code::VersionChanged,
                 Code::AlreadyClosed,
+                Code::CloseRefused,
                 Code::NoFreshPrice,
             ]),
     ]

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _};
 use symbol::Symbol;
 
 pub use report::{Report, Told};
@@ -55,6 +55,8 @@ pub struct Engine {
     arrival: i64,
     /// A pass has begun and not ended: what is remembered may be half of it.
     underway: bool,
+    /// What passes did that ended in an error: told by the next one that does not.
+    untold: Report,
 }
 
 impl Engine {
@@ -73,6 +75,7 @@ impl Engine {
             synced_at: now,
             arrival: 0,
             underway: false,
+            untold: Report::default(),
         }
     }
 
@@ -97,17 +100,18 @@ impl Engine {
 
     async fn pass(&mut self, live: bool) -> Result<Report> {
         let begun = Instant::now();
-        let mut report = Report::default();
+        let mut report = std::mem::take(&mut self.untold);
         // Whoever called before may have given up in the middle: nothing of that may be counted as done.
         if std::mem::replace(&mut self.underway, true) {
             self.forget();
         }
         let done = self.run(live, &mut report).await;
-        if done.is_err() {
-            self.forget();
-        }
         self.underway = false;
-        done?;
+        if let Err(error) = done {
+            self.forget();
+            self.untold = Report { checked: 0, skipped: None, ..report };
+            return Err(error);
+        }
         report.ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(report)
     }
@@ -168,22 +172,29 @@ impl Engine {
                 return Ok(());
             }
         }
-        let fence = self.hold.fence();
-        if self.read_to_ms.is_none() {
-            self.load().await?;
+        if self.read_to_ms.is_none() && !self.load().await? {
+            report.skipped = Some(Report::HELD);
+            return Ok(());
         }
         report.checked += self.symbols.values().map(Symbol::watched).sum::<u64>();
         loop {
+            if self.hold.keep(&self.store, false).await? != Holder::Still {
+                // Many quotes, and another worker came between.
+                self.forget();
+                return Ok(());
+            }
             let ticks = self.store.arrived_after(self.arrival, RUN).await?;
             // Read after the quotes: a position that was there before one of them is known when it decides.
             self.refresh(live, !ticks.is_empty()).await?;
             if self.read_to_ms.is_none() {
-                // An instrument is new, or changed in a way that only a load can follow.
-                self.load().await?;
-                continue;
+                // An instrument is new, or changed in a way that only a load can follow; or the lease was lost.
+                if self.load().await? {
+                    continue;
+                }
+                return Ok(());
             }
             let count = ticks.len();
-            if self.take_in(ticks, fence, report).await? {
+            if self.take_in(ticks, self.hold.fence(), report).await? {
                 // What was refused is read and decided anew, from the cursor on.
                 self.forget();
                 return Ok(());
@@ -213,7 +224,7 @@ impl Engine {
             }
         }
         let store = &self.store;
-        let mut symbols: Vec<BoxFuture<'_, Result<(bool, Report)>>> = Vec::new();
+        let mut symbols: Vec<BoxFuture<'_, (Result<bool>, Report)>> = Vec::new();
         for (name, symbol) in &mut self.symbols {
             let ticks = by_symbol.remove(name).unwrap_or_default();
             if ticks.is_empty() && !symbol.has_decided() {
@@ -222,21 +233,26 @@ impl Engine {
             symbols.push(Box::pin(async move {
                 let mut report = Report { quotes: ticks.len() as u64, ..Report::default() };
                 let again = if ticks.is_empty() {
-                    symbol.write_decided(store, fence, &mut report).await?
+                    symbol.write_decided(store, fence, &mut report).await
                 } else {
-                    symbol.take_in(store, &ticks, fence, &mut report).await?
+                    symbol.take_in(store, &ticks, fence, &mut report).await
                 };
-                Ok((again, report))
+                (again, report)
             }));
         }
-        // Those that are under way end also when one has to be decided anew: what they closed is told.
+        // All of them end, also when one fails or has to be decided anew: what they closed is told.
         let mut done = stream::iter(symbols).buffer_unordered(if store.is_embedded() { 1 } else { AT_ONCE });
-        let mut again = false;
-        while let Some((one_again, part)) = done.try_next().await? {
-            again |= one_again;
+        let mut again = Ok(false);
+        while let Some((one_again, part)) = done.next().await {
             report.add(part);
+            again = match (again, one_again) {
+                (Ok(before), Ok(one)) => Ok(before | one),
+                (Err(first), _) => Err(first),
+                (_, Err(error)) => Err(error),
+            };
         }
         drop(done);
+        let again = again?;
         if !again {
             self.arrival = last.unwrap_or(self.arrival);
         }
@@ -265,39 +281,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads everything.
-    async fn load(&mut self) -> Result<()> {
-        self.store.sync(Reach::Whole).await?;
-        self.synced_at = Instant::now();
-        let now_ms = self.store.now_ms().await?;
-        self.arrival = self.store.decided_to().await?;
-        self.symbols = symbols(&self.store, now_ms).await?;
-        let mut loaded: HashMap<String, Vec<Held>> = HashMap::new();
-        let symbols = &mut self.symbols;
-        self.store
-            .load_open(None, |position| {
-                if position.status == Status::Closing {
-                    if let Some(symbol) = symbols.get_mut(&position.symbol) {
-                        symbol.wait(position);
-                    }
-                } else {
-                    let held = position.held();
-                    match loaded.get_mut(&position.symbol) {
-                        Some(all) => all.push(held),
-                        None => drop(loaded.insert(position.symbol, vec![held])),
-                    }
-                }
-            })
-            .await?;
-        for (name, all) in loaded {
-            if let Some(symbol) = self.symbols.get_mut(&name) {
-                symbol.load(all);
-            }
+    /// Reads everything. False when the lease was lost meanwhile: then nothing is remembered.
+    async fn load(&mut self) -> Result<bool> {
+        let store = self.store.clone();
+        let (loaded, holder) = self.hold.beside(&store, read_all(&store)).await?;
+        // Since the last renewal it may have been lost as well.
+        let holds = holder == Holder::Still && self.hold.keep(&store, true).await? == Holder::Still;
+        if !holds {
+            self.forget();
+            return Ok(false);
         }
-        self.read_to_ms = Some(now_ms);
+        self.synced_at = loaded.synced_at;
+        self.arrival = loaded.arrival;
+        self.symbols = loaded.symbols;
+        self.read_to_ms = Some(loaded.now_ms);
         self.refreshed_at = Instant::now();
         self.kept_at = Instant::now();
-        Ok(())
+        Ok(true)
     }
 
     /// Reads the positions and instruments that changed since the last time.
@@ -323,7 +323,12 @@ impl Engine {
             }
         }
         if whole && self.synced_at.elapsed() >= WHOLE {
-            self.store.sync(Reach::Whole).await?;
+            let store = self.store.clone();
+            let ((), holder) = self.hold.beside(&store, store.sync(Reach::Whole)).await?;
+            if holder != Holder::Still {
+                self.forget_positions();
+                return Ok(());
+            }
             self.synced_at = Instant::now();
         } else {
             self.store.sync(Reach::Since(read_to_ms - overlap)).await?;
@@ -357,6 +362,43 @@ async fn symbols(store: &Positions, now_ms: i64) -> Result<HashMap<String, Symbo
         symbols.insert(instrument.symbol.clone(), Symbol::new(instrument, reached, now_ms)?);
     }
     Ok(symbols)
+}
+
+/// All that a pass starts from.
+struct Loaded {
+    synced_at: Instant,
+    now_ms: i64,
+    arrival: i64,
+    symbols: HashMap<String, Symbol>,
+}
+
+async fn read_all(store: &Positions) -> Result<Loaded> {
+    store.sync(Reach::Whole).await?;
+    let synced_at = Instant::now();
+    let now_ms = store.now_ms().await?;
+    let arrival = store.decided_to().await?;
+    let mut symbols = symbols(store, now_ms).await?;
+    let mut loaded: HashMap<String, Vec<Held>> = HashMap::new();
+    let each = |position: Position| {
+        if position.status == Status::Closing {
+            if let Some(symbol) = symbols.get_mut(&position.symbol) {
+                symbol.wait(position);
+            }
+            return;
+        }
+        let held = position.held();
+        match loaded.get_mut(&position.symbol) {
+            Some(all) => all.push(held),
+            None => drop(loaded.insert(position.symbol, vec![held])),
+        }
+    };
+    store.load_open(None, each).await?;
+    for (name, all) in loaded {
+        if let Some(symbol) = symbols.get_mut(&name) {
+            symbol.load(all);
+        }
+    }
+    Ok(Loaded { synced_at, now_ms, arrival, symbols })
 }
 
 /// Checks some positions now, without the lease: the guards of the closing statement are enough.

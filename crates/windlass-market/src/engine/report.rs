@@ -28,6 +28,8 @@ pub struct Report {
     pub lost_race: u64,
     /// Positions that their own application was asked to close.
     pub asked: u64,
+    /// Closings that another application's tables refused: they are tried again.
+    pub refused: u64,
     /// Positions that wait for their market to open.
     pub waiting: u64,
     /// Quotes that decided nothing, by guard.
@@ -70,6 +72,7 @@ impl Report {
         self.tp_closed += other.tp_closed;
         self.lost_race += other.lost_race;
         self.asked += other.asked;
+        self.refused += other.refused;
         self.waiting += other.waiting;
         self.ms += other.ms;
         for (why, count) in other.held {

@@ -1,6 +1,7 @@
 //! One symbol of the engine: its guard, its session, its index.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -8,13 +9,25 @@ use super::report::{Decided, Report, rounds};
 use crate::calendar::Calendar;
 use crate::guard::{Guard, Verdict};
 use crate::index::{Book, Held, Near, Step};
-use crate::positions::{Error, Fence, Instrument, Moved, Outcome, Position, Positions, Result, Status, Tick};
+use crate::positions::{Close, Error, Fence, Instrument, Moved, Outcome, Position, Positions, Result, Status, Tick};
 use crate::rules::{Fill, Quote, RULE_VERSION, Reason};
 
 /// Positions closed by one transaction.
 const BATCH: usize = 1_000;
 /// How often a decision is made anew that another write has overtaken, before all is read anew.
 const AGAIN: usize = 5;
+
+/// The pause before a closing is tried again that another application's tables refused; doubled with each
+/// try, up to a minute.
+const PUT_OFF: Duration = Duration::from_secs(1);
+const PUT_OFF_MOST: Duration = Duration::from_secs(60);
+
+/// A closing that another application's tables refused.
+struct PutOff {
+    close: Close,
+    pause: Duration,
+    refused_at: Instant,
+}
 
 /// What is remembered of one symbol between two sweeps.
 pub(super) struct Symbol {
@@ -32,12 +45,20 @@ pub(super) struct Symbol {
     recent: Vec<Step>,
     /// Decisions about positions that were read anew, not yet written.
     decided: Vec<Decided>,
+    /// By position: neither in the index nor waiting for the session.
+    put_off: HashMap<i64, PutOff>,
     /// When the last quote came, or this was read, by the clock of the database.
     received_at_ms: i64,
 }
 
 fn calendar_of(instrument: &Instrument) -> Result<Calendar> {
     Calendar::parse(&instrument.calendar).map_err(|e| Error::refused("calendar", "calendar_invalid", e.to_string()))
+}
+
+impl PutOff {
+    fn is_due(&self) -> bool {
+        self.refused_at.elapsed() >= self.pause
+    }
 }
 
 impl Symbol {
@@ -56,6 +77,7 @@ impl Symbol {
             kept: reached,
             recent: Vec::new(),
             decided: Vec::new(),
+            put_off: HashMap::new(),
             received_at_ms: now_ms,
         })
     }
@@ -86,7 +108,7 @@ impl Symbol {
 
     /// Open positions.
     pub(super) fn watched(&self) -> u64 {
-        self.book.len() as u64 + self.waiting.len() as u64
+        self.book.len() as u64 + self.waiting.len() as u64 + self.put_off.len() as u64
     }
 
     /// What is nearest to a trigger at the last believed prices.
@@ -102,9 +124,18 @@ impl Symbol {
 
     /// Takes up a position as it was read; one that is known in this version stays as it is.
     pub(super) fn take(&mut self, position: Position) {
+        if let Some(off) = self.put_off.get(&position.id) {
+            if position.status != Status::Closed && position.version == off.close.version {
+                return;
+            }
+            self.put_off.remove(&position.id);
+        }
         match position.status {
             Status::Open if self.book.get(position.id).is_some_and(|held| held.version >= position.version) => {}
-            Status::Open => self.follow(&position),
+            Status::Open => {
+                self.waiting.remove(&position.id);
+                self.follow(&position);
+            }
             Status::Closing if position.asked => {
                 self.book.remove(position.id);
                 self.waiting.remove(&position.id);
@@ -233,30 +264,35 @@ impl Symbol {
         fence: Option<Fence>,
         report: &mut Report,
     ) -> Result<bool> {
-        let mut decided = decided;
+        let mut rounds_of = rounds(decided);
+        rounds_of.extend(self.due());
         for _ in 0..AGAIN {
-            let mut refused: Vec<i64> = Vec::new();
-            for round in rounds(decided) {
+            let (mut refused, mut failed): (Vec<i64>, Vec<Close>) = (Vec::new(), Vec::new());
+            for round in rounds_of {
                 report.triggered += round.len() as u64;
                 for batch in round.chunks(BATCH) {
                     let now_ms = store.now_ms().await?;
                     let outcomes = store.close(batch, fence, now_ms, "sweep", None).await?.outcomes;
                     for close in batch {
                         match outcomes.get(&close.id) {
+                            Some(Outcome::Failed { .. }) => failed.push(close.clone()),
                             Some(Outcome::Closed { version, whole }) => {
                                 if !whole {
                                     self.book.set_version(close.id, *version);
                                 }
                                 report.tell(close);
+                                self.put_off.remove(&close.id);
                             }
                             Some(Outcome::Asked { fresh }) => {
                                 report.asked += u64::from(*fresh);
                                 report.lost_race += u64::from(!fresh);
                                 self.book.remove(close.id);
+                                self.put_off.remove(&close.id);
                             }
                             Some(Outcome::AlreadyClosed { .. } | Outcome::Unknown) => {
                                 report.lost_race += 1;
                                 self.book.remove(close.id);
+                                self.put_off.remove(&close.id);
                             }
                             Some(Outcome::FenceLost) | None => {
                                 report.lost_race += 1;
@@ -270,6 +306,8 @@ impl Symbol {
                     }
                 }
             }
+            report.refused += failed.len() as u64;
+            self.put_off(store, failed).await?;
             if refused.is_empty() {
                 return Ok(false);
             }
@@ -280,17 +318,36 @@ impl Symbol {
                 self.book.remove(position.id);
                 self.take(position);
             }
-            decided = std::mem::take(&mut self.decided);
+            let decided = std::mem::take(&mut self.decided);
             if decided.is_empty() {
                 return Ok(false);
             }
+            rounds_of = rounds(decided);
         }
         Ok(true)
     }
 
-    /// True when something was decided about positions that were read anew.
+    /// Takes closings away that were put off long enough: they are tried again by themselves.
+    fn due(&self) -> Option<Vec<Close>> {
+        let due = self.put_off.values().filter(|off| off.is_due()).map(|off| off.close.clone());
+        Some(due.collect::<Vec<_>>()).filter(|due| !due.is_empty())
+    }
+
+    /// Puts closings off; whoever reads the positions meanwhile closes them too.
+    async fn put_off(&mut self, store: &Positions, failed: Vec<Close>) -> Result<()> {
+        let reason = |close: &Close| close.fills.first().map(|fill| (close.id, close.version, fill.reason));
+        store.mark_closing(&failed.iter().filter_map(reason).collect::<Vec<_>>()).await?;
+        for close in failed {
+            self.book.remove(close.id);
+            let pause = self.put_off.get(&close.id).map_or(PUT_OFF, |off| (off.pause * 2).min(PUT_OFF_MOST));
+            self.put_off.insert(close.id, PutOff { close, pause, refused_at: Instant::now() });
+        }
+        Ok(())
+    }
+
+    /// True when something was decided that is not written: about positions that were read anew, or put off.
     pub(super) fn has_decided(&self) -> bool {
-        !self.decided.is_empty()
+        !self.decided.is_empty() || self.put_off.values().any(PutOff::is_due)
     }
 
     /// Writes what was decided about positions that were read anew.

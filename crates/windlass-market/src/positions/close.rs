@@ -94,6 +94,11 @@ pub enum Outcome {
     TooOld,
     /// Another transaction holds it at this moment: decide again.
     Busy,
+    /// The tables of the application whose it is do not let it close.
+    Failed {
+        /// Why, without any value of a row.
+        why: String,
+    },
     /// There is no such position.
     Unknown,
 }
@@ -109,8 +114,34 @@ pub struct Closed {
 pub(super) const MAX_DECISION_AGE_MS: i64 = 2_000;
 /// How often a transaction is run again that the database ended to let another go on.
 const CONFLICT_TRIES: u32 = 3;
-/// How often closings are written anew without those that another application's tables refuse.
-const THEIR_TRIES: usize = 3;
+
+/// Of positions that were closed: the version of the row now, and whether nothing of it is left.
+pub(super) type Rows = HashMap<i64, (i64, bool)>;
+
+/// Closings that are to be written together.
+#[derive(Clone, Copy)]
+pub(super) struct Order<'a> {
+    pub(super) closes: &'a [Close],
+    pub(super) fence: Option<Fence>,
+    pub(super) decided_at_ms: i64,
+    pub(super) actor: &'a str,
+    pub(super) cursor: Option<Reached<'a>>,
+}
+
+/// What became of closings that were written together.
+#[derive(Default)]
+pub(super) struct Written {
+    pub(super) rows: Rows,
+    /// What another application's tables do not let close, and why.
+    pub(super) failed: HashMap<i64, String>,
+}
+
+/// What one transaction made of closings.
+pub(super) enum Tried {
+    Written(Rows),
+    /// Nothing is written. Of these the other application's statement closed nothing, or failed: why.
+    Refused(HashMap<i64, Option<String>>),
+}
 
 /// Moves a cursor on a connection of either database.
 macro_rules! cursor {
@@ -150,105 +181,78 @@ impl Positions {
             let outcomes = asked.into_keys().map(|id| (id, Outcome::Asked { fresh: true })).collect();
             return self.outcomes(closes, outcomes, fence, decided_at_ms, actor).await;
         }
+        let order = Order { closes, fence, decided_at_ms, actor, cursor };
         let mut tries = 0;
-        let written: HashMap<i64, (i64, bool)> = loop {
-            let written = if self.is_embedded() {
-                self.close_embedded(closes, fence, decided_at_ms, actor, cursor).await
-            } else {
-                self.close_postgres(closes, fence, decided_at_ms, actor, cursor).await
-            };
-            match written {
+        let written = loop {
+            match self.write_closings(order).await {
                 Err(error) if error.is_conflict() && tries < CONFLICT_TRIES => tries += 1,
                 other => break other?,
             }
         };
         let closed = |(id, (version, whole))| (id, Outcome::Closed { version, whole });
-        self.outcomes(closes, written.into_iter().map(closed).collect(), fence, decided_at_ms, actor).await
+        let mut outcomes: HashMap<i64, Outcome> = written.rows.into_iter().map(closed).collect();
+        outcomes.extend(written.failed.into_iter().map(|(id, why)| (id, Outcome::Failed { why })));
+        self.outcomes(closes, outcomes, fence, decided_at_ms, actor).await
     }
 
-    async fn close_postgres(
-        &self,
-        closes: &[Close],
-        fence: Option<Fence>,
-        decided_at_ms: i64,
-        actor: &str,
-        cursor: Option<Reached<'_>>,
-    ) -> Result<HashMap<i64, (i64, bool)>> {
-        let super::Pool::Postgres(pool) = &self.pool else { return Ok(HashMap::new()) };
-        if !self.is_mapped() {
-            return Ok(self.try_postgres(pool, closes, fence, decided_at_ms, actor, cursor).await?.0);
-        }
-        self.check_guards().await?;
-        // What the other application's statement refuses is left out, and the rest is written without it.
-        let mut left = closes.to_vec();
-        let mut refused = Vec::new();
-        let mut written = HashMap::new();
-        for _ in 0..THEIR_TRIES {
-            let (done, not) = self.try_postgres(pool, &left, fence, decided_at_ms, actor, cursor).await?;
-            if !not.is_empty() {
-                left.retain(|close| !not.contains(&close.id));
-                refused.extend(not);
-                continue;
-            }
-            written = done;
-            break;
-        }
-        if !refused.is_empty() {
-            self.sync(super::Reach::These(&refused)).await?;
-        }
-        Ok(written)
+    async fn write_closings(&self, order: Order<'_>) -> Result<Written> {
+        let rows = match &self.pool {
+            super::Pool::Sqlite(pool) => self.close_embedded(pool, order).await?,
+            super::Pool::Postgres(pool) if self.is_mapped() => return self.close_mapped(pool, order).await,
+            super::Pool::Postgres(pool) => match self.try_postgres(pool, order, false).await? {
+                Tried::Written(rows) => rows,
+                Tried::Refused(_) => HashMap::new(),
+            },
+        };
+        Ok(Written { rows, failed: HashMap::new() })
     }
 
-    /// Answers what was written, or what the other application's statement refused: then nothing is.
-    async fn try_postgres(
-        &self,
-        pool: &sqlx::PgPool,
-        closes: &[Close],
-        fence: Option<Fence>,
-        decided_at_ms: i64,
-        actor: &str,
-        cursor: Option<Reached<'_>>,
-    ) -> Result<(HashMap<i64, (i64, bool)>, Vec<i64>)> {
+    /// Answers what was written, or what the other application's tables refused: then nothing is. With `each`
+    /// its statements run one by one, so that all it refuses is found out.
+    pub(super) async fn try_postgres(&self, pool: &sqlx::PgPool, order: Order<'_>, each: bool) -> Result<Tried> {
         let run = async {
             let mut tx = pool.begin().await?;
-            let rows = sqlx::query(CLOSE_POSTGRES)
-                .bind(positions_json(closes))
-                .bind(fills_json(closes))
-                .bind(fence.map(|fence| fence.shard))
-                .bind(fence.map(|fence| fence.token))
-                .bind(decided_at_ms)
-                .bind(MAX_DECISION_AGE_MS)
-                .bind(RULE_VERSION)
-                .bind(actor)
-                .fetch_all(&mut *tx)
-                .await?;
-            let rows = rows.iter().map(written).collect::<sqlx::Result<HashMap<_, _>>>()?;
-            if let Some(mapped) = &self.mapped {
-                let refused = self.close_theirs(mapped, &mut tx, closes, &rows).await?;
-                if !refused.is_empty() {
-                    tx.rollback().await?;
-                    return Ok((HashMap::new(), refused));
+            match self.write_in(&mut tx, order, each).await {
+                Ok(Tried::Written(rows)) => tx.commit().await.map(|()| Tried::Written(rows)),
+                refused => {
+                    // An error is said before its transaction has ended: the rows are free once this is answered.
+                    let ended = tx.rollback().await;
+                    refused.and_then(|refused| ended.map(|()| refused))
                 }
             }
-            if let Some(reached) = cursor {
-                cursor!(self, &mut *tx, reached, fence)?;
-            }
-            tx.commit().await?;
-            Ok((rows, Vec::new()))
         };
         run.await.map_err(Error::sql("close"))
     }
 
+    async fn write_in(&self, tx: &mut sqlx::PgConnection, order: Order<'_>, each: bool) -> sqlx::Result<Tried> {
+        let Order { closes, fence, decided_at_ms, actor, cursor } = order;
+        let rows = sqlx::query(CLOSE_POSTGRES)
+            .bind(positions_json(closes))
+            .bind(fills_json(closes))
+            .bind(fence.map(|fence| fence.shard))
+            .bind(fence.map(|fence| fence.token))
+            .bind(decided_at_ms)
+            .bind(MAX_DECISION_AGE_MS)
+            .bind(RULE_VERSION)
+            .bind(actor)
+            .fetch_all(&mut *tx)
+            .await?;
+        let rows = rows.iter().map(written).collect::<sqlx::Result<HashMap<_, _>>>()?;
+        if let Some(mapped) = &self.mapped {
+            let refused = self.close_theirs(mapped, &mut *tx, closes, &rows, each).await?;
+            if !refused.is_empty() {
+                return Ok(Tried::Refused(refused));
+            }
+        }
+        if let Some(reached) = cursor {
+            cursor!(self, &mut *tx, reached, fence)?;
+        }
+        Ok(Tried::Written(rows))
+    }
+
     /// One position after the other, under the lock of the file.
-    async fn close_embedded(
-        &self,
-        closes: &[Close],
-        fence: Option<Fence>,
-        decided_at_ms: i64,
-        actor: &str,
-        cursor: Option<Reached<'_>>,
-    ) -> Result<HashMap<i64, (i64, bool)>> {
-        let super::Pool::Sqlite(pool) = &self.pool else { return Ok(HashMap::new()) };
+    async fn close_embedded(&self, pool: &sqlx::SqlitePool, order: Order<'_>) -> Result<Rows> {
+        let Order { closes, fence, decided_at_ms, actor, cursor } = order;
         let mut written = HashMap::new();
         let run = async {
             let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;

@@ -83,10 +83,24 @@ impl Error {
         error.code().is_some_and(|code| matches!(&*code, "40001" | "40P01" | "5" | "517" | "261"))
     }
 
+    /// True when a statement was refused for what is in its row – a trigger, a constraint, a lock – and not for
+    /// the state of the server.
+    pub(crate) fn is_of_row(&self) -> bool {
+        matches!(self, Self::Sql { source, .. } if is_of_row(source))
+    }
+
     /// True when a row of this number is there already.
     pub(crate) fn is_duplicate(&self) -> bool {
         matches!(self, Self::Sql { source: sqlx::Error::Database(error), .. } if error.is_unique_violation())
     }
+}
+
+/// As [`Error::is_of_row`].
+pub(super) fn is_of_row(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    let code = error.code().unwrap_or_default();
+    // Connection, conflict, no room, shutting down, I/O: nothing of one row.
+    !["08", "40", "53", "57P", "58"].iter().any(|class| code.starts_with(class))
 }
 
 fn class_of(error: &sqlx::Error) -> Class {

@@ -1,5 +1,6 @@
 //! Who watches a shard: one at a time, with a number that rises with each new owner.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use super::cells::Cells as _;
@@ -68,6 +69,29 @@ impl Hold {
         (self.renewed_at, self.clock) = (Some(begun), (lease.now_ms, begun));
         let fence = Fence::from(&lease);
         Ok(if self.fence.replace(fence) == Some(fence) { Holder::Still } else { Holder::Anew })
+    }
+
+    /// Does what takes long, and renews the lease beside it. Answers whose the shard was meanwhile too.
+    ///
+    /// # Errors
+    /// [`Error`] of the work; a renewal that fails is tried again.
+    pub async fn beside<T>(&mut self, store: &Positions, work: impl Future<Output = Result<T>>) -> Result<(T, Holder)> {
+        let mut holder = Holder::Still;
+        let done = tokio::select! {
+            done = work => done?,
+            never = self.renew(store, &mut holder) => match never {},
+        };
+        Ok((done, holder))
+    }
+
+    async fn renew(&mut self, store: &Positions, holder: &mut Holder) -> Infallible {
+        loop {
+            tokio::time::sleep(RENEW).await;
+            match self.keep(store, true).await {
+                Ok(Holder::Still) | Err(_) => {}
+                Ok(other) => *holder = other,
+            }
+        }
     }
 
     /// The right to write, as it was last known.

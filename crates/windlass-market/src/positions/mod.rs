@@ -40,7 +40,9 @@ pub use error::{Class, Error};
 pub use insight::{Latency, Watched, summary};
 pub use lease::{Hold, Holder, Lease};
 pub use load::{Cursor, Page};
-pub use mapped::{Answered, Asked, AskedCount, Callback, Mapping, Reach, Secret, Sides, Words};
+pub use mapped::{
+    After, Answered, AskState, Asked, AskedCount, Callback, Mapping, Reach, Secret, Sides, Waiting, Words,
+};
 pub use marks::{AccountSum, Mark};
 pub use rows::{Account, ClosingRow, Instrument, Position, Status};
 pub use seed::Seed;

@@ -1,5 +1,7 @@
 //! The sweep over real tables: quotes in, closings out.
 
+use std::time::{Duration, Instant};
+
 use windlass_market::engine::{Engine, check};
 use windlass_market::explain::explain;
 use windlass_market::kinds::mark;
@@ -10,7 +12,7 @@ use windlass_market::rules::{Distance, Leg, Reason, Rules, Side, Trail};
 
 use windlass_testkit::PostgresServer;
 
-use crate::positions::{on_both, on_postgres, prepare};
+use crate::positions::{block_on, closed_now, on_both, on_postgres, prepare};
 
 async fn quotes(store: &Positions, from: i64, bids: &[i64]) {
     let now_ms = store.now_ms().await.unwrap();
@@ -140,11 +142,7 @@ fn a_check_needs_no_lease_and_closes_by_the_same_guards() {
 fn what_triggers_while_the_market_is_closed_closes_on_the_first_quote_of_the_session_8_18() {
     on_both(async |store: Positions| {
         let at = |calendar: &str| Instrument { calendar: calendar.to_owned(), ..Instrument::new("EURUSD", 5) };
-        // A zone in which every moment of the week is outside of its one minute.
-        let now = store.now_ms().await.unwrap() / 1000 % (7 * 86_400);
-        let day = (4 + (now / 86_400 + 2)) % 7;
-        let name = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"][usize::try_from(day).unwrap()];
-        store.put_instrument(&at(&format!("UTC;{name} 00:00-{name} 00:01"))).await.unwrap();
+        store.put_instrument(&at(&closed_now(&store).await)).await.unwrap();
         quotes(&store, 1, &[100]).await;
         let id = open(&store, long()).await;
         quotes(&store, 2, &[80]).await;
@@ -155,6 +153,79 @@ fn what_triggers_while_the_market_is_closed_closes_on_the_first_quote_of_the_ses
         quotes(&store, 3, &[75, 70]).await;
         let report = Engine::new(store.clone(), "a").sweep().await.unwrap();
         assert_eq!((report.closed, report.closings[0].fill, report.closings[0].reason), (1, 75, Reason::Sl));
+    });
+}
+
+/// A symbol whose closing fails does not undo that of another one, nor what is told of it.
+#[test]
+fn a_closing_that_fails_leaves_those_of_other_symbols_whole_8_9() {
+    block_on(async {
+        let home = on_postgres().await;
+        let store = &home.store;
+        prepare(store).await;
+        store.put_instrument(&Instrument::new("GBPUSD", 5)).await.unwrap();
+        let pool = sqlx::PgPool::connect(&home.url).await.unwrap();
+        // The one fails at once, the other takes its time.
+        let trigger = "CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF NEW.position_id = (SELECT min(id) FROM positions) THEN RAISE EXCEPTION 'no'; END IF;
+             PERFORM pg_sleep(1); RETURN NEW; END $$;
+           CREATE TRIGGER odd BEFORE INSERT ON closings FOR EACH ROW EXECUTE FUNCTION odd()";
+        sqlx::raw_sql(trigger).execute(&pool).await.unwrap();
+        let both = async |seq: i64, bid: &str| {
+            let (ts_ms, bid) = (store.now_ms().await.unwrap(), bid.to_owned());
+            let raw = |symbol: &str| RawQuote {
+                symbol: symbol.to_owned(),
+                bid: bid.clone(),
+                ask: bid.clone(),
+                ts_ms,
+                seq,
+                ..RawQuote::default()
+            };
+            assert_eq!(store.take_quotes(&[raw("EURUSD"), raw("GBPUSD")]).await.unwrap().accepted, 2);
+        };
+        both(1, "0.00100").await;
+        let bad = open(store, long()).await;
+        let on = store.last_quote("GBPUSD").await.unwrap();
+        let new = NewPosition { id: None, account_id: 1, symbol: "GBPUSD".to_owned(), rules: long(), on };
+        let good = store.open(&new, "test").await.unwrap();
+        let mut engine = Engine::new(store.clone(), "a");
+        both(2, "0.00080").await;
+        engine.sweep().await.unwrap_err();
+        assert_eq!((get(store, good).await.status, get(store, bad).await.status), (Status::Closed, Status::Open));
+        sqlx::raw_sql("DROP TRIGGER odd ON closings").execute(&pool).await.unwrap();
+        let report = engine.sweep().await.unwrap();
+        let mut told: Vec<i64> = report.closings.iter().map(|told| told.position_id).collect();
+        told.sort_unstable();
+        assert_eq!((report.closed, told), (2, vec![bad, good]), "what was done before the error is told with the rest");
+        store.close_pool().await;
+    });
+}
+
+/// Reading everything may take longer than a lease lives: nobody takes the shard over meanwhile.
+#[test]
+fn a_slow_load_keeps_its_lease_8_9() {
+    block_on(async {
+        let home = on_postgres().await;
+        prepare(&home.store).await;
+        quotes(&home.store, 1, &[100]).await;
+        let id = open(&home.store, long()).await;
+        quotes(&home.store, 2, &[80]).await;
+        let slow = Options { statement_timeout: Duration::from_secs(60), ..Options::default() };
+        let mut engine = Engine::new(Positions::postgres(&home.url, &slow).await.unwrap(), "a");
+        let pool = sqlx::PgPool::connect(&home.url).await.unwrap();
+        let mut held = pool.begin().await.unwrap();
+        sqlx::query("LOCK TABLE tp_legs IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+        let begun = Instant::now();
+        let loading = tokio::spawn(async move { engine.sweep().await });
+        let lease = async || home.store.lease(0, "b", Duration::from_secs(8)).await.unwrap();
+        while begun.elapsed() < Duration::from_secs(10) {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            assert_eq!(lease().await, None, "after {:?}", begun.elapsed());
+        }
+        held.rollback().await.unwrap();
+        let report = loading.await.unwrap().unwrap();
+        assert_eq!((report.closed, report.closings[0].position_id), (1, id));
+        home.store.close_pool().await;
     });
 }
 

@@ -4,6 +4,7 @@
 
 mod guards;
 mod race;
+mod refusals;
 
 use std::sync::Arc;
 

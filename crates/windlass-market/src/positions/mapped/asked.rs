@@ -36,11 +36,11 @@ pub struct Asked {
     pub position_id: i64,
     /// 0 for all that was left.
     pub leg: u8,
-    /// True once it has failed for good.
-    pub failed: bool,
+    /// How it stands.
+    pub state: AskState,
     /// When.
     pub asked_at_ms: i64,
-    /// Why it failed.
+    /// Why it failed: a word of the job that asked.
     pub error: Option<String>,
     wanted: Wanted,
     account_id: i64,
@@ -52,10 +52,28 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// True for what [`Asked::key`] may answer.
+    #[must_use]
+    pub fn is_key(key: &str) -> bool {
+        parse_key(key).is_some()
+    }
+
     /// The same for the same leg, however often it is sent.
     #[must_use]
     pub fn key(&self) -> String {
         format!("close:{}:{}", self.position_id, self.leg)
+    }
+
+    /// What anybody may read who sees jobs: no price and no profit. The rest of [`Asked::payload`] stands in the
+    /// view `asked_closings`, by the key.
+    #[must_use]
+    pub fn notice(&self) -> Value {
+        let Wanted { leg, qty, reason, .. } = &self.wanted;
+        json!({
+            "key": self.key(), "position_id": self.position_id, "leg": leg, "account_id": self.account_id,
+            "symbol": self.symbol, "side": self.side, "qty": qty, "version": self.version, "reason": reason,
+            "decided_at_ms": self.decided_at_ms,
+        })
     }
 
     /// What the other application is told: prices as decimals, `version` as it was read from its row.
@@ -73,6 +91,69 @@ impl Asked {
     }
 }
 
+/// How a closing that was asked for stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskState {
+    /// Without an answer yet.
+    Asked,
+    /// Failed for good: its position stays closing.
+    Failed,
+    /// Failed, and its application no longer lists the position as open.
+    Gone,
+    /// Answered: this.
+    Ended(Answered),
+}
+
+impl AskState {
+    fn parse(word: &str) -> Self {
+        match word {
+            "failed" => Self::Failed,
+            "gone" => Self::Gone,
+            "closed" => Self::Ended(Answered::Closed),
+            "already_closed" => Self::Ended(Answered::AlreadyClosed),
+            _ => Self::Asked,
+        }
+    }
+}
+
+/// Closings of which state are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// Their jobs are not enqueued, as far as is known.
+    New,
+    /// Their jobs are, and there is no answer.
+    Enqueued,
+    /// Failed for good.
+    Failed,
+    /// Failed, and gone within the last day: an answer may still come.
+    Gone,
+}
+
+impl Waiting {
+    const fn condition(self) -> &'static str {
+        match self {
+            Self::New => "c.state = 'asked' AND c.enqueued_at_ms IS NULL",
+            Self::Enqueued => "c.state = 'asked' AND c.enqueued_at_ms IS NOT NULL",
+            Self::Failed => "c.state = 'failed'",
+            Self::Gone => "c.state = 'gone' AND c.ended_at_ms > {now} - 86400000",
+        }
+    }
+}
+
+/// The closing after which a reading goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct After {
+    asked_at_ms: i64,
+    position_id: i64,
+    leg: u8,
+}
+
+impl From<&Asked> for After {
+    fn from(asked: &Asked) -> Self {
+        Self { asked_at_ms: asked.asked_at_ms, position_id: asked.position_id, leg: asked.leg }
+    }
+}
+
 /// How many closings are asked for, and how many have failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct AskedCount {
@@ -83,13 +164,31 @@ pub struct AskedCount {
 }
 
 /// What the other application answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Answered {
     /// It closed the position for this key.
     Closed,
     /// The position was closed before.
     AlreadyClosed,
 }
+
+impl Answered {
+    /// As it is answered and written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::AlreadyClosed => "already_closed",
+        }
+    }
+}
+
+/// What [`asked`] reads.
+const READ: &str =
+    "SELECT c.position_id, c.leg, c.state, c.asked_at_ms, c.decided_at_ms, c.answer, c.fill::text AS fill,
+    p.account_id, p.symbol, p.side, p.mapped_version, i.digits
+  FROM callbacks c JOIN positions p ON p.id = c.position_id JOIN instruments i ON i.symbol = p.symbol";
 
 const ASK: &str = "
 WITH d AS (SELECT * FROM json_to_recordset($1::json) AS t(id bigint, ver bigint, take bigint, legs bigint, detail text)),
@@ -134,21 +233,48 @@ impl Positions {
         rows.map_err(Error::sql("ask"))
     }
 
-    /// Closings that were asked for and have no good answer, oldest first; failed ones too if asked for.
+    /// Closings that were asked for and stand so, oldest first, after one of them.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn asked(&self, with_failed: bool, limit: i64) -> Result<Vec<Asked>> {
+    pub async fn asked(&self, waiting: Waiting, after: Option<After>, limit: i64) -> Result<Vec<Asked>> {
         let Pool::Postgres(pool) = &self.pool else { return Ok(Vec::new()) };
-        let states = if with_failed { "('asked', 'failed')" } else { "('asked')" };
         let sql = self.sql(&format!(
-            "SELECT c.position_id, c.leg, c.state, c.asked_at_ms, c.decided_at_ms, c.answer, c.fill::text AS fill, p.account_id,
-               p.symbol, p.side, p.mapped_version, i.digits
-             FROM callbacks c JOIN positions p ON p.id = c.position_id JOIN instruments i ON i.symbol = p.symbol
-             WHERE c.state IN {states} ORDER BY c.asked_at_ms, c.position_id LIMIT $1"
+            "{READ} WHERE {} AND (c.asked_at_ms, c.position_id, c.leg) > ($1, $2, $3)
+             ORDER BY c.asked_at_ms, c.position_id, c.leg LIMIT $4",
+            waiting.condition()
         ));
-        let rows = sqlx::query(sql).bind(limit).fetch_all(pool).await;
+        let After { asked_at_ms, position_id, leg } =
+            after.unwrap_or(After { asked_at_ms: i64::MIN, position_id: i64::MIN, leg: 0 });
+        let query = sqlx::query(sql).bind(asked_at_ms).bind(position_id).bind(i64::from(leg)).bind(limit);
+        let rows = query.fetch_all(pool).await;
         rows.and_then(|rows| rows.iter().map(asked).collect()).map_err(Error::sql("asked"))
+    }
+
+    /// The closing of a key, as in `close:17:0`; none that was never asked for.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn asked_by_key(&self, key: &str) -> Result<Option<Asked>> {
+        let (Pool::Postgres(pool), Some((position, leg))) = (&self.pool, parse_key(key)) else { return Ok(None) };
+        let sql = self.sql(&format!("{READ} WHERE c.position_id = $1 AND c.leg = $2"));
+        let row = sqlx::query(sql).bind(position).bind(i64::from(leg)).fetch_optional(pool).await;
+        row.and_then(|row| row.map(|row| asked(&row)).transpose()).map_err(Error::sql("asked"))
+    }
+
+    /// Notes that the jobs of these are enqueued.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn enqueued(&self, asked: &[After]) -> Result<()> {
+        let Pool::Postgres(pool) = &self.pool else { return Ok(()) };
+        let rows: Vec<_> = asked.iter().map(|one| json!({ "id": one.position_id, "leg": one.leg })).collect();
+        let sql = self.sql(
+            "UPDATE callbacks c SET enqueued_at_ms = {now} FROM json_to_recordset($1::json) AS d(id bigint, leg bigint)
+             WHERE c.position_id = d.id AND c.leg = d.leg",
+        );
+        let done = sqlx::query(sql).bind(json!(rows).to_string()).execute(pool).await;
+        done.map(|_| ()).map_err(Error::sql("enqueued"))
     }
 
     /// How many closings wait for an answer, and how many have failed.
@@ -164,8 +290,8 @@ impl Positions {
             .map_err(Error::sql("asked"))
     }
 
-    /// Writes down what was answered: the closing, or that there is none of ours. False when that is known
-    /// already.
+    /// Writes down what was answered: the closing, or that there is none of ours; also of one that failed, and
+    /// whose position was found gone within the last day. False when that is known already.
     ///
     /// # Errors
     /// [`Error`].
@@ -173,19 +299,16 @@ impl Positions {
         let Pool::Postgres(pool) = &self.pool else { return Ok(false) };
         let run = async {
             let mut tx = pool.begin().await?;
-            let state = match answered {
-                Answered::Closed => "closed",
-                Answered::AlreadyClosed => "already_closed",
-            };
             let sql = self.sql(
                 "UPDATE callbacks SET state = $3, ended_at_ms = {now}, answer = $4
-                 WHERE position_id = $1 AND leg = $2 AND state IN ('asked', 'failed')
+                 WHERE position_id = $1 AND leg = $2
+                   AND (state IN ('asked', 'failed') OR state = 'gone' AND ended_at_ms > {now} - 86400000)
                  RETURNING detail::text AS detail, actor, shard, fence, decided_at_ms",
             );
             let row = sqlx::query(sql)
                 .bind(asked.position_id)
                 .bind(i64::from(asked.leg))
-                .bind(state)
+                .bind(answered.as_str())
                 .bind(answer.to_string())
                 .fetch_optional(&mut *tx)
                 .await?;
@@ -312,15 +435,21 @@ fn wanted(close: &Close) -> Option<Value> {
     Some(json!({ "id": close.id, "leg": fill.leg, "reason": fill.reason.as_str(), "fill": text }))
 }
 
+/// Position and leg of a key.
+fn parse_key(key: &str) -> Option<(i64, u8)> {
+    let (position, leg) = key.strip_prefix("close:")?.split_once(':')?;
+    Some((position.parse().ok()?, leg.parse().ok()?))
+}
+
 fn asked(row: &impl Cells) -> sqlx::Result<Asked> {
     let wanted = serde_json::from_str(&row.text("fill")?).map_err(|e| sqlx::Error::Decode(Box::new(e)))?;
-    let failed = row.text("state")? == "failed";
+    let state = AskState::parse(&row.text("state")?);
     Ok(Asked {
         position_id: row.int("position_id")?,
         leg: u8::try_from(row.int("leg")?).unwrap_or(0),
-        failed,
+        state,
         asked_at_ms: row.int("asked_at_ms")?,
-        error: row.opt_text("answer")?.filter(|_| failed),
+        error: row.opt_text("answer")?.filter(|_| state == AskState::Failed),
         wanted,
         account_id: row.int("account_id")?,
         symbol: row.text("symbol")?,

@@ -8,6 +8,7 @@ use sqlx::{
 };
 
 use super::super::{Class, Error, Pool, Positions, Result};
+use super::closing::THEIRS_EACH;
 use super::{CloseStatement, Mapped, Mapping, Statements, places, read, their_path};
 use crate::rules::Reason;
 
@@ -71,20 +72,35 @@ impl Positions {
             sqlx::query_scalar(AssertSqlSafe(some)).fetch_all(&mut *tx).await.map_err(wrong("open_positions"))?;
         tx.rollback().await.map_err(Error::sql("mapping"))?;
         let digits = |symbol: &str| instruments.get(symbol).copied();
-        let fit: Vec<_> = some.iter().filter_map(|json| read::row(json, words, digits).ok()).take(TRIED).collect();
+        let fit: Vec<_> = some.iter().filter_map(|json| read::row(json, words, digits).ok()).collect();
+        let (mut tries, mut raised) = (0, None);
         for row in &fit {
             let mut tx = pool.begin().await.map_err(Error::sql("mapping"))?;
-            their_path(&mut tx).await.map_err(Error::sql("mapping"))?;
+            sqlx::raw_sql(THEIRS_EACH).execute(&mut *tx).await.map_err(Error::sql("mapping"))?;
             let other = other_version(&row.version, &close.version_type);
             let tried = try_close(mapped, &mut tx, row, other, digits(&row.symbol).unwrap_or(0)).await;
             tx.rollback().await.map_err(Error::sql("mapping"))?;
-            if tried? {
-                mapped.guarded.store(true, Ordering::Release);
-                return Ok(());
+            match tried {
+                Ok(true) => {
+                    mapped.guarded.store(true, Ordering::Release);
+                    return Ok(());
+                }
+                Ok(false) => tries += 1,
+                // It fails on this row: another one may show what it does.
+                Err(error) if error.is_of_row() || matches!(error, Error::Refused { code: "sql_invalid", .. }) => {
+                    raised = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+            if tries == TRIED {
+                break;
             }
         }
         if fit.is_empty() {
             return Ok(());
+        }
+        if let (0, Some(error)) = (tries, raised) {
+            return Err(error);
         }
         let why = "it closes nothing, or more than one row, when it is given a position that open_positions names and its version";
         Err(Error::refused("close", "closes_nothing", why))

@@ -11,22 +11,21 @@
 
 mod asked;
 mod check;
+mod closing;
 mod places;
 mod read;
 mod sync;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use serde::Deserialize;
 use sqlx::PgConnection;
 
-use super::cells::Cells as _;
-use super::{Close, Error, Options, Pool, Positions, Result};
-use crate::price;
+use super::{Error, Options, Pool, Positions, Result};
 use crate::rules::Reason;
 
-pub use asked::{Answered, Asked, AskedCount};
+pub use asked::{After, Answered, AskState, Asked, AskedCount, Waiting};
 pub use sync::Reach;
 
 /// How positions of another application are read and closed.
@@ -278,47 +277,6 @@ impl Positions {
             Ok(())
         };
         run.await.map_err(Error::sql("schema"))
-    }
-
-    /// Runs the application's close statement for what was just written here; answers those that it
-    /// did not close.
-    pub(super) async fn close_theirs(
-        &self,
-        mapped: &Mapped,
-        tx: &mut PgConnection,
-        closes: &[Close],
-        written: &HashMap<i64, (i64, bool)>,
-    ) -> sqlx::Result<Vec<i64>> {
-        let ids: Vec<&i64> = written.keys().collect();
-        let sql = format!(
-            "SELECT p.id, p.mapped_version, i.digits FROM positions p JOIN instruments i ON i.symbol = p.symbol
-             WHERE p.id IN (SELECT {})",
-            self.each_int("$1")
-        );
-        let ids = serde_json::to_string(&ids).unwrap_or_default();
-        let rows = sqlx::query(self.sql(&sql)).bind(ids).fetch_all(&mut *tx).await?;
-        let mut of: HashMap<i64, (Option<String>, u8)> = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            let digits = u8::try_from(row.int("digits")?).unwrap_or(price::MAX_DIGITS);
-            of.insert(row.int("id")?, (row.opt_text("mapped_version")?, digits));
-        }
-        // In the order of the numbers: two workers never wait for each other.
-        let mut own: Vec<&Close> = closes.iter().filter(|close| written.contains_key(&close.id)).collect();
-        own.sort_by_key(|close| close.id);
-        let mut refused = Vec::new();
-        their_path(tx).await?;
-        for close in own {
-            let (Some((version, digits)), [fill]) = (of.get(&close.id), close.fills.as_slice()) else {
-                refused.push(close.id);
-                continue;
-            };
-            let fill_price = price::format(fill.price, *digits);
-            if mapped.close(tx, close.id, &fill_price, fill.reason, version.as_deref()).await? != 1 {
-                refused.push(close.id);
-            }
-        }
-        our_path(tx, &mapped.mapping.schema).await?;
-        Ok(refused)
     }
 }
 

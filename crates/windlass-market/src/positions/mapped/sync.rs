@@ -1,6 +1,6 @@
 //! Copying what another application says is open.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::TryStreamExt as _;
 use serde_json::json;
@@ -27,6 +27,8 @@ pub enum Reach<'a> {
 const BATCH: usize = 5_000;
 /// Positions named by one warning.
 const NAMED: usize = 20;
+/// How long a position stays named that could not be closed, in ms: longer than the pause between two tries.
+const FAILED_MS: i64 = 120_000;
 /// One at a time reads and writes, so that what was read later is written later.
 const LOCK: &str =
     "SELECT pg_advisory_xact_lock(7310036), set_config('idle_in_transaction_session_timeout', '5000', true)";
@@ -49,8 +51,13 @@ impl Positions {
             sqlx::query(LOCK).execute(&mut *tx).await?;
             let mut known = self.known(&mut tx, reach).await?;
             their_path(&mut tx).await?;
-            let read = read(mapped, &mut tx, reach, &digits, &mut known).await?;
+            let mut read = read(mapped, &mut tx, reach, &digits, &mut known).await?;
             our_path(&mut tx, &mapped.mapping.schema).await?;
+            if let Reach::Since(_) = reach {
+                // Most of an overlap was copied the last time.
+                let known = self.known(&mut tx, Reach::These(&read.fit)).await?;
+                read.changed.retain(|row| known.get(&row.id).and_then(Option::as_ref) != Some(&row.version));
+            }
             for batch in read.changed.chunks(BATCH) {
                 self.copy(&mut tx, batch).await?;
             }
@@ -116,7 +123,8 @@ impl Positions {
         let rows: Vec<_> = rows.iter().map(record).collect();
         let rows = json!(rows).to_string();
         for sql in [TOUCHED, COPIED] {
-            let sql = sql.replace("{rows}", ROWS).replace("{same}", SAME).replace("{now}", PG_NOW);
+            let sql =
+                sql.replace("{rows}", ROWS).replace("{same}", SAME).replace("{waits}", WAITS).replace("{now}", PG_NOW);
             sqlx::query(AssertSqlSafe(sql)).bind(rows.clone()).execute(&mut *tx).await?;
         }
         Ok(())
@@ -168,14 +176,16 @@ impl Positions {
             self.each_int("$1")
         ));
         let closed: Vec<i64> = sqlx::query_scalar(sql).bind(json!(ids).to_string()).fetch_all(&mut *tx).await?;
+        let closed: HashSet<i64> = closed.into_iter().collect();
         unfit.extend(closed.iter().map(|id| Unfit { id: id.to_string(), why: "it was closed here before".to_owned() }));
         let named: Vec<&str> = unfit.iter().map(|unfit| unfit.id.as_str()).collect();
         let gone: Vec<String> = fit.iter().filter(|id| !closed.contains(id)).map(i64::to_string).collect();
-        let forget = if whole {
-            "DELETE FROM unmapped WHERE id NOT IN (SELECT value FROM json_array_elements_text($1::json))"
-        } else {
-            "DELETE FROM unmapped WHERE id IN (SELECT value FROM json_array_elements_text($1::json))"
-        };
+        // What could not be closed stays named until it was not tried for a while.
+        let forget = self.sql(&format!(
+            "DELETE FROM unmapped WHERE id {} (SELECT value FROM json_array_elements_text($1::json))
+             AND (failed_at_ms IS NULL OR failed_at_ms < {{now}} - {FAILED_MS})",
+            if whole { "NOT IN" } else { "IN" }
+        ));
         let of = if whole { json!(named) } else { json!(gone) };
         sqlx::query(forget).bind(of.to_string()).execute(&mut *tx).await?;
         if unfit.is_empty() {
@@ -281,6 +291,12 @@ const SAME: &str =
 /// The version is another one and nothing else that matters: what was decided on still stands.
 const TOUCHED: &str = "UPDATE positions p SET mapped_version = d.version FROM {rows}
     WHERE p.id = d.id AND p.status < 2 AND p.asked_at_ms IS NULL AND p.mapped_version IS DISTINCT FROM d.version AND {same}";
+/// A position that triggered, and is not closed yet, goes on closing: nothing that triggers was changed.
+const WAITS: &str =
+    "p.status = 1 AND (p.side, p.sl, p.tp, p.trail_points, p.trail_bps, p.trail_activation, p.trail_step,
+      p.be_trigger, p.be_offset, p.expires_at_ms) IS NOT DISTINCT FROM (excluded.side, excluded.sl, excluded.tp,
+      excluded.trail_points, excluded.trail_bps, excluded.trail_activation, excluded.trail_step, excluded.be_trigger,
+      excluded.be_offset, excluded.expires_at_ms)";
 /// New rows, those whose rules are other ones, and those that come again: armed after the millisecond
 /// that they name, else from now.
 const COPIED: &str = "WITH u AS (
@@ -299,7 +315,7 @@ const COPIED: &str = "WITH u AS (
       armed_at_ms = GREATEST(p.armed_at_ms, excluded.armed_at_ms), updated_at_ms = excluded.updated_at_ms,
       mapped_version = excluded.mapped_version, version = p.version + 1,
       extreme = CASE WHEN p.status < 2 THEN p.extreme END, closed_at_ms = NULL,
-      status = CASE WHEN p.status < 2 THEN p.status ELSE 0 END
+      status = CASE WHEN {waits} THEN 1 ELSE 0 END, closing_reason = CASE WHEN {waits} THEN p.closing_reason END
     WHERE (p.status < 2 OR NOT EXISTS (SELECT FROM closings c WHERE c.position_id = p.id)) AND p.asked_at_ms IS NULL AND p.mapped_version IS DISTINCT FROM excluded.mapped_version
     RETURNING p.id, p.version)
   INSERT INTO audit(at_ms, position_id, kind, actor, detail)

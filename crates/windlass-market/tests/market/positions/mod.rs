@@ -57,6 +57,14 @@ pub(crate) async fn prepare(store: &Positions) {
     store.put_account(&account).await.unwrap();
 }
 
+/// A calendar in which the market is closed now: every moment of the week is outside of its one minute.
+pub(crate) async fn closed_now(store: &Positions) -> String {
+    let now = store.now_ms().await.unwrap() / 1000 % (7 * 86_400);
+    let day = (4 + (now / 86_400 + 2)) % 7;
+    let name = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"][usize::try_from(day).unwrap()];
+    format!("UTC;{name} 00:00-{name} 00:01")
+}
+
 pub(crate) fn quote(seq: i64, bid: i64) -> Quote {
     Quote { ts_ms: 1_000 + seq, seq, bid, ask: bid + 2 }
 }

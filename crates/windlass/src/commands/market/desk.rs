@@ -64,6 +64,7 @@ pub(super) async fn close(market: &Market, id: i64, version: Option<i64>, as_jso
             bail!("{symbol} has no quote that is fresh enough; nothing closes on an old one")
         }
         Closing::Busy => bail!("others write position {id} over and over"),
+        Closing::Refused(why) => bail!("position {id} is not closed: {why}"),
     };
     if as_json {
         report::json_line(&json!({ "outcome": word, "closings": closings }));
