@@ -67,7 +67,8 @@ pub const PLAIN_FORMAT: u32 = 1;
 /// The Lua lines that name the queue's keys from the one key a script is called on. Every
 /// script of the queue starts with them.
 pub(super) const LUA_NAMES: &str = r"
-local P = string.sub(KEYS[1], 1, -5)
+local call, sub, byte, match = redis.call, string.sub, string.byte, string.match
+local P = sub(KEYS[1], 1, -5)
 local J, DUE, LEASE, DONE, DEAD, IDLE, STAT = P..'j:', P..'due', P..'lease', P..'done', P..'dead', P..'idle', P..'stat'
 local PARKED, WATCH, GONE, HELD = P..'parked', P..'watch', P..'gone', P..'held'
 local WAIT = {[0] = P..'p0', P..'p1', P..'p2'}

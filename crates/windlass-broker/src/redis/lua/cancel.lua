@@ -7,32 +7,32 @@
 -- Memory   first write a ZREM, so that cancels pass when Redis is full
 -- Cost     about 8 commands. A waiting job's id stays in its list as a ghost that a claim passes
 --          over; stat.ghosts keeps the counts exact
-local wrong = check_format(redis.call('HGET', KEYS[1], 'format'))
+local wrong = check_format(call('HGET', KEYS[1], 'format'))
 if wrong then return wrong end
 local key = J .. ARGV[2]
-local flows = redis.call('HGET', KEYS[1], 'flows')
+local flows = call('HGET', KEYS[1], 'flows')
 local h = redis.pcall('HMGET', key, 'state', 'run', 'created_at', 'priority', 'opts', 'unique')
 if h.err or not h[3] then return 'unknown' end
 local state = h[1]
 if state == 'success' or state == 'failure' or state == 'cancelled' then return state end
-redis.call('ZREM', LEASE, '')
+call('ZREM', LEASE, '')
 if state == 'running' then
-  local epoch, worker = string.match(h[2] or '', '^(%d+) %d+ %d+ (.*)$')
-  redis.call('HSET', key, 'cancel', 1)
-  if epoch then redis.call('PUBLISH', ARGV[1] .. worker, 'c:' .. QUEUE .. ':' .. ARGV[2] .. ':' .. epoch) end
+  local epoch, worker = match(h[2] or '', '^(%d+) %d+ %d+ (.*)$')
+  call('HSET', key, 'cancel', 1)
+  if epoch then call('PUBLISH', ARGV[1] .. worker, 'c:' .. QUEUE .. ':' .. ARGV[2] .. ':' .. epoch) end
   return 'requested'
 end
 if state == 'scheduled' or state == 'retrying' then
-  redis.call('ZREM', DUE, ARGV[2])
-  if state == 'retrying' then redis.call('HINCRBY', STAT, 'retrying', -1) end
+  call('ZREM', DUE, ARGV[2])
+  if state == 'retrying' then call('HINCRBY', STAT, 'retrying', -1) end
 elseif state == 'blocked' then
-  redis.call('ZREM', BLOCKED, ARGV[2])
-  redis.call('DEL', P .. 'g:' .. ARGV[2])
-elseif redis.call('ZREM', PARKED, ARGV[2]) == 0 then
-  redis.call('HSET', key, 'ghost', h[4] or 1)
-  redis.call('HINCRBY', STAT, 'ghosts', 1)
+  call('ZREM', BLOCKED, ARGV[2])
+  call('DEL', P .. 'g:' .. ARGV[2])
+elseif call('ZREM', PARKED, ARGV[2]) == 0 then
+  call('HSET', key, 'ghost', h[4] or 1)
+  call('HINCRBY', STAT, 'ghosts', 1)
 end
-local t = redis.call('TIME')
+local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 if h[6] and ends_hold(h[5], '[sf]') then let_go(ARGV[2], h[6]) end
 local lane = lane_name(key, h[4])
@@ -40,12 +40,12 @@ if lane then
   lane_now = now
   let_order_go(lane, ARGV[2])
   close_lanes()
-  if lanes_wait() and redis.call('HGET', KEYS[1], 'paused') ~= '1' then wake(ARGV[1]) end
+  if lanes_wait() and call('HGET', KEYS[1], 'paused') ~= '1' then wake(ARGV[1]) end
 end
-redis.call('HDEL', key, 'run_at')
-redis.call('HSET', key, 'state', 'cancelled', 'finished_at', now)
+call('HDEL', key, 'run_at')
+call('HSET', key, 'state', 'cancelled', 'finished_at', now)
 set_error(ARGV[2], '@CANCELLED@')
-redis.call('HINCRBY', STAT, 'cancelled', 1)
+call('HINCRBY', STAT, 'cancelled', 1)
 -- The worker that is woken carries the news over.
 if flows and tell({ARGV[2], 'c'}, string.format('%.0f', now)) then wake(ARGV[1]) end
 push_done({ARGV[2]}, tonumber(ARGV[3]))

@@ -18,24 +18,24 @@ local function replace(ulid, key, args, expires, first, last)
     named.expires_at = true
     words[#words + 1], words[#words + 2] = 'expires_at', expires
   end
-  redis.call('HSET', key, unpack(words))
-  for _, field in ipairs(redis.call('HKEYS', key)) do
-    if not STAYS[field] and not named[field] then redis.call('HDEL', key, field) end
+  call('HSET', key, unpack(words))
+  for _, field in ipairs(call('HKEYS', key)) do
+    if not STAYS[field] and not named[field] then call('HDEL', key, field) end
   end
-  if args == '' then redis.call('DEL', P .. 'a:' .. ulid) else redis.call('SET', P .. 'a:' .. ulid, args) end
+  if args == '' then call('DEL', P .. 'a:' .. ulid) else call('SET', P .. 'a:' .. ulid, args) end
 end
 
 local function hold(ukey, ulid, until_ms, ttl)
   local px = string.format('%.0f', ttl + 1000)
-  redis.call('SET', P .. 'u:' .. ukey, ulid .. string.format(' %.0f', until_ms), 'PX', px)
+  call('SET', P .. 'u:' .. ukey, ulid .. string.format(' %.0f', until_ms), 'PX', px)
 end
 
 -- Answers nil when the key is free, else its holder, whether that took over the new job's kind,
 -- args and options, and whether its time was moved.
 local function clash(unique, parents, now, wish, args, expires, first, last)
-  local held = redis.call('GET', P .. 'u:' .. unique.key)
+  local held = call('GET', P .. 'u:' .. unique.key)
   if not held then return end
-  local holder, until_ms = string.match(held, '^(%S+) (%d+)$')
+  local holder, until_ms = match(held, '^(%S+) (%d+)$')
   if not holder or tonumber(until_ms) <= now then return end
   local key = J .. holder
   local h = redis.pcall('HMGET', key, 'state', 'created_at', 'opts')
@@ -47,8 +47,8 @@ local function clash(unique, parents, now, wish, args, expires, first, last)
   end
   if unique.most and h[1] == 'scheduled' then
     local at = string.format('%.0f', math.min(math.max(wish, now), h[2] + unique.most))
-    redis.call('HSET', key, 'run_at', at)
-    redis.call('ZADD', DUE, at, holder)
+    call('HSET', key, 'run_at', at)
+    call('ZADD', DUE, at, holder)
     moved = true
   end
   if replaced or moved then hold(unique.key, holder, now + unique.ttl, unique.ttl) end

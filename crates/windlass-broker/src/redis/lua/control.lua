@@ -13,31 +13,31 @@
 --                                            at 500 parked jobs behind the id `after`
 -- Cost     O(ids named or looked at); a deleted success is searched for in its list, O(100,000)
 --          or about 1 ms
-local wrong = check_format(redis.call('HGET', KEYS[1], 'format'))
+local wrong = check_format(call('HGET', KEYS[1], 'format'))
 if wrong then return wrong end
 local prefix, verb = ARGV[1], ARGV[2]
 
 local function join(ulid, key)
-  wait_last(ulid, key, redis.call('HGET', key, 'priority') or nil)
+  wait_last(ulid, key, call('HGET', key, 'priority') or nil)
 end
 
 local verbs = {}
 
 function verbs.pause()
   if ARGV[3] == '1' then
-    redis.call('HSET', KEYS[1], 'paused', 1)
+    call('HSET', KEYS[1], 'paused', 1)
   else
-    redis.call('HDEL', KEYS[1], 'paused')
-    if redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 or lanes_wait() then wake(prefix) end
+    call('HDEL', KEYS[1], 'paused')
+    if call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 or lanes_wait() then wake(prefix) end
   end
   return redis.status_reply('OK')
 end
 
 function verbs.max_waiting()
   if ARGV[3] == '' then
-    redis.call('HDEL', KEYS[1], 'max_waiting')
+    call('HDEL', KEYS[1], 'max_waiting')
   else
-    redis.call('HSET', KEYS[1], 'max_waiting', ARGV[3])
+    call('HSET', KEYS[1], 'max_waiting', ARGV[3])
   end
   return redis.status_reply('OK')
 end
@@ -45,27 +45,27 @@ end
 -- What waits for a limit looks again, up to 500 lanes. Answers whether there may be more.
 local function look_again()
   local left = 500
-  for _, park in ipairs(redis.call('ZRANGEBYLEX', PARKS, '-', '+', 'LIMIT', 0, 500)) do
-    if string.sub(park, 1, 1) ~= 'o' then
-      local names = left > 0 and redis.call('LPOP', P .. 'park:' .. park, left) or {}
+  for _, park in ipairs(call('ZRANGEBYLEX', PARKS, '-', '+', 'LIMIT', 0, 500)) do
+    if sub(park, 1, 1) ~= 'o' then
+      local names = left > 0 and call('LPOP', P .. 'park:' .. park, left) or {}
       for _, name in ipairs(names) do enter(name) end
       left = left - #names
-      if redis.call('EXISTS', P .. 'park:' .. park) == 0 then
-        redis.call('ZREM', PARKS, park)
-        redis.call('ZREM', RATED, string.sub(park, 2))
-      elseif string.sub(park, 1, 1) == 'r' then
-        redis.call('ZADD', RATED, '0', string.sub(park, 2))
+      if call('EXISTS', P .. 'park:' .. park) == 0 then
+        call('ZREM', PARKS, park)
+        call('ZREM', RATED, sub(park, 2))
+      elseif sub(park, 1, 1) == 'r' then
+        call('ZADD', RATED, '0', sub(park, 2))
       end
     end
   end
-  if redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 or lanes_wait() then wake(prefix) end
+  if call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 or lanes_wait() then wake(prefix) end
   return left == 0 and 1 or 0
 end
 
 function verbs.limits()
-  redis.call('DEL', LIMITS)
+  call('DEL', LIMITS)
   if #ARGV > 2 then
-    redis.call('HSET', LIMITS, unpack(ARGV, 3))
+    call('HSET', LIMITS, unpack(ARGV, 3))
     use('special')
   end
   return look_again()
@@ -82,13 +82,13 @@ function verbs.replay()
     if h.err or h[1] ~= 'failure' then
       replies[#replies + 1] = '0'
     else
-      redis.call('ZREM', DEAD, ulid)
+      call('ZREM', DEAD, ulid)
       local attempt = (h[3] or 0) + (h[4] == 'poisoned' and 1 or 0)
       if h[2] and h[4] then note_attempt(ulid, h[2], attempt, h[5] or 0, h[4], nil, true) end
-      redis.call('HDEL', key, 'state', 'reason', 'finished_at', 'expires_at', 'attempt', 'progress', 'lost',
+      call('HDEL', key, 'state', 'reason', 'finished_at', 'expires_at', 'attempt', 'progress', 'lost',
         'unknown_since', 'cancel')
-      local epoch, rest = string.match(h[2] or '', '^(%d+) %d+ (.*)$')
-      if epoch then redis.call('HSET', key, 'run', epoch .. ' 0 ' .. rest) end
+      local epoch, rest = match(h[2] or '', '^(%d+) %d+ (.*)$')
+      if epoch then call('HSET', key, 'run', epoch .. ' 0 ' .. rest) end
       join(ulid, key)
       replies[#replies + 1] = '1'
       back[#back + 1] = ulid
@@ -105,7 +105,7 @@ function verbs.delete()
     local ulid = ARGV[k]
     local state = redis.pcall('HGET', J .. ulid, 'state')
     if state == 'success' or state == 'failure' or state == 'cancelled' then
-      if redis.call('ZREM', DEAD, ulid) == 0 then redis.call('LREM', DONE, 1, ulid) end
+      if call('ZREM', DEAD, ulid) == 0 then call('LREM', DONE, 1, ulid) end
       forget({ulid})
       replies[#replies + 1] = '1'
       gone[#gone + 1] = ulid
@@ -118,19 +118,19 @@ function verbs.delete()
 end
 
 function verbs.tidy()
-  local t = redis.call('TIME')
+  local t = call('TIME')
   local now = t[1] * 1000 + math.floor(t[2] / 1000)
-  local ids = redis.call('LRANGE', DONE, -250, -1)
+  local ids = call('LRANGE', DONE, -250, -1)
   local old = {}
   for k = #ids, 1, -1 do
-    local at = redis.call('HGET', J .. ids[k], 'finished_at')
+    local at = call('HGET', J .. ids[k], 'finished_at')
     if at and now - at < tonumber(ARGV[3]) then break end
     old[#old + 1] = ids[k]
   end
-  if #old > 0 then redis.call('RPOP', DONE, #old) end
+  if #old > 0 then call('RPOP', DONE, #old) end
   forget(old)
-  local dead = redis.call('ZRANGEBYSCORE', DEAD, '-inf', now - ARGV[4], 'LIMIT', 0, 250)
-  if #dead > 0 then redis.call('ZREM', DEAD, unpack(dead)) end
+  local dead = call('ZRANGEBYSCORE', DEAD, '-inf', now - ARGV[4], 'LIMIT', 0, 250)
+  if #dead > 0 then call('ZREM', DEAD, unpack(dead)) end
   forget(dead)
   return #old + #dead
 end
@@ -139,15 +139,15 @@ function verbs.unpark()
   local kinds, back, last = {}, {}, ''
   for k = 4, #ARGV do kinds[ARGV[k]] = true end
   local from = ARGV[3] == '' and '-' or '(' .. ARGV[3]
-  for _, ulid in ipairs(redis.call('ZRANGEBYLEX', PARKED, from, '+', 'LIMIT', 0, 500)) do
+  for _, ulid in ipairs(call('ZRANGEBYLEX', PARKED, from, '+', 'LIMIT', 0, 500)) do
     last = ulid
     local key = J .. ulid
-    local kind = redis.call('HGET', key, 'kind')
+    local kind = call('HGET', key, 'kind')
     if not kind then
-      redis.call('ZREM', PARKED, ulid)
+      call('ZREM', PARKED, ulid)
     elseif kinds[kind] then
-      redis.call('ZREM', PARKED, ulid)
-      redis.call('HDEL', key, 'unknown_since')
+      call('ZREM', PARKED, ulid)
+      call('HDEL', key, 'unknown_since')
       join(ulid, key)
       back[#back + 1] = ulid
     end

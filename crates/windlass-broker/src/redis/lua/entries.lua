@@ -5,11 +5,11 @@ local function entries(list, first, n)
   if list == 'pending' then
     local reply = {0, 0}
     for p = 0, 2 do
-      local len = redis.call('LLEN', WAIT[p])
+      local len = call('LLEN', WAIT[p])
       reply[1] = reply[1] + len
       if n > 0 and first < len then
         -- The right end is next to run: count from there.
-        local ids = redis.call('LRANGE', WAIT[p], -first - n, -first - 1)
+        local ids = call('LRANGE', WAIT[p], -first - n, -first - 1)
         for k = #ids, 1, -1 do reply[#reply + 1] = ids[k] end
         n = n - #ids
         first = 0
@@ -17,14 +17,14 @@ local function entries(list, first, n)
         first = math.max(first - len, 0)
       end
     end
-    reply[1] = reply[1] + (redis.call('HGET', STAT, 'laned') or 0)
+    reply[1] = reply[1] + (call('HGET', STAT, 'laned') or 0)
     -- Then those in lanes, by the lanes' names: of the first 10,000 lanes.
     for start = 0, 9900, 100 do
-      local names = n > 0 and redis.call('ZRANGE', P .. 'lanes', start, start + 99) or {}
+      local names = n > 0 and call('ZRANGE', P .. 'lanes', start, start + 99) or {}
       for _, name in ipairs(names) do
-        local len = n > 0 and redis.call('LLEN', P .. 'l:' .. name) or 0
+        local len = n > 0 and call('LLEN', P .. 'l:' .. name) or 0
         if n > 0 and first < len then
-          local ids = redis.call('LRANGE', P .. 'l:' .. name, -first - n, -first - 1)
+          local ids = call('LRANGE', P .. 'l:' .. name, -first - n, -first - 1)
           for k = #ids, 1, -1 do reply[#reply + 1] = ids[k] end
           n = n - #ids
           first = 0
@@ -40,19 +40,19 @@ local function entries(list, first, n)
   local ids, len
   if list == 'scheduled' or list == 'retrying' then
     -- After those that wait for their time, those that wait for other jobs.
-    local due = redis.call('ZCARD', DUE)
-    len, ids = due + redis.call('ZCARD', P .. 'blocked'), redis.call('ZRANGE', DUE, first, first + n - 1)
+    local due = call('ZCARD', DUE)
+    len, ids = due + call('ZCARD', P .. 'blocked'), call('ZRANGE', DUE, first, first + n - 1)
     if #ids < n then
       local from = math.max(first - due, 0)
-      for _, ulid in ipairs(redis.call('ZRANGE', P .. 'blocked', from, from + n - #ids - 1)) do ids[#ids + 1] = ulid end
+      for _, ulid in ipairs(call('ZRANGE', P .. 'blocked', from, from + n - #ids - 1)) do ids[#ids + 1] = ulid end
     end
   elseif list == 'success' or list == 'cancelled' then
-    len, ids = redis.call('LLEN', DONE), redis.call('LRANGE', DONE, first, first + n - 1)
+    len, ids = call('LLEN', DONE), call('LRANGE', DONE, first, first + n - 1)
   elseif list == 'failure' then
-    len, ids = redis.call('ZCARD', DEAD), redis.call('ZREVRANGE', DEAD, first, first + n - 1)
+    len, ids = call('ZCARD', DEAD), call('ZREVRANGE', DEAD, first, first + n - 1)
   else
     local set = list == 'running' and LEASE or PARKED
-    len, ids = redis.call('ZCARD', set), redis.call('ZRANGE', set, first, first + n - 1)
+    len, ids = call('ZCARD', set), call('ZRANGE', set, first, first + n - 1)
   end
   return {len, #ids, unpack(ids)}
 end

@@ -23,16 +23,16 @@ local prefix, worker, want, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonu
 -- Priorities in the order in which they are claimed, each with how many at most.
 local rounds = {{0, 128}, {1, 128}, {2, 128}}
 if not want then
-  local n, high, normal, low = string.match(ARGV[3], '^(%d+):(%d+):(%d+):(%d+)$')
+  local n, high, normal, low = match(ARGV[3], '^(%d+):(%d+):(%d+):(%d+)$')
   want = tonumber(n)
   rounds = {{0, tonumber(high)}, {1, tonumber(normal)}, {2, tonumber(low)}, rounds[1], rounds[2], rounds[3]}
 end
 local poison, keep, nf = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local t = redis.call('TIME')
+local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 -- A number handed to redis.call is printed as a float, which costs more than the rest of the call.
 local now_text = string.format('%.0f', now)
-local meta = redis.call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'format', 'special', 'turn', 'flows', 'alone')
+local meta = call('HMGET', KEYS[1], 'paused', 'since', 'reap_after', 'graced_at', 'format', 'special', 'turn', 'flows', 'alone')
 local wrong = check_format(meta[5])
 if wrong then return wrong end
 local paused = meta[1] == '1'
@@ -41,7 +41,7 @@ if late then worker, want = '', 0 end
 local front, runs_again = {}, false
 -- The queue has limits, or some job had a unique key or a lane: what a running job holds stands in
 -- `held` as '<lane>\n<unique key>', unless the end of its run frees nothing. `ended`: jobs that will not run again.
-local special, held, ended = meta[6], {}, {}
+local special, held, order_held, conc_held, ended = meta[6], {}, {}, {}, {}
 alone = meta[9]
 lane_now = now
 -- Some job waits, or is waited for. `told`: the jobs that have ended, {ulid, letter, ...}.
@@ -60,11 +60,11 @@ end
 -- What it held is free.
 local function left(ulid)
   ended[ulid] = true
-  if held[ulid] and held[ulid].unique then let_go(ulid, held[ulid].unique) end
+  if held[ulid] then let_go(ulid, held[ulid]) end
 end
 
 local function bury(ulid, key, reason, err)
-  redis.call('HSET', key, 'state', 'failure', 'reason', reason, 'finished_at', now_text)
+  call('HSET', key, 'state', 'failure', 'reason', reason, 'finished_at', now_text)
   set_error(ulid, err)
   dead[#dead + 1] = ulid
   count('failure', 1)
@@ -74,7 +74,7 @@ end
 
 -- Terminal with a result, or cancelled.
 local function finish_done(ulid, key, state)
-  redis.call('HSET', key, 'state', state, 'finished_at', now_text)
+  call('HSET', key, 'state', state, 'finished_at', now_text)
   done[#done + 1] = ulid
   count(state, 1)
   note_end(ulid, state == 'success' and 's' or 'c')
@@ -83,7 +83,7 @@ end
 
 local function cancelled(ulid, key, err)
   set_error(ulid, err)
-  redis.call('HDEL', key, 'cancel', 'run_at')
+  call('HDEL', key, 'cancel', 'run_at')
   finish_done(ulid, key, 'cancelled')
 end
 
@@ -91,40 +91,40 @@ end
 -- when its cancel was asked for, which ends it instead, and the field `run`.
 local function again(ulid, key)
   runs_again = true
-  local h = redis.call('HMGET', key, 'run', 'cancel')
-  local epoch, deliveries, rest = string.match(h[1] or '', '^(%d+) (%d+) (.*)$')
-  if epoch then redis.call('HSET', key, 'run', epoch .. ' ' .. (deliveries - 1) .. ' ' .. rest) end
+  local h = call('HMGET', key, 'run', 'cancel')
+  local epoch, deliveries, rest = match(h[1] or '', '^(%d+) (%d+) (.*)$')
+  if epoch then call('HSET', key, 'run', epoch .. ' ' .. (deliveries - 1) .. ' ' .. rest) end
   if h[2] then cancelled(ulid, key, '@CANCELLED@') end
   return h[2], h[1]
 end
 
 local function put_off(ulid, key, delay, state)
   local at = now + delay
-  redis.call('HSET', key, 'state', state, 'run_at', at)
-  redis.call('HDEL', key, 'progress')
-  redis.call('ZADD', DUE, at, ulid)
+  call('HSET', key, 'state', state, 'run_at', at)
+  call('HDEL', key, 'progress')
+  call('ZADD', DUE, at, ulid)
 end
 
 local words = {s = 0, r = 1, k = 2, f = 3, t = 3, z = 1, c = 1, b = 0, u = 2}
 local settle = {
   s = function(u, key) finish_done(u, key, 'success') end,
   r = function(u, key, w)
-    redis.call('SET', P .. 'r:' .. u, ARGV[w])
+    call('SET', P .. 'r:' .. u, ARGV[w])
     finish_done(u, key, 'success')
   end,
   k = function(u, key, w)
-    if ARGV[w] ~= '' then redis.call('SET', P .. 'r:' .. u, ARGV[w]) end
-    redis.call('HSET', key, 'skipped', 1)
+    if ARGV[w] ~= '' then call('SET', P .. 'r:' .. u, ARGV[w]) end
+    call('HSET', key, 'skipped', 1)
     finish_done(u, key, 'success')
   end,
   f = function(u, key, w)
-    redis.call('HSET', key, 'attempt', ARGV[w + 1])
+    call('HSET', key, 'attempt', ARGV[w + 1])
     bury(u, key, ARGV[w], ARGV[w + 2])
   end,
   t = function(u, key, w)
     local gone, run = again(u, key)
     if gone then return end
-    redis.call('HSET', key, 'attempt', ARGV[w + 1])
+    call('HSET', key, 'attempt', ARGV[w + 1])
     note_attempt(u, run, ARGV[w + 1], now_text, 'retried', ARGV[w + 2], true)
     put_off(u, key, ARGV[w], 'retrying')
     count('retried', 1)
@@ -139,14 +139,14 @@ local settle = {
   end,
   u = function(u, key, w)
     if again(u, key) then return end
-    local since = tonumber(redis.call('HGET', key, 'unknown_since'))
+    local since = tonumber(call('HGET', key, 'unknown_since'))
     if not since then
       since = now
-      redis.call('HSET', key, 'unknown_since', now)
+      call('HSET', key, 'unknown_since', now)
     end
     if now - since >= tonumber(ARGV[w + 1]) then
-      redis.call('HDEL', key, 'state', 'progress')
-      redis.call('ZADD', PARKED, 0, u)
+      call('HDEL', key, 'state', 'progress')
+      call('ZADD', PARKED, 0, u)
       ended[u] = true
     else
       put_off(u, key, ARGV[w], 'scheduled')
@@ -154,33 +154,38 @@ local settle = {
   end,
 }
 
--- Takes what these jobs hold out of `held`.
+-- Takes what these jobs hold out of `held`, and reads how many run of their concurrency keys.
 local function take_held(ulids)
   if #ulids == 0 then return end
-  local values = redis.call('HMGET', HELD, unpack(ulids))
-  local had, names = {}, {}
-  for k, ulid in ipairs(ulids) do
-    if values[k] then
-      local at = string.find(values[k], '\n', 1, true)
-      local lane = at > 1 and string.sub(values[k], 1, at - 1)
-      held[ulid] = {lane = lane, unique = at < #values[k] and string.sub(values[k], at + 1)}
-      names[#names + 1] = lane or nil
+  local values = call('HMGET', HELD, unpack(ulids))
+  local had, concs = {}, {}
+  for k = 1, #ulids do
+    local value, ulid = values[k], ulids[k]
+    if value then
       had[#had + 1] = ulid
+      local o, c, unique = match(value, '^.\t[^\t]*\t([^\t]*)\t([^\t]*)\t[^\n]*\n(.*)$')
+      order_held[ulid], conc_held[ulid] = o, c
+      unique = unique or sub(value, 2)
+      if unique ~= '' then held[ulid] = unique end
+      if c and c ~= '' and not running[c] then
+        running[c] = 0
+        concs[#concs + 1] = c
+      end
     end
   end
   if #had == 0 then return end
   write_table(HELD, {}, had)
-  read_lanes(names)
+  read_running(concs)
 end
 
 -- A run has ended: what its lane held for it goes to others.
 local function leave_run(ulid)
-  local name = held[ulid] and held[ulid].lane
-  if name then run_ended(name, ulid, not ended[ulid]) end
+  local order = order_held[ulid]
+  if order then run_ended(order, conc_held[ulid], not ended[ulid]) end
 end
 
 local acks, touched = {}, {}
-local watched = redis.call('EXISTS', WATCH) == 1
+local watched = call('EXISTS', WATCH) == 1
 if nf > 0 then
   local member, verb, word = {}, {}, {}
   local i = 11
@@ -188,7 +193,7 @@ if nf > 0 then
     member[k], verb[k], word[k] = ARGV[i], ARGV[i + 1], i + 2
     i = i + 2 + words[ARGV[i + 1]]
   end
-  local score = redis.call('ZMSCORE', LEASE, unpack(member))
+  local score = call('ZMSCORE', LEASE, unpack(member))
   local live, seen = {}, {}
   for k = 1, nf do
     if score[k] and not seen[member[k]] then
@@ -199,15 +204,15 @@ if nf > 0 then
       acks[k] = '0'
     end
   end
-  redis.call('ZREM', LEASE, '', unpack(live))
+  call('ZREM', LEASE, '', unpack(live))
   if special then
     local ulids = {}
-    for k, m in ipairs(live) do ulids[k] = string.sub(m, 1, 26) end
+    for k = 1, #live do ulids[k] = sub(live[k], 1, 26) end
     take_held(ulids)
   end
   for k = 1, nf do
     if acks[k] == '1' then
-      local ulid = string.sub(member[k], 1, 26)
+      local ulid = sub(member[k], 1, 26)
       if watched then touched[#touched + 1] = ulid end
       settle[verb[k]](ulid, J .. ulid, word[k])
       if special then leave_run(ulid) end
@@ -216,27 +221,27 @@ if nf > 0 then
     end
   end
 else
-  redis.call('ZREM', LEASE, '')
+  call('ZREM', LEASE, '')
 end
 
 local reap_after = tonumber(meta[3] or 0)
 if worker ~= '' and ARGV[5] == '1' and (not meta[4] or now - meta[4] >= 3 * lease_ms) then
   reap_after = now + lease_ms
-  redis.call('HSET', KEYS[1], 'graced_at', now, 'reap_after', reap_after)
+  call('HSET', KEYS[1], 'graced_at', now, 'reap_after', reap_after)
 end
 if worker ~= '' and now >= reap_after then
-  local expired = redis.call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 100)
+  local expired = call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 100)
   for _, member in ipairs(expired) do
-    local ulid, epoch = string.sub(member, 1, 26), string.sub(member, 28)
+    local ulid, epoch = sub(member, 1, 26), sub(member, 28)
     local key = J .. ulid
-    redis.call('ZREM', LEASE, member)
+    call('ZREM', LEASE, member)
     count('expired', 1)
     if special then take_held({ulid}) end
     touched[#touched + 1] = ulid
     local h = redis.pcall('HMGET', key, 'run', 'cancel', 'lost', 'attempt')
     if not h.err and h[1] then
-      local deliveries, who = string.match(h[1], '^%d+ (%d+) %d+ (.*)$')
-      redis.call('HSET', key, 'lost', (h[3] or ',') .. epoch .. ',')
+      local deliveries, who = match(h[1], '^%d+ (%d+) %d+ (.*)$')
+      call('HSET', key, 'lost', (h[3] or ',') .. epoch .. ',')
       if h[2] then
         cancelled(ulid, key, '@CANCELLED@')
       elseif tonumber(deliveries or 0) >= poison then
@@ -255,20 +260,20 @@ end
 
 for k = #front, 1, -1 do
   local key = J .. front[k]
-  local priority = redis.call('HGET', key, 'priority')
-  redis.call('HDEL', key, 'state', 'progress')
+  local priority = call('HGET', key, 'priority')
+  call('HDEL', key, 'state', 'progress')
   wait_first(front[k], key, priority or nil)
 end
 
 if worker ~= '' then
-  local due = redis.call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, 100)
+  local due = call('ZRANGEBYSCORE', DUE, '-inf', now, 'LIMIT', 0, 100)
   for _, ulid in ipairs(due) do
     local key = J .. ulid
-    redis.call('ZREM', DUE, ulid)
+    call('ZREM', DUE, ulid)
     local h = redis.pcall('HMGET', key, 'priority', 'state')
     if not h.err and h[2] then
       if h[2] == 'retrying' then count('retrying', -1) end
-      redis.call('HDEL', key, 'state', 'run_at')
+      call('HDEL', key, 'state', 'run_at')
       wait_last(ulid, key, h[1] or nil)
     end
   end
@@ -279,41 +284,38 @@ end
 local reply, leases, holds, got = {now, '', '', '', meta[2] or '', ''}, {}, {}, 0
 local deadline = string.format('%.0f', now + lease_ms)
 local first_run = '1 1 ' .. now_text .. ' ' .. worker
--- `lane`: the one it was taken from. Answers nil, or '' for one that was passed over, or 'parked'
--- when it has to wait, and its lane with it.
-local function claim(ulid, lane)
+-- `lane`: the one it was taken from, with its ordering, concurrency and rate key. Answers 'started', or
+-- 'passed over', 'buried', or 'parked' when it has to wait, and its lane with it.
+local function claim(ulid, lane, order, conc, rate)
   local key = J .. ulid
   local h = redis.pcall('HMGET', key, 'state', 'kind', 'run', 'args', 'args.1', 'opts')
   if h.err then
     dead[#dead + 1] = ulid
     count('failure', 1)
     note_end(ulid, 'f')
-    return ''
+    return 'passed over'
   end
-  if h[1] or (not h[2] and redis.call('EXISTS', key) == 0) then
-    if h[1] then redis.call('HDEL', key, 'ghost') else forget_ghost(ulid) end
+  if h[1] or (not h[2] and call('EXISTS', key) == 0) then
+    if h[1] then call('HDEL', key, 'ghost') else forget_ghost(ulid) end
     count('ghosts', -1)
-    return ''
+    return 'passed over'
   end
   local opts, max_attempts, failures = h[6] or '', '', '0'
   local unique
   if opts ~= '' then
-    local rare = redis.call('HMGET', key, 'opts.1', 'opts.2', 'max_attempts', 'expires_at', 'unique', 'opts.3')
+    local rare = call('HMGET', key, 'opts.1', 'opts.2', 'max_attempts', 'expires_at', 'unique', 'opts.3')
     if rare[5] and ends_hold(opts, '[sf]') then
       unique = rare[5]
-      held[ulid] = {unique = unique}
+      held[ulid] = unique
     end
     if rare[4] and not h[3] and tonumber(rare[4]) <= now then
       bury(ulid, key, 'expired', '@EXPIRED@')
-      return
+      return 'buried'
     end
     opts, max_attempts = opts .. (rare[1] or '') .. (rare[2] or '') .. (rare[6] or ''), rare[3] or ''
   end
-  local starts, frees = true, false
-  if lane then
-    starts, frees = start_in(lane, ulid)
-    if not starts then return 'parked' end
-  end
+  local frees = lane and (order ~= '' or conc ~= '')
+  if (frees or lane and rate ~= '') and not start_in(lane, ulid, order, conc, rate) then return 'parked' end
   -- One that took over a hold until the start after its own start holds it until its end.
   if unique and not h[3] and ends_hold(opts, 's') then
     let_go(ulid, unique)
@@ -324,21 +326,21 @@ local function claim(ulid, lane)
   end
   local epoch, deliveries, run = 1, 1, first_run
   if h[3] then
-    local e, d = string.match(h[3], '^(%d+) (%d+) ')
+    local e, d = match(h[3], '^(%d+) (%d+) ')
     epoch, deliveries = (e or 0) + 1, (d or 0) + 1
     run = epoch .. ' ' .. deliveries .. ' ' .. now_text .. ' ' .. worker
-    failures = redis.call('HGET', key, 'attempt') or '0'
+    failures = call('HGET', key, 'attempt') or '0'
   end
-  redis.call('HSET', key, 'state', 'running', 'run', run)
+  call('HSET', key, 'state', 'running', 'run', run)
   leases[#leases + 1] = deadline
   leases[#leases + 1] = h[3] and ulid .. ':' .. epoch or ulid .. ':1'
   local args = h[4]
   if not args then
-    args = redis.call('GET', P .. 'a:' .. ulid) or ''
+    args = call('GET', P .. 'a:' .. ulid) or ''
   elseif h[5] then
     args = args .. h[5]
     if #args == 128 then
-      local rest = redis.call('HMGET', key, 'args.2', 'args.3')
+      local rest = call('HMGET', key, 'args.2', 'args.3')
       args = args .. (rest[1] or '') .. (rest[2] or '')
     end
   end
@@ -346,21 +348,22 @@ local function claim(ulid, lane)
   reply[n], reply[n + 1], reply[n + 2], reply[n + 3] = ulid, epoch, deliveries, h[2] or ''
   reply[n + 4], reply[n + 5], reply[n + 6], reply[n + 7] = args, failures, max_attempts, opts
   got = got + 1
+  return 'started'
 end
 local looked_at, chance = 0, nil
 if special then
-  chance = take_turns(claim, WAIT, {want = want, rounds = rounds, paused = paused, ring_next = meta[7] == '1'}, count, function() return got end)
+  chance = take_turns(claim, WAIT, {want = want, rounds = rounds, paused = paused, ring_next = meta[7] == '1'})
   looked_at = chance.looked_at
 else for _, round in ipairs(rounds) do
   local ending = math.min(got + round[2], want)
   while not paused and got < ending and looked_at < 256 do
-    local ids = redis.call('RPOP', WAIT[round[1]], math.min(ending - got, 256 - looked_at))
+    local ids = call('RPOP', WAIT[round[1]], math.min(ending - got, 256 - looked_at))
     if not ids then break end
     looked_at = looked_at + #ids
     for _, ulid in ipairs(ids) do claim(ulid) end
   end
 end end
-if got > 0 then redis.call('ZADD', LEASE, unpack(leases)) end
+if got > 0 then call('ZADD', LEASE, unpack(leases)) end
 write_table(HELD, holds, {})
 
 if special then close_lanes() end
@@ -368,26 +371,26 @@ if special then close_lanes() end
 if flows then tell(told, now_text) end
 push_done(done, keep)
 push_dead(dead, now, keep)
-if flows then reply[6] = redis.call('ZRANGE', OUT, 0, 0, 'WITHSCORES')[2] or '' end
+if flows then reply[6] = call('ZRANGE', OUT, 0, 0, 'WITHSCORES')[2] or '' end
 for field, by in pairs(add) do
-  if redis.call('HINCRBY', STAT, field, by) < 0 then redis.call('HSET', STAT, field, 0) end
+  if call('HINCRBY', STAT, field, by) < 0 then call('HSET', STAT, field, 0) end
 end
 
 if worker ~= '' and got < want then
-  redis.call('SADD', IDLE, worker)
-  local due = redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
-  local lease = redis.call('ZRANGE', LEASE, 0, 0, 'WITHSCORES')
+  call('SADD', IDLE, worker)
+  local due = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
+  local lease = call('ZRANGE', LEASE, 0, 0, 'WITHSCORES')
   reply[3], reply[4] = due[2] or '', lease[2] or ''
-  if looked_at >= 256 and (redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 or (special and lanes_wait())) then
+  if looked_at >= 256 and (call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 or (special and lanes_wait())) then
     reply[3] = now
   elseif special then
     local at = chance.next_at()
     if at and (reply[3] == '' or at < tonumber(reply[3])) then reply[3] = at end
   end
-elseif not paused and redis.call('EXISTS', IDLE) == 1 then
+elseif not paused and call('EXISTS', IDLE) == 1 then
   -- Jobs wait, or a due time was set or asked for that nobody idle may know.
-  if redis.call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 or (special and lanes_wait())
-    or ((runs_again or (worker ~= '' and want == 0)) and redis.call('EXISTS', DUE) == 1) then
+  if call('EXISTS', WAIT[0], WAIT[1], WAIT[2]) > 0 or (special and lanes_wait())
+    or ((runs_again or (worker ~= '' and want == 0)) and call('EXISTS', DUE) == 1) then
     wake(prefix)
   end
 end

@@ -7,18 +7,18 @@ local function tell(ended, now)
   if #ended == 0 then return false end
   local ulids, any = {}, false
   for k = 1, #ended, 2 do ulids[#ulids + 1] = ended[k] end
-  local is_parent = redis.call('SMISMEMBER', PARENTS, unpack(ulids))
+  local is_parent = call('SMISMEMBER', PARENTS, unpack(ulids))
   for k, ulid in ipairs(ulids) do
     if is_parent[k] == 1 then
       local out = {}
-      for _, child in ipairs(redis.call('SMEMBERS', P .. 'd:' .. ulid)) do
+      for _, child in ipairs(call('SMEMBERS', P .. 'd:' .. ulid)) do
         out[#out + 1], out[#out + 2] = now, 'e ' .. child .. ' ' .. ulid .. ' ' .. ended[2 * k]
         if #out == 1000 then
-          redis.call('ZADD', OUT, unpack(out))
+          call('ZADD', OUT, unpack(out))
           out = {}
         end
       end
-      if #out > 0 then redis.call('ZADD', OUT, unpack(out)) end
+      if #out > 0 then call('ZADD', OUT, unpack(out)) end
       any = true
     end
   end
@@ -32,8 +32,8 @@ local function hold_for(ulid, parents, run_at, now)
     ids[#ids + 1] = id
     out[#out + 1], out[#out + 2] = now, 'w ' .. id .. ' ' .. ulid .. ' ' .. now
   end
-  redis.call('ZADD', BLOCKED, run_at, ulid)
-  redis.call('SET', P .. 'w:' .. ulid, parents)
-  redis.call('SADD', P .. 'g:' .. ulid, unpack(ids))
-  redis.call('ZADD', OUT, unpack(out))
+  call('ZADD', BLOCKED, run_at, ulid)
+  call('SET', P .. 'w:' .. ulid, parents)
+  call('SADD', P .. 'g:' .. ulid, unpack(ids))
+  call('ZADD', OUT, unpack(out))
 end

@@ -10,9 +10,9 @@ local h = redis.pcall('HGETALL', J .. ARGV[1])
 if h.err then return 'damaged' end
 if #h == 0 then return false end
 local u = ARGV[1]
-local reply = {h, redis.call('GET', P .. 'a:' .. u), redis.call('GET', P .. 'r:' .. u), redis.call('GET', P .. 'e:' .. u)}
-if redis.call('HGET', KEYS[1], 'flows') then
-  reply[5], reply[6] = redis.call('GET', P .. 'w:' .. u), redis.call('SCARD', P .. 'g:' .. u)
-  reply[7] = redis.call('SMEMBERS', P .. 'd:' .. u)
+local reply = {h, call('GET', P .. 'a:' .. u), call('GET', P .. 'r:' .. u), call('GET', P .. 'e:' .. u)}
+if call('HGET', KEYS[1], 'flows') then
+  reply[5], reply[6] = call('GET', P .. 'w:' .. u), call('SCARD', P .. 'g:' .. u)
+  reply[7] = call('SMEMBERS', P .. 'd:' .. u)
 end
 return reply

@@ -10,24 +10,29 @@
 local LANES, TENANTS, PARKS, RATED = P .. 'lanes', P .. 'tenants', P .. 'parks', P .. 'rated'
 local ORDERS, CONC, LIMITS = P .. 'orders', P .. 'conc', P .. 'limits'
 local lane_now, laned, any_parked, limit_defaults, alone = 0, 0, nil, nil, nil
-local parsed, owners, owned, running, tats, conc_limits, rates = {}, {}, {}, {}, {}, {}, {}
+local parsed, owners, owned, tats, conc_limits, rates = {}, {}, {}, {}, {}, {}
+-- How many jobs of a concurrency key run, and how many did before.
+local running, ran = {}, {}
 local RINGS = {['0'] = P .. 'ring0', ['1'] = P .. 'ring1', ['2'] = P .. 'ring2'}
--- The ring that is being gone through: its priority, entries taken off its right end, how many of
--- them were looked at, and what goes back to its left end.
-local ring = {p = '', taken = {}, at = 0, back = {}}
+-- The ring that is being gone through: its priority, entries taken off its right end with their
+-- ordering, concurrency and rate keys ('' for none), how many of them were looked at, and what goes
+-- back to its left end.
+local ring_p, ring_taken, ring_at, ring_back = '', {}, 0, {}
+local taken_o, taken_c, taken_r = {}, {}, {}
 
 -- True for a lane with a tenant and nothing else: its jobs wait for nothing but their turn.
 local function is_free(name)
-  return string.sub(name, -3) == '\t\t\t'
+  local a, b, c = byte(name, -3, -1)
+  return a == 9 and b == 9 and c == 9
 end
 
 local function lane_of(name)
   local lane = parsed[name]
   if not lane then
     if is_free(name) then
-      lane = {p = string.sub(name, 1, 1), t = string.sub(name, 3, -4), o = '', c = '', r = ''}
+      lane = {p = sub(name, 1, 1), t = sub(name, 3, -4), o = '', c = '', r = ''}
     else
-      local p, t, o, c, r = string.match(name, '^(%d)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)$')
+      local p, t, o, c, r = match(name, '^(%d)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)$')
       lane = {p = p, t = t, o = o, c = c, r = r}
     end
     parsed[name] = lane
@@ -45,53 +50,72 @@ end
 
 -- The lane of a job whose `priority` field ends in 'l'; nil for any other.
 local function lane_name(key, priority)
-  if not priority or string.sub(priority, -1) ~= 'l' then return end
-  local h = redis.call('HMGET', key, 'tenant', 'order', 'conc', 'rate')
-  return string.sub(priority, 1, 1) .. '\t' .. (h[1] or '') .. '\t' .. (h[2] or '') .. '\t' .. (h[3] or '') .. '\t' .. (h[4] or '')
+  if not priority or sub(priority, -1) ~= 'l' then return end
+  local h = call('HMGET', key, 'tenant', 'order', 'conc', 'rate')
+  return sub(priority, 1, 1) .. '\t' .. (h[1] or '') .. '\t' .. (h[2] or '') .. '\t' .. (h[3] or '') .. '\t' .. (h[4] or '')
 end
 
 local function owner(key)
   local ulid = owners[key]
   if ulid == nil then
-    ulid = redis.call('HGET', ORDERS, key)
+    ulid = call('HGET', ORDERS, key)
     owners[key] = ulid
   end
   return ulid
 end
 
 local function running_of(key)
-  local r = running[key]
-  if not r then
-    r = {n = tonumber(redis.call('HGET', CONC, key) or 0)}
-    r.was, running[key] = r.n, r
+  local n = running[key]
+  if not n then
+    n = tonumber(call('HGET', CONC, key) or 0)
+    running[key], ran[key] = n, n
   end
-  return r
+  return n
 end
 
--- Reads who owns these lanes' ordering keys, and how many jobs of their concurrency keys run, in
--- one call each.
-local function read_lanes(names)
+-- Reads how many jobs of these concurrency keys run, in one call.
+local function read_running(keys)
+  if #keys == 0 then return end
+  local counts = call('HMGET', CONC, unpack(keys))
+  for k = 1, #keys do
+    local n = counts[k] and tonumber(counts[k]) or 0
+    running[keys[k]], ran[keys[k]] = n, n
+  end
+end
+
+-- Reads who owns these ordering keys, in one call.
+local function read_owners(keys)
+  if #keys == 0 then return end
+  local ulids = call('HMGET', ORDERS, unpack(keys))
+  for k = 1, #keys do owners[keys[k]] = ulids[k] end
+end
+
+-- What a job of the lane needs to start: its ordering, concurrency and rate key, '' for none.
+local function keys_of(name)
+  return match(name, '^.\t[^\t]*\t([^\t]*)\t([^\t]*)\t(.*)$')
+end
+
+-- Notes the keys of the lanes taken off a ring, and reads who owns and how many run.
+local function read_ring()
   local orders, concs = {}, {}
-  for _, name in ipairs(names) do
-    local lane = lane_of(name)
-    if lane.o ~= '' and owners[lane.o] == nil then
-      owners[lane.o] = false
-      orders[#orders + 1] = lane.o
-    end
-    if lane.c ~= '' and not running[lane.c] then
-      running[lane.c] = true
-      concs[#concs + 1] = lane.c
-    end
-  end
-  if #orders > 0 then
-    for k, ulid in ipairs(redis.call('HMGET', ORDERS, unpack(orders))) do owners[orders[k]] = ulid end
-  end
-  if #concs > 0 then
-    for k, n in ipairs(redis.call('HMGET', CONC, unpack(concs))) do
-      n = tonumber(n or 0)
-      running[concs[k]] = {n = n, was = n}
+  for k = 1, #ring_taken do
+    local name = ring_taken[k]
+    -- Not a tenant's.
+    if byte(name) ~= 116 then
+      local o, c, r = keys_of(name)
+      taken_o[k], taken_c[k], taken_r[k] = o, c, r
+      if o ~= '' and owners[o] == nil then
+        owners[o] = false
+        orders[#orders + 1] = o
+      end
+      if c ~= '' and not running[c] then
+        running[c] = 0
+        concs[#concs + 1] = c
+      end
     end
   end
+  read_owners(orders)
+  read_running(concs)
 end
 
 local function own(key, ulid)
@@ -101,13 +125,13 @@ end
 -- The limit of a key that has one of its own, or of all keys: `own` is '0' when none has.
 local function limit_of(all, own, field)
   if not limit_defaults then
-    limit_defaults = redis.call('HMGET', LIMITS, 'c', 'r', 'own_c', 'own_r')
+    limit_defaults = call('HMGET', LIMITS, 'c', 'r', 'own_c', 'own_r')
     -- Limits of before the last two fields say nothing of them.
-    if not limit_defaults[3] and redis.call('EXISTS', LIMITS) == 0 then
+    if not limit_defaults[3] and call('EXISTS', LIMITS) == 0 then
       limit_defaults[3], limit_defaults[4] = '0', '0'
     end
   end
-  return limit_defaults[own] ~= '0' and redis.call('HGET', LIMITS, field) or limit_defaults[all]
+  return limit_defaults[own] ~= '0' and call('HGET', LIMITS, field) or limit_defaults[all]
 end
 
 local function conc_limit(key)
@@ -123,8 +147,8 @@ end
 local function rate_of(key)
   local rate = rates[key]
   if rate == nil then
-    local text = key == '' and redis.call('HGET', LIMITS, 'r:') or key ~= '' and limit_of(2, 4, 'r:' .. key)
-    local interval, burst = string.match(text or '', '^(%d+) (%d+) ')
+    local text = key == '' and call('HGET', LIMITS, 'r:') or key ~= '' and limit_of(2, 4, 'r:' .. key)
+    local interval, burst = match(text or '', '^(%d+) (%d+) ')
     rate = interval and {i = tonumber(interval), b = tonumber(burst)} or false
     rates[key] = rate
   end
@@ -135,7 +159,7 @@ end
 local function tat_of(key)
   local tat = tats[key]
   if not tat then
-    tat = {us = tonumber(redis.call('GET', P .. 'tat:' .. key) or 0)}
+    tat = {us = tonumber(call('GET', P .. 'tat:' .. key) or 0)}
     tats[key] = tat
   end
   return tat
@@ -161,14 +185,14 @@ local function room_at(kind, key)
   if kind == 'o' then return owner(key) and 0 or 1 end
   if kind == 'c' then
     local limit = conc_limit(key)
-    return limit and math.max(limit - running_of(key).n, 0) or 100
+    return limit and math.max(limit - running_of(key), 0) or 100
   end
   local rate = rate_of(key)
   return rate and rate_room(rate, key) or 100
 end
 
 local function join_ring(p, entry)
-  if ring.p == p then ring.back[#ring.back + 1] = entry else redis.call('LPUSH', RINGS[p], entry) end
+  if ring_p == p then ring_back[#ring_back + 1] = entry else call('LPUSH', RINGS[p], entry) end
 end
 
 local function enter(name)
@@ -176,33 +200,33 @@ local function enter(name)
   if lane.t == '' then return join_ring(lane.p, name) end
   if alone ~= false and not is_free(name) then
     alone = false
-    redis.call('HDEL', KEYS[1], 'alone')
+    call('HDEL', KEYS[1], 'alone')
   end
-  if redis.call('SADD', TENANTS, lane.p .. '\t' .. lane.t) == 1 then join_ring(lane.p, 't' .. lane.t) end
-  redis.call('LPUSH', lanes_of(lane), name)
+  if call('SADD', TENANTS, lane.p .. '\t' .. lane.t) == 1 then join_ring(lane.p, 't' .. lane.t) end
+  call('LPUSH', lanes_of(lane), name)
 end
 
 -- Takes the lane just looked at out of its ring, at whose left end it stands.
 local function leave_ring(lane)
-  if lane.t == '' then ring.back[#ring.back] = nil else redis.call('LPOP', lanes_of(lane)) end
+  if lane.t == '' then ring_back[#ring_back] = nil else call('LPOP', lanes_of(lane)) end
 end
 
 local function set_timer(key)
   local rate = rate_of(key)
-  redis.call('ZADD', RATED, rate and string.format('%.0f', rate_next(rate, key)) or '0', key)
+  call('ZADD', RATED, rate and string.format('%.0f', rate_next(rate, key)) or '0', key)
 end
 
 local function bring(kind, key)
-  if any_parked == nil then any_parked = redis.call('EXISTS', PARKS) == 1 end
+  if any_parked == nil then any_parked = call('EXISTS', PARKS) == 1 end
   if not any_parked then return end
   local park, n = P .. 'park:' .. kind .. key, math.min(room_at(kind, key), 100)
-  local names = n > 0 and redis.call('LPOP', park, n)
+  local names = n > 0 and call('LPOP', park, n)
   for _, name in ipairs(names or {}) do enter(name) end
-  if redis.call('EXISTS', park) == 1 then
+  if call('EXISTS', park) == 1 then
     if kind == 'r' then set_timer(key) end
   elseif names then
-    redis.call('ZREM', PARKS, kind .. key)
-    if kind == 'r' then redis.call('ZREM', RATED, key) end
+    call('ZREM', PARKS, kind .. key)
+    if kind == 'r' then call('ZREM', RATED, key) end
   end
 end
 
@@ -214,16 +238,16 @@ local function pass_on(name, except)
 end
 
 local function join_lane(name)
-  if redis.call('ZADD', LANES, 'NX', '0', name) == 1 then enter(name) end
+  if call('ZADD', LANES, 'NX', '0', name) == 1 then enter(name) end
 end
 
 local function return_to(name, ulid)
-  if redis.call('ZADD', LANES, 'NX', '0', name) == 1 then return enter(name) end
+  if call('ZADD', LANES, 'NX', '0', name) == 1 then return enter(name) end
   local lane = lane_of(name)
   if lane.o ~= '' and owner(lane.o) == ulid then
     local park = P .. 'park:o' .. lane.o
-    if redis.call('LREM', park, 1, name) == 1 then
-      if redis.call('EXISTS', park) == 0 then redis.call('ZREM', PARKS, 'o' .. lane.o) end
+    if call('LREM', park, 1, name) == 1 then
+      if call('EXISTS', park) == 0 then call('ZREM', PARKS, 'o' .. lane.o) end
       enter(name)
     end
   end
@@ -233,16 +257,16 @@ end
 local function wait_last(ulid, key, priority)
   local name = lane_name(key, priority)
   if not name then
-    redis.call('LPUSH', WAIT[tonumber(priority or 1)] or WAIT[1], ulid)
+    call('LPUSH', WAIT[tonumber(priority or 1)] or WAIT[1], ulid)
     return
   end
   laned = laned + 1
   local lane = lane_of(name)
   if lane.o ~= '' and owner(lane.o) == ulid then
-    redis.call('RPUSH', jobs_of(name), ulid)
+    call('RPUSH', jobs_of(name), ulid)
     return_to(name, ulid)
   else
-    redis.call('LPUSH', jobs_of(name), ulid)
+    call('LPUSH', jobs_of(name), ulid)
     join_lane(name)
   end
 end
@@ -250,120 +274,107 @@ end
 local function wait_first(ulid, key, priority)
   local name = lane_name(key, priority)
   if not name then
-    redis.call('RPUSH', WAIT[tonumber(priority or 1)] or WAIT[1], ulid)
+    call('RPUSH', WAIT[tonumber(priority or 1)] or WAIT[1], ulid)
     return
   end
   laned = laned + 1
-  redis.call('RPUSH', jobs_of(name), ulid)
+  call('RPUSH', jobs_of(name), ulid)
   return_to(name, ulid)
 end
 
 -- Puts back what was taken off the ring, in its order.
 local function close_ring()
-  if ring.p == '' then return end
-  local key, left = RINGS[ring.p], {}
-  for k = #ring.taken, ring.at + 1, -1 do left[#left + 1] = ring.taken[k] end
-  if #left > 0 then redis.call('RPUSH', key, unpack(left)) end
-  if #ring.back > 0 then redis.call('LPUSH', key, unpack(ring.back)) end
-  ring = {p = '', taken = {}, at = 0, back = {}}
+  if ring_p == '' then return end
+  local key, left = RINGS[ring_p], {}
+  for k = #ring_taken, ring_at + 1, -1 do left[#left + 1] = ring_taken[k] end
+  if #left > 0 then call('RPUSH', key, unpack(left)) end
+  if #ring_back > 0 then call('LPUSH', key, unpack(ring_back)) end
+  ring_p, ring_taken, ring_at, ring_back = '', {}, 0, {}
 end
 
 -- The next entry of a priority's ring, of which up to `most` are taken off at once.
 local function next_entry(p, most)
-  if ring.p ~= p or ring.at == #ring.taken then
+  if ring_p ~= p or ring_at == #ring_taken then
     close_ring()
-    local taken = redis.call('RPOP', RINGS[p], most)
+    local taken = call('RPOP', RINGS[p], most)
     if not taken then return end
-    ring = {p = p, taken = taken, at = 0, back = {}}
-    local names = {}
-    for _, entry in ipairs(taken) do
-      if string.byte(entry) ~= 116 then names[#names + 1] = entry end
-    end
-    read_lanes(names)
+    ring_p, ring_taken = p, taken
+    read_ring()
   end
-  ring.at = ring.at + 1
-  return ring.taken[ring.at]
+  ring_at = ring_at + 1
+  return ring_taken[ring_at]
 end
 
 -- True when some lane of the priority is ready, or seems so.
 local function is_ready(p)
-  if ring.p == p and (ring.at < #ring.taken or #ring.back > 0) then return true end
-  return redis.call('EXISTS', RINGS[p]) == 1
+  if ring_p == p and (ring_at < #ring_taken or #ring_back > 0) then return true end
+  return call('EXISTS', RINGS[p]) == 1
 end
 
 -- The lane of the tenant whose turn it is; nil when there is none, and the tenant leaves the ring.
 local function next_of(tenant)
   local own = P .. 't:' .. tenant
-  local name = redis.call('LMOVE', own, own, 'RIGHT', 'LEFT')
-  if not name then redis.call('SREM', TENANTS, tenant) end
+  local name = call('LMOVE', own, own, 'RIGHT', 'LEFT')
+  if not name then call('SREM', TENANTS, tenant) end
   return name
 end
 
--- The next lane of a ring, which then stands at its left end; nil when a tenant has left it, and
--- true when it is empty. Third the tenant of a lane that may not be there: its only one, if it has one.
+-- The next lane of a ring, which then stands at its left end, and its keys; nil when a tenant has left
+-- it, and '' when it is empty. Fifth the tenant of a lane that may not be there: its only one, if it has one.
 local function visit(p, most)
   local entry = next_entry(p, most)
-  if not entry then return nil, true end
-  if string.byte(entry) ~= 116 then
-    ring.back[#ring.back + 1] = entry
-    return entry
+  if not entry then return '' end
+  if byte(entry) ~= 116 then
+    ring_back[#ring_back + 1] = entry
+    return entry, taken_o[ring_at], taken_c[ring_at], taken_r[ring_at]
   end
-  local tenant = p .. '\t' .. string.sub(entry, 2)
+  local tenant = p .. '\t' .. sub(entry, 2)
   if alone then
-    ring.back[#ring.back + 1] = entry
-    return tenant .. '\t\t\t', false, tenant
+    ring_back[#ring_back + 1] = entry
+    return tenant .. '\t\t\t', '', '', '', tenant
   end
   local name = next_of(tenant)
-  if not name then return nil, false end
-  ring.back[#ring.back + 1] = entry
-  return name
+  if not name then return end
+  ring_back[#ring_back + 1] = entry
+  return name, keys_of(name)
 end
 
 -- Takes back the turn of a tenant that turns out to have no lane; answers whether it has one.
 local function has_lane(tenant)
   if next_of(tenant) then return true end
-  ring.back[#ring.back] = nil
+  ring_back[#ring_back] = nil
   return false
 end
 
 local function leave_lane(name)
   leave_ring(lane_of(name))
-  redis.call('ZREM', LANES, name)
+  call('ZREM', LANES, name)
   pass_on(name, '')
 end
 
--- Takes what the start of this job needs, and answers whether the end of its run frees something;
--- false, and the lane is parked, when it has to wait.
-local function start_in(name, ulid)
-  if is_free(name) then return true, false end
-  local lane = lane_of(name)
-  local kind, key
-  local holder = lane.o ~= '' and owner(lane.o)
-  if holder and holder ~= ulid then
-    kind, key = 'o', lane.o
-  elseif lane.c ~= '' and room_at('c', lane.c) == 0 then
-    kind, key = 'c', lane.c
-  elseif lane.r ~= '' and room_at('r', lane.r) == 0 then
-    kind, key = 'r', lane.r
-  end
-  if kind then
-    leave_ring(lane)
-    if redis.call('RPUSH', P .. 'park:' .. kind .. key, name) == 1 then redis.call('ZADD', PARKS, '0', kind .. key) end
-    any_parked = true
-    if kind == 'r' then set_timer(key) end
-    pass_on(name, kind)
-    return false
-  end
-  if lane.o ~= '' and holder ~= ulid then
-    own(lane.o, ulid)
-  end
-  if lane.c ~= '' then
-    local r = running_of(lane.c)
-    r.n = r.n + 1
-  end
-  local rate = lane.r ~= '' and rate_of(lane.r)
-  if rate then rate_take(rate, lane.r, 1) end
-  return true, lane.o ~= '' or lane.c ~= ''
+-- Parks the lane just looked at until a key of it has room.
+local function park(name, kind, key)
+  leave_ring(lane_of(name))
+  if call('RPUSH', P .. 'park:' .. kind .. key, name) == 1 then call('ZADD', PARKS, '0', kind .. key) end
+  any_parked = true
+  if kind == 'r' then set_timer(key) end
+  pass_on(name, kind)
+  return false
+end
+
+-- Takes what the start of this job needs of its lane's keys; false, and the lane is parked, when it has
+-- to wait.
+local function start_in(name, ulid, o, c, r)
+  local holder = o ~= '' and owner(o)
+  if holder and holder ~= ulid then return park(name, 'o', o) end
+  local limit = c ~= '' and conc_limit(c)
+  if limit and running_of(c) >= limit then return park(name, 'c', c) end
+  local rate = r ~= '' and rate_of(r)
+  if rate and rate_room(rate, r) == 0 then return park(name, 'r', r) end
+  if o ~= '' and not holder then own(o, ulid) end
+  if c ~= '' then running[c] = running_of(c) + 1 end
+  if rate then rate_take(rate, r, 1) end
+  return true
 end
 
 local function let_order_go(name, ulid)
@@ -374,21 +385,22 @@ local function let_order_go(name, ulid)
   end
 end
 
--- A run has ended; with `again` the job keeps its ordering key.
-local function run_ended(name, ulid, again)
-  local lane = lane_of(name)
-  if lane.c ~= '' then
-    local r = running_of(lane.c)
-    r.n = math.max(r.n - 1, 0)
-    bring('c', lane.c)
+-- A run has ended whose job held these keys, or ''; with `again` the job keeps its ordering key.
+local function run_ended(order, conc, again)
+  if conc ~= '' then
+    running[conc] = math.max(running_of(conc) - 1, 0)
+    bring('c', conc)
   end
-  if not again then let_order_go(name, ulid) end
+  if not again and order ~= '' then
+    own(order, false)
+    bring('o', order)
+  end
 end
 
 -- Lanes whose rate allows it go on.
 local function wake_lanes()
-  for _, key in ipairs(redis.call('ZRANGEBYSCORE', RATED, '-inf', string.format('%.0f', lane_now), 'LIMIT', 0, 100)) do
-    redis.call('ZREM', RATED, key)
+  for _, key in ipairs(call('ZRANGEBYSCORE', RATED, '-inf', string.format('%.0f', lane_now), 'LIMIT', 0, 100)) do
+    call('ZREM', RATED, key)
     bring('r', key)
   end
 end
@@ -397,9 +409,12 @@ end
 -- for a listpack: reading a hundred fields of one of 500 entries takes a hundred walks over it.
 local LONG = string.rep('-', 65)
 local function write_table(key, set, gone)
-  if #set > 0 then redis.call('HSET', key, '', LONG, unpack(set)) end
-  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+  if #set > 0 then call('HSET', key, '', LONG, unpack(set)) end
+  if #gone > 0 then call('HDEL', key, unpack(gone)) end
 end
+
+-- Printing a number costs more than writing it.
+local DIGITS = {'1', '2', '3', '4', '5', '6', '7', '8', '9'}
 
 local function close_lanes()
   close_ring()
@@ -413,10 +428,10 @@ local function close_lanes()
   end
   write_table(ORDERS, now_owned, free)
   local counted, none = {}, {}
-  for key, r in pairs(running) do
-    if r.n ~= r.was and r.n > 0 then
-      counted[#counted + 1], counted[#counted + 2] = key, tostring(r.n)
-    elseif r.n ~= r.was then
+  for key, n in pairs(running) do
+    if n ~= ran[key] and n > 0 then
+      counted[#counted + 1], counted[#counted + 2] = key, DIGITS[n] or tostring(n)
+    elseif n ~= ran[key] then
       none[#none + 1] = key
     end
   end
@@ -424,12 +439,12 @@ local function close_lanes()
   for key, tat in pairs(tats) do
     if tat.dirty then
       local px = math.max(math.ceil(tat.us / 1000) - lane_now, 0) + 1000
-      redis.call('SET', P .. 'tat:' .. key, string.format('%.0f', tat.us), 'PX', string.format('%.0f', px))
+      call('SET', P .. 'tat:' .. key, string.format('%.0f', tat.us), 'PX', string.format('%.0f', px))
     end
   end
-  if laned ~= 0 then redis.call('HINCRBY', STAT, 'laned', string.format('%.0f', laned)) end
+  if laned ~= 0 then call('HINCRBY', STAT, 'laned', string.format('%.0f', laned)) end
 end
 
 local function lanes_wait()
-  return redis.call('EXISTS', P .. 'ring0', P .. 'ring1', P .. 'ring2') > 0
+  return call('EXISTS', P .. 'ring0', P .. 'ring1', P .. 'ring2') > 0
 end

@@ -6,11 +6,11 @@
 -- Reply    reading: now, then at most 100 messages that are due; else OK
 -- Cost     one command, or two
 if #ARGV == 0 then
-  local t = redis.call('TIME')
+  local t = call('TIME')
   local now = t[1] * 1000 + math.floor(t[2] / 1000)
-  return {now, unpack(redis.call('ZRANGEBYSCORE', P .. 'out', '-inf', string.format('%.0f', now), 'LIMIT', 0, 100))}
+  return {now, unpack(call('ZRANGEBYSCORE', P .. 'out', '-inf', string.format('%.0f', now), 'LIMIT', 0, 100))}
 end
 local done = tonumber(ARGV[2])
-redis.call('ZREM', P .. 'out', '', unpack(ARGV, 3, 2 + done))
-for k = 3 + done, #ARGV do redis.call('ZADD', P .. 'out', 'XX', ARGV[1], ARGV[k]) end
+call('ZREM', P .. 'out', '', unpack(ARGV, 3, 2 + done))
+for k = 3 + done, #ARGV do call('ZADD', P .. 'out', 'XX', ARGV[1], ARGV[k]) end
 return redis.status_reply('OK')

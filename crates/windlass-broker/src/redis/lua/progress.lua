@@ -4,9 +4,9 @@
 -- ARGV     lease '<ulid>:<epoch>', progress in short form (at most 64 bytes)
 -- Reply    1 taken, 0 stale
 -- Cost     ZSCORE, ZREM (so that it passes when Redis is full), HSET, EXISTS
-if not redis.call('ZSCORE', LEASE, ARGV[1]) then return 0 end
-local ulid = string.sub(ARGV[1], 1, 26)
-redis.call('ZREM', LEASE, '')
-redis.call('HSET', J .. ulid, 'progress', ARGV[2])
+if not call('ZSCORE', LEASE, ARGV[1]) then return 0 end
+local ulid = sub(ARGV[1], 1, 26)
+call('ZREM', LEASE, '')
+call('HSET', J .. ulid, 'progress', ARGV[2])
 changed({ulid})
 return 1

@@ -7,14 +7,14 @@
 -- Reply    now, then a letter per message as one string: 'n' noted, or how the parent has ended
 -- Memory   first write a ZREM, so that it passes when Redis is full
 -- Cost     HMGET, 2 writes per message; about 8 commands per job that goes on
-local t = redis.call('TIME')
+local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local now_text = string.format('%.0f', now)
 lane_now = now
-local meta = redis.call('HMGET', KEYS[1], 'format', 'flows', 'paused')
+local meta = call('HMGET', KEYS[1], 'format', 'flows', 'paused')
 local wrong = check_format(meta[1])
 if wrong then return wrong end
-redis.call('ZREM', LEASE, '')
+call('ZREM', LEASE, '')
 local ENDED = {success = 's', failure = 'f', cancelled = 'c'}
 local WHAT = {s = 'has ended', f = 'ended in failure', c = 'was cancelled', u = 'is not known'}
 local done, ended, gone_on, heard = {}, {}, {}, {}
@@ -32,19 +32,19 @@ end
 local function note_child(ulid, child)
   local h = redis.pcall('HMGET', J .. ulid, 'state', 'created_at')
   if h.err or not h[2] then return 'u' end
-  redis.call('SADD', P .. 'd:' .. ulid, child)
-  redis.call('SADD', PARENTS, ulid)
+  call('SADD', P .. 'd:' .. ulid, child)
+  call('SADD', PARENTS, ulid)
   if not meta[2] then meta[2] = use('flows') end
   return ENDED[h[1]] or 'n'
 end
 
 local function cancelled(ulid, key, h, parent, letter)
   if h[4] and ends_hold(h[3], '[sf]') then let_go(ulid, h[4]) end
-  redis.call('DEL', P .. 'g:' .. ulid)
-  redis.call('HDEL', key, 'run_at')
-  redis.call('HSET', key, 'state', 'cancelled', 'finished_at', now_text)
-  redis.call('SET', P .. 'e:' .. ulid, '{"code":"dependency","message":"' .. parent .. ' ' .. WHAT[letter] .. '"}')
-  redis.call('HINCRBY', STAT, 'cancelled', 1)
+  call('DEL', P .. 'g:' .. ulid)
+  call('HDEL', key, 'run_at')
+  call('HSET', key, 'state', 'cancelled', 'finished_at', now_text)
+  call('SET', P .. 'e:' .. ulid, '{"code":"dependency","message":"' .. parent .. ' ' .. WHAT[letter] .. '"}')
+  call('HINCRBY', STAT, 'cancelled', 1)
   done[#done + 1] = ulid
   ended[#ended + 1], ended[#ended + 2] = ulid, 'c'
 end
@@ -52,17 +52,17 @@ end
 local function parent_ended(ulid, parent, letter)
   local key = J .. ulid
   local h = redis.pcall('HMGET', key, 'state', 'priority', 'opts', 'unique', 'run_at')
-  if h.err or h[1] ~= 'blocked' or redis.call('SREM', P .. 'g:' .. ulid, parent) == 0 then return end
+  if h.err or h[1] ~= 'blocked' or call('SREM', P .. 'g:' .. ulid, parent) == 0 then return end
   local cancels = letter ~= 's' and not string.find(h[3] or '', 'after=r', 1, true)
-  if not cancels and redis.call('EXISTS', P .. 'g:' .. ulid) == 1 then return end
-  redis.call('ZREM', BLOCKED, ulid)
+  if not cancels and call('EXISTS', P .. 'g:' .. ulid) == 1 then return end
+  call('ZREM', BLOCKED, ulid)
   if cancels then
     cancelled(ulid, key, h, parent, letter)
   elseif h[5] and tonumber(h[5]) > now then
-    redis.call('HSET', key, 'state', 'scheduled')
-    redis.call('ZADD', DUE, h[5], ulid)
+    call('HSET', key, 'state', 'scheduled')
+    call('ZADD', DUE, h[5], ulid)
   else
-    redis.call('HDEL', key, 'state', 'run_at')
+    call('HDEL', key, 'state', 'run_at')
     wait_last(ulid, key, h[2] or nil)
   end
   gone_on[#gone_on + 1] = ulid

@@ -6,16 +6,16 @@
 --          is not held, as one string
 -- Memory   first write a ZREM, so that renewals pass when Redis is full
 -- Cost     TIME, ZMSCORE, ZREM, ZADD, one HGET per lease
-local t = redis.call('TIME')
+local t = call('TIME')
 -- As text: a number handed to redis.call is printed as a float, once per lease.
 local deadline = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000) + ARGV[1])
-local score = redis.call('ZMSCORE', LEASE, unpack(ARGV, 2))
+local score = call('ZMSCORE', LEASE, unpack(ARGV, 2))
 local held, acks = {}, {}
-redis.call('ZREM', LEASE, '')
+call('ZREM', LEASE, '')
 for k = 1, #ARGV - 1 do
   local member = ARGV[k + 1]
   if score[k] then
-    acks[k] = redis.call('HGET', J .. string.sub(member, 1, 26), 'cancel') and '2' or '1'
+    acks[k] = call('HGET', J .. sub(member, 1, 26), 'cancel') and '2' or '1'
     held[#held + 1] = deadline
     held[#held + 1] = member
   else
@@ -23,5 +23,5 @@ for k = 1, #ARGV - 1 do
     prove_alive(member)
   end
 end
-if #held > 0 then redis.call('ZADD', LEASE, 'XX', unpack(held)) end
+if #held > 0 then call('ZADD', LEASE, 'XX', unpack(held)) end
 return table.concat(acks)

@@ -23,7 +23,7 @@ end
 local reply = {found[1], 0}
 for k = 3, #found do
   if #reply - 2 == most then break end
-  local ulid = string.sub(found[k], 1, 26)
+  local ulid = sub(found[k], 1, 26)
   reply[2] = k - 2
   if wanted(redis.pcall('HMGET', J .. ulid, unpack(fields))) then reply[#reply + 1] = ulid end
 end

@@ -1,78 +1,81 @@
--- take_turns(claim, lists, wish, count, got): claims where there may be lanes and limits: by
+-- take_turns(claim, lists, wish): claims where there may be lanes and limits: by
 -- priority, and within one in turn between the list of jobs without lanes and the ring of lanes.
 --
 -- Answers how many entries were looked at, and next_at(): when a limit of time lets something
 -- start that waits now.
-local function take_turns(claim, lists, wish, count, got)
-  local reply = {looked_at = 0}
-  local limits = redis.call('HMGET', LIMITS, 'q', 'r:')
+local function take_turns(claim, lists, wish)
+  local reply, looked_at, got = {}, 0, 0
+  local limits = call('HMGET', LIMITS, 'q', 'r:')
   local rate = limits[2] and rate_of('')
   local slots, starts = math.huge, math.huge
   -- Those claimed in this call are not in the set yet.
-  if limits[1] then slots = math.max(limits[1] - redis.call('ZCARD', LEASE), 0) end
+  if limits[1] then slots = math.max(limits[1] - call('ZCARD', LEASE), 0) end
   if rate then starts = rate_room(rate, '') end
   local most = wish.paused and 0 or math.min(wish.want, slots, starts)
   if most > 0 then wake_lanes() end
-  local ghosts = tonumber(redis.call('HGET', STAT, 'ghosts') or 0) > 0
+  local ghosts = tonumber(call('HGET', STAT, 'ghosts') or 0) > 0
 
   -- How many jobs wait in each list; nothing comes to them meanwhile.
   local lengths = {}
 
   -- True when a job waits in the list: ids of cancelled jobs at its head are taken off.
   local function any_in(p)
-    if not lengths[p] then lengths[p] = redis.call('LLEN', lists[p]) end
-    while ghosts and lengths[p] > 0 and reply.looked_at < 256 do
-      local ulid = redis.call('LINDEX', lists[p], -1)
+    if not lengths[p] then lengths[p] = call('LLEN', lists[p]) end
+    while ghosts and lengths[p] > 0 and looked_at < 256 do
+      local ulid = call('LINDEX', lists[p], -1)
       local h = redis.pcall('HMGET', J .. ulid, 'state', 'created_at')
       if h.err or (not h[1] and h[2]) then return true end
-      redis.call('RPOP', lists[p])
+      call('RPOP', lists[p])
       lengths[p] = lengths[p] - 1
       claim(ulid)
-      reply.looked_at = reply.looked_at + 1
+      looked_at = looked_at + 1
     end
     return lengths[p] > 0
   end
 
   local function take_from_list(p, n)
-    local ids = redis.call('RPOP', lists[p], n) or {}
+    local ids = call('RPOP', lists[p], n) or {}
     lengths[p] = lengths[p] - #ids
-    reply.looked_at = reply.looked_at + #ids
-    for _, ulid in ipairs(ids) do claim(ulid) end
+    looked_at = looked_at + #ids
+    for _, ulid in ipairs(ids) do
+      if claim(ulid) == 'started' then got = got + 1 end
+    end
   end
 
   -- Answers false when no lane is ready.
   local function take_from_lane(p, ending)
-    local name, is_empty, guessed = visit(p, math.min(ending - got(), 64))
-    if is_empty then return false end
-    reply.looked_at = reply.looked_at + 1
+    local name, o, c, r, guessed = visit(p, math.min(ending - got, 64))
+    if name == '' then return false end
+    looked_at = looked_at + 1
     if not name then return true end
     local list = jobs_of(name)
-    while reply.looked_at <= 256 do
-      local ulid = redis.call('RPOP', list)
+    while looked_at <= 256 do
+      local ulid = call('RPOP', list)
       if not ulid then
         if not guessed or has_lane(guessed) then leave_lane(name) end
         return true
       end
-      laned = laned - 1
-      local outcome = claim(ulid, name)
+      local outcome = claim(ulid, name, o, c, r)
       if outcome == 'parked' then
-        redis.call('RPUSH', list, ulid)
-        laned = laned + 1
+        call('RPUSH', list, ulid)
+        return true
       end
-      if outcome ~= '' then return true end
-      reply.looked_at = reply.looked_at + 1
+      laned = laned - 1
+      if outcome == 'started' then got = got + 1 end
+      if outcome ~= 'passed over' then return true end
+      looked_at = looked_at + 1
     end
     return true
   end
 
   local turn = wish.ring_next
   for _, round in ipairs(wish.rounds) do
-    local p, name, ending = round[1], tostring(round[1]), math.min(got() + round[2], most)
-    while got() < ending and reply.looked_at < 256 do
-      if not any_in(p) then
+    local p, name, ending = round[1], tostring(round[1]), math.min(got + round[2], most)
+    while got < ending and looked_at < 256 do
+      if lengths[p] == 0 or not any_in(p) then
         if not take_from_lane(name, ending) then break end
       elseif not is_ready(name) then
-        take_from_list(p, math.min(ending - got(), 256 - reply.looked_at))
+        take_from_list(p, math.min(ending - got, 256 - looked_at))
       else
         if turn then take_from_lane(name, ending) else take_from_list(p, 1) end
         turn = not turn
@@ -80,16 +83,17 @@ local function take_turns(claim, lists, wish, count, got)
     end
   end
   close_ring()
-  if turn ~= wish.ring_next then redis.call('HSET', KEYS[1], 'turn', turn and '1' or '0') end
-  if rate and got() > 0 then rate_take(rate, '', got()) end
+  reply.looked_at = looked_at
+  if turn ~= wish.ring_next then call('HSET', KEYS[1], 'turn', turn and '1' or '0') end
+  if rate and got > 0 then rate_take(rate, '', got) end
 
   function reply.next_at()
-    if wish.paused or got() >= slots then return end
-    if got() >= starts then
-      if redis.call('EXISTS', lists[0], lists[1], lists[2]) > 0 or lanes_wait() then return rate_next(rate, '') end
+    if wish.paused or got >= slots then return end
+    if got >= starts then
+      if call('EXISTS', lists[0], lists[1], lists[2]) > 0 or lanes_wait() then return rate_next(rate, '') end
       return
     end
-    local first = redis.call('ZRANGE', RATED, 0, 0, 'WITHSCORES')
+    local first = call('ZRANGE', RATED, 0, 0, 'WITHSCORES')
     return tonumber(first[2])
   end
   return reply

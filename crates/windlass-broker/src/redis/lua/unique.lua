@@ -1,7 +1,7 @@
 -- let_go(ulid, key): a unique key is free again, if this job holds it. Cost: 1 read, 1 write.
 local function let_go(ulid, key)
-  local held = redis.call('GET', P .. 'u:' .. key)
-  if held and string.sub(held, 1, 26) == ulid then redis.call('DEL', P .. 'u:' .. key) end
+  local held = call('GET', P .. 'u:' .. key)
+  if held and sub(held, 1, 26) == ulid then call('DEL', P .. 'u:' .. key) end
 end
 
 -- ends_hold(opts, by): true when the hold on its unique key ends with the start ('s') or the

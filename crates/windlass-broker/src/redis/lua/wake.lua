@@ -2,25 +2,25 @@
 -- no free slot, or leaves jobs over, passes it on. A worker that nobody listens for is dropped
 -- from the set and the next one told. Cost: 2 commands per worker told, at most @TOLD@ of them (in a
 -- cluster, where the reply counts the listeners of one node only, 3).
-local QUEUE = string.match(KEYS[1], '{(.-)}')
+local QUEUE = match(KEYS[1], '{(.-)}')
 local function wake(prefix)
   for _ = 1, @TOLD@ do
-    local worker = redis.call('SPOP', IDLE)
+    local worker = call('SPOP', IDLE)
     if not worker then return end
-    if redis.call('PUBLISH', prefix .. worker, QUEUE) > 0 then return end
+    if call('PUBLISH', prefix .. worker, QUEUE) > 0 then return end
   end
 end
 
 -- changed(ulids): says on the queue's channel which of these jobs are watched. Those that have
 -- ended are then watched no longer. Cost: one EXISTS where nobody watches.
 local function changed(ulids)
-  if #ulids == 0 or redis.call('EXISTS', WATCH) == 0 then return end
-  local watched = redis.call('SMISMEMBER', WATCH, unpack(ulids))
+  if #ulids == 0 or call('EXISTS', WATCH) == 0 then return end
+  local watched = call('SMISMEMBER', WATCH, unpack(ulids))
   for k, ulid in ipairs(ulids) do
     if watched[k] == 1 then
-      redis.call('PUBLISH', P .. 'watched', ulid)
+      call('PUBLISH', P .. 'watched', ulid)
       local h = redis.pcall('HMGET', J .. ulid, 'kind', 'finished_at')
-      if h.err or h[2] or not h[1] then redis.call('SREM', WATCH, ulid) end
+      if h.err or h[2] or not h[1] then call('SREM', WATCH, ulid) end
     end
   end
 end
@@ -28,9 +28,9 @@ end
 -- use(feature): notes that the queue uses what an older version would not heed, and that it is to
 -- be left alone by such. Answers '1'.
 local function use(feature)
-  local is_first = redis.call('HSET', KEYS[1], feature, 1) == 1
-  redis.call('HSET', KEYS[1], 'format', @FORMAT@)
-  if is_first and feature == 'special' then redis.call('HSET', KEYS[1], 'alone', 1) end
+  local is_first = call('HSET', KEYS[1], feature, 1) == 1
+  call('HSET', KEYS[1], 'format', @FORMAT@)
+  if is_first and feature == 'special' then call('HSET', KEYS[1], 'alone', 1) end
   return '1'
 end
 
