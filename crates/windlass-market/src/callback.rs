@@ -20,6 +20,7 @@ use windlass_worker::{InlineKind, KindSpec, RunContext};
 use crate::kinds::{QUEUE, done, failed};
 use crate::market::{Inner, Market};
 use crate::positions::{After, Answered, AskState, Asked, AskedCount, Callback, Hold, Holder, Positions, Waiting};
+use crate::stop::Stop;
 
 /// Where jobs of closings go, and what becomes of them.
 #[async_trait]
@@ -333,11 +334,11 @@ fn call(callback: &Callback, closing: &Value) -> Result<(Answered, Value), Outco
 }
 
 /// The relay of a process, for as long as it lives, or stands by.
-pub(crate) async fn run(market: &Inner, jobs: Arc<dyn CloseJobs>, callback: &Callback) {
+pub(crate) async fn run(market: &Inner, jobs: Arc<dyn CloseJobs>, callback: &Callback, mut stop: Stop) {
     let mut hold = Hold::new(SHARD, market.owner());
     let mut relay = Relay::default();
     let (mut failed_at, mut said, mut alarmed) = (None::<Instant>, None::<Instant>, None::<Instant>);
-    loop {
+    while !stop.is_said() {
         let with_failed = failed_at.is_none_or(|at| at.elapsed() >= FAILED_EVERY);
         let pass = async {
             let store = market.store().await.map_err(|e| chain(&e))?;
@@ -365,7 +366,12 @@ pub(crate) async fn run(market: &Inner, jobs: Arc<dyn CloseJobs>, callback: &Cal
             failed_at = Some(Instant::now());
             market.tell_failed(&mut alarmed);
         }
-        tokio::time::sleep(pause).await;
+        stop.rest(pause).await;
+    }
+    if let Ok(store) = market.store().await
+        && let Err(error) = hold.release(store).await
+    {
+        tracing::debug!(error = chain(&error), "the lease of the relay ends by itself");
     }
 }
 

@@ -17,6 +17,7 @@ use windlass_redis::{Link, Message, cmd, from_redis_value, subscribe};
 use crate::ingest::TakeError;
 use crate::market::Inner;
 use crate::positions::{Error, Hold, Holder, RawQuote};
+use crate::stop::Stop;
 use crate::wire;
 
 /// Where quotes come from besides HTTP.
@@ -44,7 +45,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Why reading stops for a while.
 #[derive(Debug, thiserror::Error)]
-enum Stop {
+enum Halt {
     #[error("the tables cannot be used")]
     Store(#[from] Error),
     #[error("quotes are not taken in")]
@@ -54,10 +55,11 @@ enum Stop {
 }
 
 /// Reads for as long as the process lives, or stands by.
-pub(crate) async fn run(market: &Inner, link: &Link, options: &FeedOptions) {
+pub(crate) async fn run(market: &Inner, link: &Link, options: &FeedOptions, mut stop: Stop) {
     let mut said = false;
-    loop {
-        match read(market, link, options).await {
+    let mut hold = Hold::new(SHARD, market.owner());
+    while !stop.is_said() {
+        match read(market, link, options, &mut hold, &mut stop).await {
             Ok(()) => said = false,
             Err(error) => {
                 if !std::mem::replace(&mut said, true) {
@@ -65,14 +67,24 @@ pub(crate) async fn run(market: &Inner, link: &Link, options: &FeedOptions) {
                 }
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        stop.rest(PAUSE).await;
+    }
+    if let Ok(store) = market.store().await
+        && let Err(error) = hold.release(store).await
+    {
+        tracing::debug!(error = chain(&error), "the lease of the feed ends by itself");
     }
 }
 
-/// Reads while the lease is ours.
-async fn read(market: &Inner, link: &Link, options: &FeedOptions) -> Result<(), Stop> {
+/// Reads while the lease is ours, and nobody says the end.
+async fn read(
+    market: &Inner,
+    link: &Link,
+    options: &FeedOptions,
+    hold: &mut Hold,
+    stop: &mut Stop,
+) -> Result<(), Halt> {
     let store = market.store().await?;
-    let mut hold = Hold::new(SHARD, market.owner());
     if hold.keep(store, true).await? == Holder::Other {
         return Ok(());
     }
@@ -81,7 +93,7 @@ async fn read(market: &Inner, link: &Link, options: &FeedOptions) -> Result<(), 
         Some(stream) => Some(begin(market, link, stream).await?),
         None => None,
     };
-    loop {
+    while !stop.is_said() {
         if hold.keep(store, false).await? != Holder::Still {
             return Ok(());
         }
@@ -104,13 +116,14 @@ async fn read(market: &Inner, link: &Link, options: &FeedOptions) -> Result<(), 
             }
         }
         if !found {
-            tokio::time::sleep(EVERY).await;
+            stop.rest(EVERY).await;
         }
     }
+    Ok(())
 }
 
 /// Takes quotes in; waits while as many wait as may.
-async fn take(market: &Inner, quotes: Vec<RawQuote>) -> Result<(), Stop> {
+async fn take(market: &Inner, quotes: Vec<RawQuote>) -> Result<(), Halt> {
     match market.take(quotes).await {
         Ok(answer) => {
             if !answer.rejected.is_empty() {
@@ -123,7 +136,7 @@ async fn take(market: &Inner, quotes: Vec<RawQuote>) -> Result<(), Stop> {
 }
 
 /// Where to read on: what the tables say, or the beginning of a stream that was never read.
-async fn begin(market: &Inner, link: &Link, stream: &str) -> Result<String, Stop> {
+async fn begin(market: &Inner, link: &Link, stream: &str) -> Result<String, Halt> {
     let store = market.store().await?;
     let mut call = cmd("XRANGE");
     call.arg(stream).arg("-").arg("+").arg("COUNT").arg(1);
@@ -153,7 +166,7 @@ fn order(id: &str) -> (u64, u64) {
 
 type Entry = (String, Vec<String>);
 
-async fn entries(link: &Link, stream: &str, after: &str) -> Result<Vec<Entry>, Stop> {
+async fn entries(link: &Link, stream: &str, after: &str) -> Result<Vec<Entry>, Halt> {
     let mut call = cmd("XRANGE");
     call.arg(stream).arg(format!("({after}")).arg("+").arg("COUNT").arg(RUN);
     Ok(from_redis_value(link.call(&call).await?).unwrap_or_default())

@@ -27,6 +27,7 @@ pub mod replay;
 pub mod rollup;
 pub mod rules;
 pub mod sources;
+mod stop;
 pub mod synthetic;
 pub mod wire;
 
@@ -34,4 +35,4 @@ pub use csv::Error as CsvError;
 pub use feed::FeedOptions;
 pub use ingest::{Answer, MAX_WAITING, TakeError};
 pub use kinds::{QUEUE, register};
-pub use market::{Counters, Market, Watcher, Where};
+pub use market::{Counters, Market, Nearest, Watcher, Where};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::{Mutex as AsyncMutex, Notify, OnceCell, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard, Notify, OnceCell, mpsc, watch};
 use tokio::task::JoinHandle;
 use windlass_jobs::{Timestamp, chain, millis};
 use windlass_redis::Link;
@@ -19,10 +19,22 @@ use crate::feed::{self, FeedOptions};
 use crate::index::Near;
 use crate::ingest::{Answer, Ingest, TakeError};
 use crate::positions::{
-    AskedCount, Callback, Class, Error, Hold, Holder, Mapping, Options, Positions, RawQuote, Result,
+    AskedCount, Callback, Class, Error, Hold, Holder, LINKED_AT_ONCE, Mapping, Options, Positions, RawQuote, Result,
 };
 use crate::prices::{PriceOptions, Prices, Source};
 use crate::rollup::{Rolled, Rollup};
+use crate::stop::{self, Stop};
+
+/// What a process knows of a symbol's triggers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nearest {
+    /// These are nearest.
+    Found(Vec<Near>),
+    /// This process does not watch it.
+    Unwatched,
+    /// It does not know at the moment: a pass, or a reading of everything, is under way.
+    Busy,
+}
 
 /// Where positions lie.
 #[derive(Clone)]
@@ -49,6 +61,8 @@ pub(crate) struct Inner {
     at: Where,
     owner: String,
     store: OnceCell<Positions>,
+    /// Looks at PostgreSQL from outside: makes nothing there.
+    outside: OnceCell<Positions>,
     engine: AsyncMutex<Option<Engine>>,
     rollup: AsyncMutex<Option<Rollup>>,
     pub(crate) prices: Prices,
@@ -71,6 +85,8 @@ pub struct Counters {
     pub closed: u64,
     /// Decisions that another write had made needless.
     pub lost_race: u64,
+    /// Closings that another application's tables refused; each try counts.
+    pub refused: u64,
     /// Quotes that decided nothing, by guard.
     pub held: BTreeMap<&'static str, u64>,
     /// Passes that found the tables away.
@@ -97,8 +113,16 @@ const ROLL_EVERY: Duration = Duration::from_millis(250);
 const LINKING: i64 = 3;
 /// How often lines of the history are linked.
 const LINK_EVERY: Duration = Duration::from_millis(500);
-/// No transaction that adds a line takes longer.
+/// Lines this much older than the newest linked one are linked, those of transactions that took longer aside.
 const SETTLED: Duration = Duration::from_secs(60);
+/// No transaction that adds a line takes longer, and how often those that took long are looked for. Reading all of
+/// another application's positions may take minutes.
+const LONGEST: Duration = Duration::from_secs(3_600);
+const LOOK_BACK_EVERY: Duration = Duration::from_secs(600);
+/// How long a caller waits for what a pass holds; then the tables are asked.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How long the end of a watching waits for statements that are under way.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// Candles that are looked up on Redis one by one.
 const MOST_RECENT: usize = 200;
 /// The longest pause after a failure.
@@ -125,6 +149,7 @@ impl Market {
             at,
             owner: owner.to_owned(),
             store: OnceCell::new(),
+            outside: OnceCell::new(),
             engine: AsyncMutex::new(None),
             rollup: AsyncMutex::new(None),
             prices: Prices::new(link, prices),
@@ -170,13 +195,17 @@ impl Market {
     /// there are do not answer.
     pub async fn is_in_use(&self) -> bool {
         let Ok(inner) = self.inner() else { return false };
-        if let (None, Where::Sqlite(file)) = (inner.store.get(), &inner.at)
-            && !file.exists()
-        {
-            return false;
-        }
-        let instruments = async { self.store().await?.instruments().await };
-        instruments.await.is_ok_and(|instruments| !instruments.is_empty())
+        let is_traded = async {
+            let store = match (inner.store.get(), &inner.at) {
+                (Some(store), _) => store,
+                (None, Where::Sqlite(file)) if !file.exists() => return Ok(false),
+                (None, Where::Sqlite(_)) => inner.store().await?,
+                (None, Where::Postgres(url)) => inner.outside(url, None).await?,
+                (None, Where::Mapped(url, mapping)) => inner.outside(url, Some(&mapping.schema)).await?,
+            };
+            store.is_traded().await
+        };
+        is_traded.await.unwrap_or(false)
     }
 
     /// The price cache.
@@ -272,10 +301,13 @@ impl Market {
         Ok((candles.into_values().collect(), source))
     }
 
-    /// What of a symbol is nearest to a trigger at these prices; `None` when this process does not
-    /// watch it.
-    pub async fn nearest(&self, symbol: &str, bid: i64, ask: i64, limit: usize) -> Option<Vec<Near>> {
-        self.inner.as_ref()?.engine.lock().await.as_ref()?.nearest(symbol, bid, ask, limit)
+    /// What of a symbol is nearest to a trigger at these prices, as far as this process knows. Waits 50 ms for it
+    /// at most.
+    pub async fn nearest(&self, symbol: &str, bid: i64, ask: i64, limit: usize) -> Nearest {
+        let Some(inner) = &self.inner else { return Nearest::Unwatched };
+        let Some(engine) = patiently(&inner.engine).await else { return Nearest::Busy };
+        let found = engine.as_ref().and_then(|engine| engine.nearest(symbol, bid, ask, limit));
+        found.map_or(Nearest::Unwatched, Nearest::Found)
     }
 
     /// The band of a calm account's position: the last one, or none in particular. Never fails: nobody
@@ -339,28 +371,32 @@ impl Market {
     /// jobs.
     #[must_use]
     pub fn watch_with(&self, jobs: Option<Arc<dyn CloseJobs>>) -> Watcher {
-        let Some(inner) = &self.inner else { return Watcher { market: self.clone(), tasks: Vec::new() } };
-        let (watching, hearing, rolling) = (Arc::clone(inner), Arc::clone(inner), Arc::clone(inner));
-        let linking = Arc::clone(inner);
-        let mut tasks = vec![
-            tokio::spawn(async move { watching.watch().await }),
-            tokio::spawn(async move { hearing.hear().await }),
-            tokio::spawn(async move { rolling.roll().await }),
-            tokio::spawn(async move { linking.link_history().await }),
-        ];
-        if let (Some(link), true) = (inner.link.clone(), inner.feed.is_some()) {
-            let reading = Arc::clone(inner);
-            tasks.push(tokio::spawn(async move { feed::run(&reading, &link, &reading.feed).await }));
+        let (say, stop) = stop::pair();
+        let mut tasks = Vec::new();
+        if let Some(inner) = &self.inner {
+            let (watching, hearing, rolling) = (Arc::clone(inner), Arc::clone(inner), Arc::clone(inner));
+            let linking = Arc::clone(inner);
+            let (watched, heard, rolled, linked) = (stop.clone(), stop.clone(), stop.clone(), stop.clone());
+            tasks.extend([
+                tokio::spawn(async move { watching.watch(watched).await }),
+                tokio::spawn(async move { hearing.hear(heard).await }),
+                tokio::spawn(async move { rolling.roll(rolled).await }),
+                tokio::spawn(async move { linking.link_history(linked).await }),
+            ]);
+            if let (Some(link), true) = (inner.link.clone(), inner.feed.is_some()) {
+                let (reading, stop) = (Arc::clone(inner), stop.clone());
+                tasks.push(tokio::spawn(async move { feed::run(&reading, &link, &reading.feed, stop).await }));
+            }
+            if let (Some(jobs), true) = (jobs, self.callback().is_some()) {
+                let asking = Arc::clone(inner);
+                tasks.push(tokio::spawn(async move {
+                    if let Some(callback) = asking.callback() {
+                        callback::run(&asking, jobs, callback, stop).await;
+                    }
+                }));
+            }
         }
-        if let (Some(jobs), true) = (jobs, self.callback().is_some()) {
-            let asking = Arc::clone(inner);
-            tasks.push(tokio::spawn(async move {
-                if let Some(callback) = asking.callback() {
-                    callback::run(&asking, jobs, callback).await;
-                }
-            }));
-        }
-        Watcher { market: self.clone(), tasks }
+        Watcher { market: self.clone(), say, tasks }
     }
 
     /// How an application's own code closes positions, if it does.
@@ -374,16 +410,22 @@ impl Market {
 #[derive(Debug)]
 pub struct Watcher {
     market: Market,
+    /// Says the end; also by being dropped.
+    say: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Watcher {
-    /// Ends it, and gives the shard back. A closing that is being written is written, or not: whoever
-    /// watches next sees which.
+    /// Ends it, and gives all leases back. Statements that are under way end first, within 5 s; then a closing
+    /// that is being written is written, or not: whoever watches next sees which.
     pub async fn stop(self) {
-        for task in self.tasks {
-            task.abort();
-            let _ = task.await;
+        let _ = self.say.send(true);
+        let end = tokio::time::Instant::now() + STOP_WITHIN;
+        for mut task in self.tasks {
+            if tokio::time::timeout_at(end, &mut task).await.is_err() {
+                task.abort();
+                let _ = task.await;
+            }
         }
         if let Err(error) = self.market.release().await {
             tracing::warn!(error = chain(&error), "the shard of positions is not given back; its lease ends by itself");
@@ -399,6 +441,10 @@ impl Inner {
             Where::Mapped(url, mapping) => Positions::mapped(url, &Options::default(), mapping).await,
         };
         self.store.get_or_try_init(open).await
+    }
+
+    async fn outside(&self, url: &str, schema: Option<&str>) -> Result<&Positions> {
+        self.outside.get_or_try_init(async || Positions::outside(url, schema)).await
     }
 
     fn callback(&self) -> Option<&Callback> {
@@ -468,26 +514,30 @@ impl Inner {
         }
         drop(heard_by);
         counters.lost_race += report.lost_race;
+        counters.refused += report.refused;
         for (why, count) in &report.held {
             *counters.held.entry(why).or_default() += count;
         }
     }
 
     /// Wakes the watcher when another process has brought quotes.
-    async fn hear(&self) {
-        loop {
+    async fn hear(&self, mut stop: Stop) {
+        while !stop.is_said() {
             if let Ok(store) = self.store().await {
-                // Returns when there is nothing to hear, or the connection is gone.
-                store.hear_quotes(&self.wake).await;
+                tokio::select! {
+                    // Returns when there is nothing to hear, or the connection is gone.
+                    () = store.hear_quotes(&self.wake) => {}
+                    () = stop.said() => {}
+                }
             }
-            tokio::time::sleep(PAUSE).await;
+            stop.rest(PAUSE).await;
         }
     }
 
-    async fn watch(&self) {
+    async fn watch(&self, mut stop: Stop) {
         let (mut failed, mut said): (u32, Option<Instant>) = (0, None);
         let mut frozen_said: Option<Instant> = None;
-        loop {
+        while !stop.is_said() {
             match self.pass().await {
                 Ok(report) => {
                     if failed > 0 {
@@ -499,7 +549,7 @@ impl Inner {
                         tracing::debug!(guard, quotes, "quotes decided nothing");
                     }
                     if report.skipped.is_some() {
-                        tokio::time::sleep(PAUSE).await;
+                        stop.rest(PAUSE).await;
                         continue;
                     }
                 }
@@ -515,13 +565,16 @@ impl Inner {
                             "positions are not watched: the tables cannot be used"
                         );
                     }
-                    tokio::time::sleep((Duration::from_millis(50) * failed.min(20)).min(PAUSE)).await;
+                    stop.rest((Duration::from_millis(50) * failed.min(20)).min(PAUSE)).await;
                     continue;
                 }
             }
             let is_idle = self.tell_frozen(&mut frozen_said).await;
             let pause = if is_idle { PAUSE } else { POLL };
-            let _ = tokio::time::timeout(pause, self.wake.notified()).await;
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = stop.rest(pause) => {}
+            }
         }
     }
 
@@ -533,48 +586,48 @@ impl Inner {
     }
 
     /// Rolls candles up for as long as the process lives, or stands by.
-    async fn roll(&self) {
-        loop {
+    async fn roll(&self, mut stop: Stop) {
+        while !stop.is_said() {
             match self.roll_up(false).await {
-                Ok(rolled) if rolled.skipped.is_none() && rolled.is_busy => tokio::time::sleep(ROLL_EVERY).await,
+                Ok(rolled) if rolled.skipped.is_none() && rolled.is_busy => stop.rest(ROLL_EVERY).await,
                 // Nothing is traded, or another process does it; the watcher says what is wrong with the tables.
-                Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
+                Ok(_) | Err(_) => stop.rest(PAUSE).await,
             }
         }
     }
 
     /// Links the lines of the history to one another for as long as the process lives, or stands by.
-    async fn link_history(&self) {
+    async fn link_history(&self, mut stop: Stop) {
         let mut hold = Hold::new(LINKING, &self.owner);
-        // All lines up to `settled` are linked; a minute ago `marked` was the newest one.
-        let (mut settled, mut marked, mut newest, mut marked_at) = (0, 0, 0, Instant::now());
-        loop {
+        let mut linker = Linker::default();
+        while !stop.is_said() {
             let linked = async {
                 let store = self.store().await?;
                 match hold.keep(store, false).await? {
                     Holder::Other => return Ok(false),
-                    Holder::Anew => (settled, marked, newest, marked_at) = (0, 0, 0, Instant::now()),
+                    Holder::Anew => linker = Linker::default(),
                     Holder::Still => {}
                 }
-                let (count, last) = store.link_history(settled).await?;
-                newest = newest.max(last);
-                if marked_at.elapsed() >= SETTLED {
-                    (settled, marked, marked_at) = (marked, newest, Instant::now());
-                }
-                Ok::<_, Error>(count > 0)
+                linker.pass(store).await
             };
             match linked.await {
                 // There may be more.
-                Ok(true) => tokio::time::sleep(LINK_EVERY).await,
+                Ok(true) => stop.rest(LINK_EVERY).await,
                 // The watcher says what is wrong with the tables.
-                Ok(false) | Err(_) => tokio::time::sleep(PAUSE).await,
+                Ok(false) | Err(_) => stop.rest(PAUSE).await,
             }
+        }
+        if let Ok(store) = self.store().await
+            && let Err(error) = hold.release(store).await
+        {
+            tracing::debug!(error = chain(&error), "the lease of the history ends by itself");
         }
     }
 
     /// The candles that change at the moment: this process' own, else those of Redis.
     async fn live_candles(&self, symbol: &str, frame: Timeframe) -> (Vec<Candle>, Source) {
-        if let Some(live) = self.rollup.lock().await.as_ref().and_then(|rollup| rollup.live(symbol, frame)) {
+        let rollup = patiently(&self.rollup).await;
+        if let Some(live) = rollup.and_then(|rollup| rollup.as_ref().and_then(|rollup| rollup.live(symbol, frame))) {
             return (live, Source::Memory);
         }
         let Some(period) = frame.period(Timestamp::now().0, None) else {
@@ -631,7 +684,8 @@ impl Inner {
     /// G1: a feed that stands still is said once a minute, and counted all the time. True when there is
     /// nothing to watch.
     async fn tell_frozen(&self, said: &mut Option<Instant>) -> bool {
-        let engine = self.engine.lock().await;
+        // A sweep is under way: what was counted stands.
+        let Some(engine) = patiently(&self.engine).await else { return false };
         let Some(engine) = engine.as_ref() else { return true };
         let frozen = engine.frozen();
         self.counters().frozen = frozen.len() as u64;
@@ -642,6 +696,41 @@ impl Inner {
         }
         engine.is_idle()
     }
+}
+
+/// From which line on the history is linked.
+#[derive(Default)]
+struct Linker {
+    floor: i64,
+    floored_at: Option<Instant>,
+    looked_back_at: Option<Instant>,
+    /// The floor is that of a look back.
+    is_wide: bool,
+}
+
+impl Linker {
+    /// Links what has come; true when that was something.
+    async fn pass(&mut self, store: &Positions) -> Result<bool> {
+        let is_past = |at: Option<Instant>, span: Duration| at.is_none_or(|at| at.elapsed() >= span);
+        if is_past(self.looked_back_at, LOOK_BACK_EVERY) {
+            self.floor = store.link_floor(LONGEST).await?;
+            (self.is_wide, self.looked_back_at) = (true, Some(Instant::now()));
+        } else if !self.is_wide && is_past(self.floored_at, SETTLED) {
+            self.floor = store.link_floor(SETTLED).await?;
+            self.floored_at = Some(Instant::now());
+        }
+        let (count, _) = store.link_history(self.floor).await?;
+        if self.is_wide && count < LINKED_AT_ONCE {
+            // The rest lies above the other floor.
+            (self.is_wide, self.floored_at) = (false, None);
+        }
+        Ok(count > 0)
+    }
+}
+
+/// What is behind a lock that a pass may hold for long.
+async fn patiently<T>(lock: &AsyncMutex<T>) -> Option<MutexGuard<'_, T>> {
+    tokio::time::timeout(PATIENCE, lock.lock()).await.ok()
 }
 
 fn by_start(candles: Vec<Candle>) -> BTreeMap<i64, Candle> {

@@ -76,6 +76,7 @@ pub(crate) struct Dashboard {
     sampler: OnceCell<Arc<Sampler>>,
     /// Something is traded here.
     market: AtomicBool,
+    tables: positions::Tables,
 }
 
 impl Dashboard {

@@ -2,8 +2,12 @@
 //!
 //! They are made of what the API answers to the same caller: its numbers, and of calm accounts its bands.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use maud::{Markup, html};
 use serde_json::Value;
+use tokio::sync::Mutex;
 use windlass_jobs::Timestamp;
 use windlass_market::positions::{Page as Positions, Position};
 
@@ -50,6 +54,32 @@ impl Wish {
     }
 }
 
+/// What the tables say to everybody alike, read once for all who look.
+#[derive(Debug, Default)]
+pub(super) struct Tables(Mutex<Option<(Instant, Arc<Read>)>>);
+
+#[derive(Debug)]
+struct Read {
+    standing: Value,
+    latencies: Value,
+}
+
+/// How long that stands: a page is made anew as often.
+const STANDS: Duration = Duration::from_secs(2);
+
+impl Tables {
+    async fn of(&self, shared: &Shared, views: &Views<'_>) -> Result<Arc<Read>, Problem> {
+        let mut read = self.0.lock().await;
+        if let Some((_, read)) = read.as_ref().filter(|(at, _)| at.elapsed() < STANDS) {
+            return Ok(Arc::clone(read));
+        }
+        let standing = standing(shared, views.instruments.values()).await?;
+        let fresh = Arc::new(Read { standing, latencies: latencies(shared, CLOSINGS).await? });
+        *read = Some((Instant::now(), Arc::clone(&fresh)));
+        Ok(fresh)
+    }
+}
+
 /// What is open, what is next, what closed.
 pub(super) async fn list(shared: &Shared, caller: &Caller, wish: &Wish) -> Result<Body, Problem> {
     let base = shared.options.base_path.as_str();
@@ -80,9 +110,10 @@ pub(super) async fn list(shared: &Shared, caller: &Caller, wish: &Wish) -> Resul
     }
     let more = open.last().filter(|_| open.len() as i64 == PAGE).map(|last| last.id);
     let closed = closed(&mut views).await?;
+    let tables = shared.dashboard.tables.of(shared, &views).await?;
     let content = html! {
         h1 { "Positions" }
-        (tiles(&standing(shared).await?, &latencies(shared, CLOSINGS).await?))
+        (tiles(&tables.standing, &tables.latencies))
         section { h2 { "Next to their trigger" } (near_table(base, &next)) }
         section {
             h2 { "Open" }

@@ -1,12 +1,14 @@
 //! `/api/market`: how long closings take, what has been done, and whether the history is as it was
 //! written.
 
+use std::collections::HashMap;
+
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use windlass_market::positions::{Link, Waiting, summary};
+use windlass_market::positions::{Instrument, Link, Waiting, summary};
 
 use crate::Shared;
 use crate::caching::query;
@@ -47,7 +49,8 @@ const UNMAPPED: i64 = 20;
 /// comes, the last times that quotes were lost, and which positions of another application are not watched.
 pub(crate) async fn stats(State(shared): State<Shared>) -> Result<Response, Problem> {
     let store = shared.market.store().await?;
-    let (mut stats, (unmapped, named)) = (standing(&shared).await?, store.unmapped(UNMAPPED).await?);
+    let instruments = store.instruments().await?;
+    let (mut stats, (unmapped, named)) = (standing(&shared, &instruments).await?, store.unmapped(UNMAPPED).await?);
     let named: Vec<Value> = named.iter().map(|(id, why)| json!({ "id": id, "why": why })).collect();
     stats["unmapped"] = json!({ "count": unmapped, "first": named });
     let believed = store.sources().await?;
@@ -69,11 +72,15 @@ pub(crate) async fn stats(State(shared): State<Shared>) -> Result<Response, Prob
 const GAPS: i64 = 10;
 
 /// How the market stands by its tables: `{"open_positions", "frozen_symbols", "gaps"}`.
-pub(crate) async fn standing(shared: &Shared) -> Result<Value, Problem> {
+pub(crate) async fn standing<'a>(
+    shared: &Shared,
+    instruments: impl IntoIterator<Item = &'a Instrument>,
+) -> Result<Value, Problem> {
     let store = shared.market.store().await?;
-    let (watched, instruments, now_ms) = (store.watched().await?, store.instruments().await?, store.now_ms().await?);
+    let (watched, now_ms) = (store.watched().await?, store.now_ms().await?);
+    let instruments: HashMap<&str, &Instrument> = instruments.into_iter().map(|i| (i.symbol.as_str(), i)).collect();
     let frozen = watched.iter().filter(|watched| {
-        let of_it = instruments.iter().find(|instrument| instrument.symbol == watched.symbol);
+        let of_it = instruments.get(watched.symbol.as_str());
         of_it.is_some_and(|instrument| watched.is_frozen(instrument, now_ms))
     });
     let frozen: Vec<&str> = frozen.map(|watched| watched.symbol.as_str()).collect();

@@ -32,6 +32,7 @@ pub(crate) fn render(market: &Market) -> String {
         passes,
         closed,
         lost_race,
+        refused,
         held,
         skipped,
         frozen,
@@ -46,6 +47,12 @@ pub(crate) fn render(market: &Market) -> String {
         ("windlass_market_passes_total", "counter", "Times that open positions were held against new quotes.", passes),
         ("windlass_market_closings_total", "counter", "Closings written.", closed),
         ("windlass_market_lost_races_total", "counter", "Decisions that another write had made needless.", lost_race),
+        (
+            "windlass_market_closings_refused_total",
+            "counter",
+            "Closings that an application's tables refused.",
+            refused,
+        ),
         ("windlass_market_skipped_total", "counter", "Passes that found the tables away.", skipped),
         ("windlass_market_frozen_symbols", "gauge", "Symbols with open positions of which no quote comes.", frozen),
         (

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use windlass_market::Nearest;
 use windlass_market::desk::{self, Closing};
 use windlass_market::explain::explain;
 use windlass_market::index::Near;
@@ -49,6 +50,8 @@ pub(crate) struct Views<'a> {
     prices: HashMap<String, Option<Price>>,
     /// The caller may see everything.
     exact: bool,
+    /// What is nearest stands in the tables: the index of this process did not answer in time.
+    index_is_busy: bool,
 }
 
 impl<'a> Views<'a> {
@@ -56,7 +59,15 @@ impl<'a> Views<'a> {
         let store = shared.market.store().await?;
         let instruments = store.instruments().await?.into_iter().map(|i| (i.symbol.clone(), i)).collect();
         let exact = caller.may(Scope::TradingExact, shared.options.auth.anonymous);
-        Ok(Self { shared, store, instruments, accounts: HashMap::new(), prices: HashMap::new(), exact })
+        Ok(Self {
+            shared,
+            store,
+            instruments,
+            accounts: HashMap::new(),
+            prices: HashMap::new(),
+            exact,
+            index_is_busy: false,
+        })
     }
 
     pub(crate) fn digits(&self, symbol: &str) -> u8 {
@@ -149,9 +160,15 @@ impl<'a> Views<'a> {
         let quote = &price.quote;
         let mut asked = limit;
         loop {
-            let (source, mut found) = match self.shared.market.nearest(symbol, quote.bid, quote.ask, asked).await {
-                Some(found) => ("index", found),
-                None => {
+            let known = match self.index_is_busy {
+                true => Nearest::Busy,
+                false => self.shared.market.nearest(symbol, quote.bid, quote.ask, asked).await,
+            };
+            // Once is waited for it, not once for each symbol.
+            self.index_is_busy = known == Nearest::Busy;
+            let (source, mut found) = match known {
+                Nearest::Found(found) => ("index", found),
+                Nearest::Unwatched | Nearest::Busy => {
                     let most = i64::try_from(asked).unwrap_or(i64::MAX);
                     ("tables", self.store.nearest(symbol, quote, most).await?)
                 }

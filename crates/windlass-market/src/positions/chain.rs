@@ -9,6 +9,7 @@
 //! head that was noted elsewhere tells that. A check compares it.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
@@ -87,6 +88,8 @@ pub struct Checked {
 
 /// Lines linked, or links checked, by one statement.
 const BATCH: i64 = 5_000;
+/// Lines linked by one call.
+pub(crate) const LINKED_AT_ONCE: usize = BATCH as usize;
 /// Faults that are listed.
 const LISTED: usize = 1_000;
 
@@ -118,6 +121,26 @@ impl Positions {
         let done = on!(self, pool => sqlx::query(sql).bind(json!(links).to_string()).execute(pool).await.map(|_| ()));
         done.map_err(Error::sql("chain"))?;
         Ok((lines.len(), last))
+    }
+
+    /// The line above which lines are to be linked, when none is added by a transaction that takes longer than
+    /// `span`: the newest that is so much older than the highest linked one. 0 where none is.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn link_floor(&self, span: Duration) -> Result<i64> {
+        let highest = "SELECT id, at_ms FROM audit WHERE id = (SELECT max(audit_id) FROM audit_chain)";
+        let older = "SELECT id FROM audit WHERE id < $1 AND at_ms < $2 ORDER BY id DESC LIMIT 1";
+        let floor: sqlx::Result<Option<i64>> = on!(self, pool => {
+            let run = async {
+                let highest: Option<(i64, i64)> = sqlx::query_as(highest).fetch_optional(pool).await?;
+                let Some((id, at_ms)) = highest else { return Ok(None) };
+                let before_ms = at_ms.saturating_sub(windlass_jobs::millis(span));
+                sqlx::query_scalar(older).bind(id).bind(before_ms).fetch_optional(pool).await
+            };
+            run.await
+        });
+        Ok(floor.map_err(Error::sql("chain"))?.unwrap_or(0))
     }
 
     /// The newest link.

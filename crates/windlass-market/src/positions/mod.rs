@@ -33,6 +33,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{AssertSqlSafe, ConnectOptions as _};
 
 pub use audit::{AuditRow, Outbox};
+pub(crate) use chain::LINKED_AT_ONCE;
 pub use chain::{Broken, Checked, Link};
 pub use change::{Change, Moved, NewPosition};
 pub use close::{Close, Closed, Fence, Outcome, Reached};
@@ -119,6 +120,34 @@ impl Positions {
     /// [`Error`] when the URL cannot be read.
     pub fn postgres_lazy(url: &str, options: &Options) -> Result<Self> {
         Self::connect_lazy(url, options, None)
+    }
+
+    /// As [`Positions::postgres_lazy`], to look from outside: one connection; `schema` is where the tables lie.
+    ///
+    /// # Errors
+    /// [`Error`] when the URL cannot be read.
+    pub(crate) fn outside(url: &str, schema: Option<&str>) -> Result<Self> {
+        Self::connect_lazy(url, &Options { connections: 1, ..Options::default() }, schema)
+    }
+
+    /// Whether there is an instrument; false where there are no tables.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn is_traded(&self) -> Result<bool> {
+        let run = async {
+            if let Pool::Postgres(pool) = &self.pool {
+                let there = "SELECT to_regclass('instruments') IS NOT NULL";
+                let there: bool = sqlx::query_scalar(there).fetch_one(pool).await?;
+                if !there {
+                    return Ok(false);
+                }
+            }
+            let one = "SELECT count(*) FROM (SELECT 1 FROM instruments WHERE enabled = 1 LIMIT 1) AS one";
+            let count: i64 = on!(self, pool => sqlx::query_scalar(one).fetch_one(pool).await)?;
+            Ok(count > 0)
+        };
+        run.await.map_err(Error::sql("instruments"))
     }
 
     /// With a schema, every session begins with it as its search path.

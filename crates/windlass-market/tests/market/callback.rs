@@ -1,7 +1,8 @@
 //! §8.26: closings that another application's own code carries out.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -11,7 +12,9 @@ use windlass_market::desk::{self, Closing};
 use windlass_market::engine::Engine;
 use windlass_market::explain::explain;
 use windlass_market::positions::{Callback, Instrument, Mapping, Options, Positions, Reach, Status, Waiting};
+use windlass_market::prices::PriceOptions;
 use windlass_market::rules::{Reason, Side};
+use windlass_market::{Market, Where};
 
 use crate::mapped::{Broker, mapping, quotes};
 use crate::positions::block_on;
@@ -239,6 +242,38 @@ fn an_answer_after_its_row_is_gone_is_written_8_26() {
         assert_eq!((closings.len(), closings[0].fill, closings[0].reason), (1, 106_990, Reason::Sl));
         let told = store.untold(10).await.unwrap();
         assert_eq!(told.iter().filter(|row| row.topic == "position.closed").count(), 1);
+        store.close_pool().await;
+    });
+}
+
+/// Who relays counts what has failed, nobody else; and gives the lease back at the end.
+#[test]
+fn what_failed_is_told_by_who_holds_the_lease_8_26() {
+    block_on(async {
+        let broker = Broker::new().await;
+        let (store, engine, shelf, _) = asked(&broker).await;
+        drop(engine);
+        shelf.end(&Fate::Dead("timeout".to_owned()));
+        let mapping = Mapping { close: None, callback: Some(callback()), ..mapping() };
+        let at = Where::Mapped(broker.url.clone(), Box::new(mapping));
+        let market = Market::new(at, "relay", None, PriceOptions::default());
+        let watcher = market.watch_with(Some(Arc::new(shelf)));
+        let failed = async |count: u64| {
+            let begun = Instant::now();
+            while market.counters().asked_failed != count {
+                assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", market.counters());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        failed(1).await;
+        let take =
+            "UPDATE windlass.shard_lease SET owner = 'other', token = token + 1, expires_at_ms = $1 WHERE shard = 4";
+        sqlx::query(take).bind(i64::MAX).execute(&broker.pool).await.unwrap();
+        failed(0).await;
+        sqlx::query(take).bind(0_i64).execute(&broker.pool).await.unwrap();
+        failed(1).await;
+        watcher.stop().await;
+        assert!(store.lease(4, "next", Duration::from_secs(1)).await.unwrap().is_some());
         store.close_pool().await;
     });
 }

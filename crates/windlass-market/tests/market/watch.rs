@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use windlass_market::positions::{Change, Instrument, NewPosition, RawQuote, Status};
 use windlass_market::prices::PriceOptions;
 use windlass_market::rules::{Rules, Side};
-use windlass_market::{FeedOptions, Market, Where};
+use windlass_market::{FeedOptions, Market, Nearest, Where};
 use windlass_redis::{Link, Options, cmd};
 use windlass_testkit::{PostgresServer, RedisServer};
 
@@ -208,6 +208,80 @@ fn a_sweep_that_is_given_up_loses_nothing() {
             quote(&market, seq + 1, "1.07160").await;
             market.sweep().await.unwrap();
         }
+    });
+}
+
+/// A reading of everything that takes long holds nobody up who asks this process.
+#[test]
+fn who_asks_does_not_wait_for_a_long_sweep() {
+    block_on(async {
+        let home = on_postgres().await;
+        prepare(&home.store).await;
+        let market = market(Where::Postgres(home.url.clone()), "a");
+        quote(&market, 1, "1.07160").await;
+        open(&market, 107_100).await;
+        let near = async || market.nearest("EURUSD", 107_160, 107_160, 5).await;
+        assert_eq!(near().await, Nearest::Unwatched);
+        let pool = sqlx::PgPool::connect(&home.url).await.unwrap();
+        let mut held = pool.begin().await.unwrap();
+        sqlx::query("LOCK TABLE tp_legs IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+        let sweeping = tokio::spawn({
+            let market = market.clone();
+            async move { market.sweep().await }
+        });
+        until("the sweep is under way", async || near().await == Nearest::Busy).await;
+        for _ in 0..5 {
+            let begun = Instant::now();
+            assert_eq!(near().await, Nearest::Busy);
+            assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        }
+        held.rollback().await.unwrap();
+        sweeping.await.unwrap().unwrap();
+        assert!(matches!(near().await, Nearest::Found(near) if near.len() == 1));
+    });
+}
+
+/// Whoever watches next begins at once: all leases are given back.
+#[test]
+fn a_watcher_that_ends_gives_every_lease_back() {
+    block_on(async {
+        let (home, redis) = (on_postgres().await, RedisServer::start());
+        prepare(&home.store).await;
+        let link = Link::new(Options::from_url(&redis.url()).unwrap()).unwrap();
+        let feed = FeedOptions { stream: Some("quotes".to_owned()), channel: None };
+        let at = Where::Postgres(home.url.clone());
+        let market = Market::fed(at, "a", Some(link), PriceOptions::default(), feed);
+        let watcher = market.watch();
+        let lease = async |shard: i64| home.store.lease(shard, "b", Duration::from_secs(8)).await.unwrap();
+        let owners = async || {
+            let pool = sqlx::PgPool::connect(&home.url).await.unwrap();
+            let sql = "SELECT count(*) FROM shard_lease WHERE owner = 'a'";
+            sqlx::query_scalar::<_, i64>(sql).fetch_one(&pool).await.unwrap()
+        };
+        until("positions, candles, feed and history are held", async || owners().await == 4).await;
+        watcher.stop().await;
+        for shard in 0..4 {
+            assert!(lease(shard).await.is_some(), "shard {shard}");
+        }
+    });
+}
+
+/// Whether something is traded is asked without making tables.
+#[test]
+fn looking_whether_something_is_traded_makes_nothing() {
+    block_on(async {
+        let server = windlass_testkit::shared_postgres();
+        let url = server.database();
+        let fresh = market(Where::Postgres(url.clone()), "a");
+        assert!(!fresh.is_in_use().await);
+        let pool = sqlx::PgPool::connect(&url).await.unwrap();
+        let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        assert_eq!(tables, 0);
+        prepare(market(Where::Postgres(url), "b").store().await.unwrap()).await;
+        assert!(fresh.is_in_use().await);
     });
 }
 

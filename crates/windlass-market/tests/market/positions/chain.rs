@@ -1,5 +1,7 @@
 //! §8.29: the chain over the history tells what was forged, taken away or swapped.
 
+use std::time::Duration;
+
 use sqlx::PgPool;
 use windlass_market::positions::{Broken, Change, Link, Positions};
 
@@ -94,6 +96,26 @@ fn a_chain_made_anew_differs_from_a_noted_head_8_29() {
         assert!(home.store.check_history(None, None).await.unwrap().broken.is_empty());
         let found = home.store.check_history(None, Some(&noted)).await.unwrap().broken;
         assert_eq!(found, [Broken { n: 10, audit_id: None, what: "head_differs" }]);
+        home.store.close_pool().await;
+    });
+}
+
+/// A line that a long transaction added becomes visible among older ones: it is linked without reading all.
+#[test]
+fn a_line_that_came_late_is_found_above_the_floor_8_29() {
+    block_on(async {
+        let home = on_postgres().await;
+        assert_eq!(home.store.link_floor(Duration::from_secs(1)).await.unwrap(), 0, "nothing is linked");
+        let pool = PgPool::connect(&home.url).await.unwrap();
+        let add = "INSERT INTO audit(id, at_ms, kind, actor, detail) SELECT n, n * 1000, 'close', 'sweep', '{}' FROM generate_series(1, 300) n WHERE (n = 250) = $1";
+        sqlx::query(add).bind(false).execute(&pool).await.unwrap();
+        assert_eq!(home.store.link_history(0).await.unwrap(), (299, 300));
+        sqlx::query(add).bind(true).execute(&pool).await.unwrap();
+        let floor = async |seconds: u64| home.store.link_floor(Duration::from_secs(seconds)).await.unwrap();
+        assert_eq!((floor(20).await, floor(100).await, floor(3_600).await), (279, 199, 0));
+        assert_eq!(home.store.link_history(floor(20).await).await.unwrap().0, 0);
+        assert_eq!(home.store.link_history(floor(100).await).await.unwrap(), (1, 250));
+        assert_eq!(home.store.check_history(None, None).await.unwrap().unlinked, 0);
         home.store.close_pool().await;
     });
 }
