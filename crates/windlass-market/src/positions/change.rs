@@ -272,9 +272,10 @@ impl Positions {
         }
     }
 
-    /// As [`Positions::sql`], for statements that write JSON.
+    /// As [`Positions::sql`], for statements that write JSON or wide numbers.
     pub(super) fn typed(&self, text: &str) -> sqlx::AssertSqlSafe<String> {
-        self.sql(&text.replace("{json}", if self.is_embedded() { "text" } else { "jsonb" }))
+        let (json, wide) = if self.is_embedded() { ("text", "text") } else { ("jsonb", "numeric") };
+        self.sql(&text.replace("{json}", json).replace("{wide}", wide))
     }
 
     /// Marks a position that triggered while its market was closed: it closes on the first quote of

@@ -143,6 +143,64 @@ pub(super) enum Tried {
     Refused(HashMap<i64, Option<String>>),
 }
 
+/// One closing, as it is written by itself.
+pub(super) struct Entry<'a> {
+    pub(super) id: i64,
+    pub(super) fill: &'a Fill,
+    pub(super) quote: &'a Quote,
+    pub(super) pnl_points: String,
+    pub(super) actor: &'a str,
+    pub(super) fence: Option<Fence>,
+    pub(super) decided_at_ms: i64,
+}
+
+impl Entry<'_> {
+    pub(super) fn key(&self) -> String {
+        format!("close:{}:{}", self.id, self.fill.leg)
+    }
+
+    pub(super) fn payload(&self) -> String {
+        payload(self.id, self.fill, self.quote, &self.pnl_points)
+    }
+}
+
+/// Writes one closing and its event in a transaction of either database.
+macro_rules! write_entry {
+    ($store:expr, $tx:expr, $entry:expr) => {{
+        let entry: $crate::positions::close::Entry<'_> = $entry;
+        let written = sqlx::query($store.typed($crate::positions::close::ENTRY))
+            .bind(entry.id)
+            .bind(i64::from(entry.fill.leg))
+            .bind(entry.fill.qty)
+            .bind(entry.fill.reason.as_str())
+            .bind(entry.fill.level)
+            .bind(entry.fill.price)
+            .bind(entry.quote.bid)
+            .bind(entry.quote.ask)
+            .bind(entry.quote.seq)
+            .bind(entry.quote.ts_ms)
+            .bind(entry.pnl_points.clone())
+            .bind($crate::rules::RULE_VERSION)
+            .bind(entry.actor.to_owned())
+            .bind(entry.fence.map(|fence| fence.shard))
+            .bind(entry.fence.map(|fence| fence.token))
+            .bind(entry.decided_at_ms)
+            .execute(&mut **$tx)
+            .await;
+        match written {
+            Ok(_) => sqlx::query($store.typed($crate::positions::audit::TELL))
+                .bind("position.closed")
+                .bind(entry.key())
+                .bind(entry.payload())
+                .execute(&mut **$tx)
+                .await
+                .map(|_| ()),
+            Err(error) => Err(error),
+        }
+    }};
+}
+pub(super) use write_entry;
+
 /// Moves a cursor on a connection of either database.
 macro_rules! cursor {
     ($store:expr, $conn:expr, $reached:expr, $fence:expr) => {
@@ -276,31 +334,9 @@ impl Positions {
                     .await?;
                 let Some(row) = row else { continue };
                 for (fill, pnl) in close.fills.iter().zip(&close.pnl_points) {
-                    sqlx::query(self.sql(CLOSING_EMBEDDED))
-                        .bind(close.id)
-                        .bind(i64::from(fill.leg))
-                        .bind(fill.qty)
-                        .bind(fill.reason.as_str())
-                        .bind(fill.level)
-                        .bind(fill.price)
-                        .bind(close.quote.bid)
-                        .bind(close.quote.ask)
-                        .bind(close.quote.seq)
-                        .bind(close.quote.ts_ms)
-                        .bind(pnl.to_string())
-                        .bind(RULE_VERSION)
-                        .bind(actor.to_owned())
-                        .bind(fence.map(|fence| fence.shard))
-                        .bind(fence.map(|fence| fence.token))
-                        .bind(decided_at_ms)
-                        .execute(&mut *tx)
-                        .await?;
-                    sqlx::query(self.typed(super::audit::TELL))
-                        .bind("position.closed")
-                        .bind(format!("close:{}:{}", close.id, fill.leg))
-                        .bind(payload(close, fill, *pnl))
-                        .execute(&mut *tx)
-                        .await?;
+                    let (quote, pnl_points) = (&close.quote, pnl.to_string());
+                    let entry = Entry { id: close.id, fill, quote, pnl_points, actor, fence, decided_at_ms };
+                    write_entry!(self, &mut tx, entry)?;
                 }
                 sqlx::query(self.typed(super::audit::ADD))
                     .bind(close.id)
@@ -396,7 +432,7 @@ fn fills_json(closes: &[Close]) -> String {
             rows.push(json!({
                 "id": close.id, "leg": fill.leg, "qty": fill.qty, "reason": fill.reason.as_str(), "level": fill.level,
                 "fill": fill.price, "bid": close.quote.bid, "ask": close.quote.ask, "seq": close.quote.seq,
-                "ts": close.quote.ts_ms, "pnl": pnl.to_string(), "payload": payload(close, fill, *pnl),
+                "ts": close.quote.ts_ms, "pnl": pnl.to_string(), "payload": payload(close.id, fill, &close.quote, &pnl.to_string()),
             }));
         }
     }
@@ -404,10 +440,10 @@ fn fills_json(closes: &[Close]) -> String {
 }
 
 /// What others are told of a closing.
-fn payload(close: &Close, fill: &Fill, pnl: i128) -> String {
+fn payload(id: i64, fill: &Fill, quote: &Quote, pnl_points: &str) -> String {
     json!({
-        "position_id": close.id, "leg": fill.leg, "qty": fill.qty, "reason": fill.reason, "level": fill.level,
-        "fill": fill.price, "pnl_points": pnl.to_string(), "quote": close.quote,
+        "position_id": id, "leg": fill.leg, "qty": fill.qty, "reason": fill.reason, "level": fill.level,
+        "fill": fill.price, "pnl_points": pnl_points, "quote": quote,
     })
     .to_string()
 }
@@ -452,9 +488,11 @@ const CLOSE_EMBEDDED: &str = "UPDATE positions SET open_qty = open_qty - $3, leg
   WHERE id = $1 AND status < 2 AND version = $2 AND open_qty >= $3 AND (legs_done & $4) = 0 AND {now} < $5 + $6
   RETURNING version, open_qty AS left";
 
-const CLOSING_EMBEDDED: &str = "INSERT INTO closings(position_id, leg, qty, reason, level, fill, bid, ask, quote_seq,
+/// Adds one closing. `$1` position, `$2` leg, `$3` units, `$4` reason, `$5` level, `$6` price, `$7` bid, `$8` ask, `$9`
+/// number and `$10` stamp of the quote, `$11` profit, `$12` rules, `$13` actor, `$14` shard, `$15` token, `$16` decided at.
+pub(super) const ENTRY: &str = "INSERT INTO closings(position_id, leg, qty, reason, level, fill, bid, ask, quote_seq,
     quote_ts_ms, pnl_points, rule_version, actor, shard, fence, decided_at_ms, closed_at_ms)
-  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, {now})";
+  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, CAST($11 AS {wide}), $12, $13, $14, $15, $16, {now})";
 
 /// `$1` symbol, `$2` number, `$3` place in the stream, `$4` shard, `$5` token: never goes back, and
 /// only for who holds the shard.

@@ -16,3 +16,4 @@ mod rollup;
 mod rules;
 mod sources;
 mod watch;
+mod workers;

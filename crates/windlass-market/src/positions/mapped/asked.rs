@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use super::super::audit::{ADD, TELL};
+use super::super::audit::ADD;
 use super::super::cells::Cells;
-use super::super::close::{MAX_DECISION_AGE_MS, positions_json};
+use super::super::close::{Entry, MAX_DECISION_AGE_MS, positions_json, write_entry};
 use super::super::{Close, Error, Fence, PG_NOW, Pool, Positions, Result};
 use crate::price;
-use crate::rules::{Quote, RULE_VERSION, Reason, Side};
+use crate::rules::{Fill, Quote, Reason, Side};
 
 /// What is to be closed, in points.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -343,47 +343,16 @@ impl Positions {
 
     async fn write_closing(
         &self,
-        tx: &mut sqlx::PgConnection,
+        tx: &mut sqlx::PgTransaction<'_>,
         asked: &Asked,
         row: &impl Cells,
         actor: &str,
     ) -> sqlx::Result<()> {
         let Wanted { leg, qty, reason, level, fill, quote, pnl_points } = &asked.wanted;
-        let sql = self.sql(
-            "INSERT INTO closings(position_id, leg, qty, reason, level, fill, bid, ask, quote_seq, quote_ts_ms, pnl_points,
-               rule_version, actor, shard, fence, decided_at_ms, closed_at_ms)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::text::numeric, $12, $13, $14, $15, $16, {now})",
-        );
-        sqlx::query(sql)
-            .bind(asked.position_id)
-            .bind(i64::from(*leg))
-            .bind(*qty)
-            .bind(reason.as_str())
-            .bind(*level)
-            .bind(*fill)
-            .bind(quote.bid)
-            .bind(quote.ask)
-            .bind(quote.seq)
-            .bind(quote.ts_ms)
-            .bind(pnl_points.clone())
-            .bind(RULE_VERSION)
-            .bind(actor.to_owned())
-            .bind(row.opt("shard")?)
-            .bind(row.opt("fence")?)
-            .bind(row.int("decided_at_ms")?)
-            .execute(&mut *tx)
-            .await?;
-        let payload = json!({
-            "position_id": asked.position_id, "leg": leg, "qty": qty, "reason": reason, "level": level, "fill": fill,
-            "pnl_points": pnl_points, "quote": quote,
-        });
-        sqlx::query(self.typed(TELL))
-            .bind("position.closed")
-            .bind(asked.key())
-            .bind(payload.to_string())
-            .execute(tx)
-            .await
-            .map(|_| ())
+        let fill = Fill { leg: *leg, qty: *qty, reason: *reason, level: *level, price: *fill, ambiguous: false };
+        let fence = row.opt("shard")?.zip(row.opt("fence")?).map(|(shard, token)| Fence { shard, token });
+        let (id, pnl_points, decided_at_ms) = (asked.position_id, pnl_points.clone(), row.int("decided_at_ms")?);
+        write_entry!(self, tx, Entry { id, fill: &fill, quote, pnl_points, actor, fence, decided_at_ms })
     }
 
     /// Writes down that a closing was not carried out, whatever was tried: its position stays closing.

@@ -1,7 +1,6 @@
 //! Workers as processes over the rows of another application, killed at random, while that
 //! application closes some itself.
 
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use windlass_market::positions::{Options, Page, Positions, Reach};
@@ -10,6 +9,7 @@ use windlass_testkit::PostgresServer;
 
 use super::{Broker, mapping};
 use crate::positions::{block_on, decide};
+use crate::workers::Workers;
 
 /// Names the database to a process that is one of the workers.
 const URL: &str = "WINDLASS_MAPPED_RACE_URL";
@@ -42,16 +42,6 @@ fn a_worker_closes_what_is_open() {
     });
 }
 
-fn worker(url: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "mapped::race::a_worker_closes_what_is_open"])
-        .env(URL, url)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
 #[test]
 fn killed_workers_close_each_of_their_rows_once_8_25_8_9() {
     let server = PostgresServer::start(&[("fsync", "off")]);
@@ -64,9 +54,9 @@ fn killed_workers_close_each_of_their_rows_once_8_25_8_9() {
         }
         store.sync(Reach::Whole).await.unwrap();
         let mut random = fastrand::Rng::new();
-        let mut workers: Vec<Child> = (0..WORKERS).map(|_| worker(&url)).collect();
-        let (begun, mut kills, mut own, mut next) = (Instant::now(), 0, 0, OWN);
-        while workers.iter_mut().any(|worker| worker.try_wait().unwrap().is_none()) {
+        let mut workers = Workers::start(WORKERS, "mapped::race::a_worker_closes_what_is_open", URL, &url);
+        let (begun, mut own, mut next) = (Instant::now(), 0, OWN);
+        while workers.are_at_work() {
             assert!(begun.elapsed() < Duration::from_secs(120), "the race comes to an end");
             tokio::time::sleep(Duration::from_millis(random.u64(2..30))).await;
             if next <= POSITIONS {
@@ -75,19 +65,9 @@ fn killed_workers_close_each_of_their_rows_once_8_25_8_9() {
                 own += sqlx::query(sql).bind(next).execute(&broker.pool).await.unwrap().rows_affected();
                 next += OWN;
             }
-            let victim = random.usize(..WORKERS);
-            match workers[victim].try_wait().unwrap() {
-                Some(status) => assert!(status.success(), "a worker failed by itself: {status}"),
-                None if kills < 10 => {
-                    workers[victim].kill().unwrap();
-                    workers[victim].wait().unwrap();
-                    workers[victim] = worker(&url);
-                    kills += 1;
-                }
-                None => {}
-            }
+            workers.kill_one(10);
         }
-        assert!(kills > 0, "somebody was killed");
+        assert!(workers.kills() > 0, "somebody was killed");
         let closings = store.closed_since(0, 1_000_000).await.unwrap();
         let told = store.untold(1_000_000).await.unwrap();
         let events = told.iter().filter(|row| row.topic == "position.closed").count();

@@ -1,6 +1,5 @@
 //! Workers as processes, racing over the same triggered positions and killed at random.
 
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use windlass_market::positions::{Options, Page, Positions};
@@ -8,6 +7,7 @@ use windlass_market::rules::{Quote, Rules, Side};
 use windlass_testkit::PostgresServer;
 
 use super::{block_on, decide, open, prepare};
+use crate::workers::Workers;
 
 /// Names the database to a process that is one of the workers.
 const URL: &str = "WINDLASS_RACE_URL";
@@ -56,16 +56,6 @@ fn a_worker_alone_closes_everything() {
     });
 }
 
-fn worker(url: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "positions::race::a_worker_alone_closes_everything"])
-        .env(URL, url)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
 /// Eight workers, killed and replaced at random: as many closings and outbox rows as positions.
 #[test]
 fn eight_workers_killed_at_random_close_each_position_once_8_9_f42() {
@@ -81,26 +71,15 @@ fn eight_workers_killed_at_random_close_each_position_once_8_9_f42() {
         store.close_pool().await;
     });
     let mut random = fastrand::Rng::new();
-    let mut workers: Vec<Child> = (0..8).map(|_| worker(&url)).collect();
+    let mut workers = Workers::start(8, "positions::race::a_worker_alone_closes_everything", URL, &url);
     let begun = Instant::now();
-    let mut kills = 0;
     // The last kills fall among the last closings; what is left is closed by those that live.
-    while workers.iter_mut().any(|worker| worker.try_wait().unwrap().is_none()) {
+    while workers.are_at_work() {
         assert!(begun.elapsed() < Duration::from_secs(600), "the race comes to an end");
         std::thread::sleep(Duration::from_millis(random.u64(5..60)));
-        let victim = random.usize(..workers.len());
-        match workers[victim].try_wait().unwrap() {
-            Some(status) => assert!(status.success(), "a worker failed by itself: {status}"),
-            None if kills < total / 10 => {
-                workers[victim].kill().unwrap();
-                workers[victim].wait().unwrap();
-                workers[victim] = worker(&url);
-                kills += 1;
-            }
-            None => {}
-        }
+        workers.kill_one(total / 10);
     }
-    assert!(kills > 0, "somebody was killed");
+    assert!(workers.kills() > 0, "somebody was killed");
     block_on(async {
         let store = Positions::postgres(&url, &Options::default()).await.unwrap();
         assert_eq!(store.count_open().await.unwrap(), 0, "no position is left beyond its stop");
