@@ -14,9 +14,12 @@ use windlass_testkit::RedisServer;
 /// How long anything that should happen soon may take on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// The binary under test.
+/// The binary under test: the one that cargo has built with the tests, or for a long run another one,
+/// `WINDLASS_TEST_BINARY`.
 pub(crate) fn binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_windlass"))
+    static OTHER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let other = OTHER.get_or_init(|| std::env::var_os("WINDLASS_TEST_BINARY").map(PathBuf::from));
+    other.as_deref().unwrap_or(Path::new(env!("CARGO_BIN_EXE_windlass")))
 }
 
 /// A program of the examples, built first if need be: with the features of the whole workspace, as
@@ -27,7 +30,7 @@ fn example(name: &str) -> PathBuf {
         let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--workspace", "--bins", "--tests"]).status();
         assert!(built.is_ok_and(|status| status.success()), "the examples do not build");
     });
-    binary().with_file_name(name)
+    Path::new(env!("CARGO_BIN_EXE_windlass")).with_file_name(name)
 }
 
 /// A working directory and settings of its own.

@@ -33,6 +33,7 @@ mod sheet_faults;
 mod sheets;
 mod soak;
 mod sse;
+mod ticks;
 mod top;
 mod topologies;
 mod traces;
