@@ -42,15 +42,15 @@ pub(crate) async fn latencies(shared: &Shared, closings: i64) -> Result<Value, P
     Ok(summary(&shared.market.store().await?.latencies(closings).await?))
 }
 
-/// Positions of another application that are named when they are not watched, or not closed.
-const UNMAPPED: i64 = 20;
+/// Positions of another application that are named when they are not watched, or not closed by it.
+const NAMED: i64 = 20;
 
 /// `GET /api/market/stats`: what this process has done; positions that are open, symbols of which no quote
 /// comes, the last times that quotes were lost, and which positions of another application are not watched.
 pub(crate) async fn stats(State(shared): State<Shared>) -> Result<Response, Problem> {
     let store = shared.market.store().await?;
     let instruments = store.instruments().await?;
-    let (mut stats, (unmapped, named)) = (standing(&shared, &instruments).await?, store.unmapped(UNMAPPED).await?);
+    let (mut stats, (unmapped, named)) = (standing(&shared, &instruments).await?, store.unmapped(NAMED).await?);
     let named: Vec<Value> = named.iter().map(|(id, why)| json!({ "id": id, "why": why })).collect();
     stats["unmapped"] = json!({ "count": unmapped, "first": named });
     let believed = store.sources().await?;
@@ -58,7 +58,7 @@ pub(crate) async fn stats(State(shared): State<Shared>) -> Result<Response, Prob
     let asked = store.asked_count().await?;
     let failed = match asked.failed {
         0 => Vec::new(),
-        _ => store.asked(Waiting::Failed, None, UNMAPPED).await?,
+        _ => store.asked(Waiting::Failed, None, NAMED).await?,
     };
     let failed = failed.iter().map(|a| json!({ "position_id": a.position_id, "key": a.key(), "error": a.error }));
     stats["callbacks"] = json!({ "asked": asked.asked, "failed": asked.failed, "first": failed.collect::<Vec<_>>() });

@@ -327,7 +327,7 @@ impl Symbol {
         Ok(true)
     }
 
-    /// Takes closings away that were put off long enough: they are tried again by themselves.
+    /// Closings that were put off long enough: they are tried again by themselves.
     fn due(&self) -> Option<Vec<Close>> {
         let due = self.put_off.values().filter(|off| off.is_due()).map(|off| off.close.clone());
         Some(due.collect::<Vec<_>>()).filter(|due| !due.is_empty())

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ use windlass_market::{Market, Where};
 
 use crate::mapped::{Broker, mapping, quotes};
 use crate::positions::block_on;
+use crate::until;
 
 /// Jobs as a queue keeps them, and what the test lets become of them.
 #[derive(Default)]
@@ -259,11 +260,7 @@ fn what_failed_is_told_by_who_holds_the_lease_8_26() {
         let market = Market::new(at, "relay", None, PriceOptions::default());
         let watcher = market.watch_with(Some(Arc::new(shelf)));
         let failed = async |count: u64| {
-            let begun = Instant::now();
-            while market.counters().asked_failed != count {
-                assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", market.counters());
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            until("what has failed is counted", async || market.counters().asked_failed == count).await;
         };
         failed(1).await;
         let take =

@@ -9,6 +9,8 @@ use windlass_market::rules::Quote;
 use windlass_redis::{Link, Options, Value, cmd};
 use windlass_testkit::RedisServer;
 
+use crate::until;
+
 fn now_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(now.as_millis()).unwrap()
@@ -31,16 +33,6 @@ async fn ask<T: windlass_redis::FromRedisValue>(server: &RedisServer, words: &[&
     let mut call = cmd(words[0]);
     call.arg(&words[1..]);
     T::from_redis_value(link(server).call(&call).await.unwrap()).unwrap()
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..500 {
-        if holds().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{what}");
 }
 
 #[tokio::test]

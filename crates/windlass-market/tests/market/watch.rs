@@ -10,6 +10,7 @@ use windlass_redis::{Link, Options, cmd};
 use windlass_testkit::{PostgresServer, RedisServer};
 
 use crate::positions::{block_on, on_postgres, prepare};
+use crate::until;
 
 fn market(at: Where, owner: &str) -> Market {
     Market::new(at, owner, None, PriceOptions::default())
@@ -90,11 +91,7 @@ fn watching_goes_on_when_the_tables_are_back_8_14_f39() {
         let lost = RawQuote { symbol: "EURUSD".to_owned(), ..RawQuote::default() };
         assert!(bringing.take_quotes(vec![lost]).await.is_err(), "what is not kept is refused, not dropped in silence");
         server.restart();
-        let begun = Instant::now();
-        while bringing.store().await.unwrap().now_ms().await.is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(10));
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until("the tables are back", async || bringing.store().await.unwrap().now_ms().await.is_ok()).await;
         quote(&bringing, 3, "1.06990").await;
         let back = Instant::now();
         closed(&watching, b).await;
@@ -283,14 +280,6 @@ fn looking_whether_something_is_traded_makes_nothing() {
         prepare(market(Where::Postgres(url), "b").store().await.unwrap()).await;
         assert!(fresh.is_in_use().await);
     });
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds().await {
-        assert!(begun.elapsed() < Duration::from_secs(15), "{what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 fn now_ms() -> i64 {

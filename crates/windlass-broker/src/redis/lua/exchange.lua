@@ -40,8 +40,9 @@ local late = ARGV[6] ~= '' and now - ARGV[6] > tonumber(ARGV[7])
 if late then worker, want = '', 0 end
 local front, runs_again = {}, false
 -- The queue has limits, or some job had a unique key or a lane: what a running job holds stands in
--- `held` as '<lane>\n<unique key>', unless the end of its run frees nothing. `ended`: jobs that will not run again.
-local special, held, order_held, conc_held, ended = meta[6], {}, {}, {}, {}
+-- HELD as '<lane>\n<unique key>', unless the end of its run frees nothing. Of the jobs of this call, by
+-- ulid, their unique, ordering and concurrency keys. `ended`: jobs that will not run again.
+local special, unique_held, order_held, conc_held, ended = meta[6], {}, {}, {}, {}
 alone = meta[9]
 lane_now = now
 -- Some job waits, or is waited for. `told`: the jobs that have ended, {ulid, letter, ...}.
@@ -60,7 +61,7 @@ end
 -- What it held is free.
 local function left(ulid)
   ended[ulid] = true
-  if held[ulid] then let_go(ulid, held[ulid]) end
+  if unique_held[ulid] then let_go(ulid, unique_held[ulid]) end
 end
 
 local function bury(ulid, key, reason, err)
@@ -154,7 +155,7 @@ local settle = {
   end,
 }
 
--- Takes what these jobs hold out of `held`, and reads how many run of their concurrency keys.
+-- Takes what these jobs hold out of HELD, and reads how many run of their concurrency keys.
 local function take_held(ulids)
   if #ulids == 0 then return end
   local values = call('HMGET', HELD, unpack(ulids))
@@ -166,7 +167,7 @@ local function take_held(ulids)
       local o, c, unique = match(value, '^.\t[^\t]*\t([^\t]*)\t([^\t]*)\t[^\n]*\n(.*)$')
       order_held[ulid], conc_held[ulid] = o, c
       unique = unique or sub(value, 2)
-      if unique ~= '' then held[ulid] = unique end
+      if unique ~= '' then unique_held[ulid] = unique end
       if c and c ~= '' and not running[c] then
         running[c] = 0
         concs[#concs + 1] = c
@@ -306,7 +307,7 @@ local function claim(ulid, lane, order, conc, rate)
     local rare = call('HMGET', key, 'opts.1', 'opts.2', 'max_attempts', 'expires_at', 'unique', 'opts.3')
     if rare[5] and ends_hold(opts, '[sf]') then
       unique = rare[5]
-      held[ulid] = unique
+      unique_held[ulid] = unique
     end
     if rare[4] and not h[3] and tonumber(rare[4]) <= now then
       bury(ulid, key, 'expired', '@EXPIRED@')
@@ -314,8 +315,9 @@ local function claim(ulid, lane, order, conc, rate)
     end
     opts, max_attempts = opts .. (rare[1] or '') .. (rare[2] or '') .. (rare[6] or ''), rare[3] or ''
   end
+  if lane and not start_in(lane, ulid, order, conc, rate) then return 'parked' end
+  -- Whether the end of its run frees something of its lane.
   local frees = lane and (order ~= '' or conc ~= '')
-  if (frees or lane and rate ~= '') and not start_in(lane, ulid, order, conc, rate) then return 'parked' end
   -- One that took over a hold until the start after its own start holds it until its end.
   if unique and not h[3] and ends_hold(opts, 's') then
     let_go(ulid, unique)

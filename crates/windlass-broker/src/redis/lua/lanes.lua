@@ -3,10 +3,10 @@
 --
 -- The right end of a ring is next; a lane that is looked at stands at its left end again. What is
 -- read of limits, counters and owners is kept for the length of the script; close_lanes() writes
--- counters back. Cost per lane looked at: RPOP, with a tenant LMOVE, and what its keys cost: HGET,
--- HSET per ordering key, GET, SET per rate key and script; counters of concurrency keys are read
--- and written many at a time, and so are rings. Where no tenant's job ever had another key
--- (meta.alone), a tenant has one lane, whose name is known: no LMOVE.
+-- owners and counters back. Cost per lane looked at: RPOP, with a tenant LMOVE, GET, SET per rate
+-- key and script; owners of ordering keys, counters of concurrency keys and rings are read and
+-- written many at a time, but for lanes of a tenant with several (HGET per key). Where no tenant's
+-- job ever had another key (meta.alone), a tenant has one lane, whose name is known: no LMOVE.
 local LANES, TENANTS, PARKS, RATED = P .. 'lanes', P .. 'tenants', P .. 'parks', P .. 'rated'
 local ORDERS, CONC, LIMITS = P .. 'orders', P .. 'conc', P .. 'limits'
 local lane_now, laned, any_parked, limit_defaults, alone = 0, 0, nil, nil, nil
@@ -29,12 +29,8 @@ end
 local function lane_of(name)
   local lane = parsed[name]
   if not lane then
-    if is_free(name) then
-      lane = {p = sub(name, 1, 1), t = sub(name, 3, -4), o = '', c = '', r = ''}
-    else
-      local p, t, o, c, r = match(name, '^(%d)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)$')
-      lane = {p = p, t = t, o = o, c = c, r = r}
-    end
+    local p, t, o, c, r = match(name, '^(%d)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)$')
+    lane = {p = p, t = t, o = o, c = c, r = r}
     parsed[name] = lane
   end
   return lane
@@ -109,6 +105,7 @@ local function read_ring()
         orders[#orders + 1] = o
       end
       if c ~= '' and not running[c] then
+        -- So that it is asked for once.
         running[c] = 0
         concs[#concs + 1] = c
       end
@@ -367,12 +364,11 @@ end
 local function start_in(name, ulid, o, c, r)
   local holder = o ~= '' and owner(o)
   if holder and holder ~= ulid then return park(name, 'o', o) end
-  local limit = c ~= '' and conc_limit(c)
-  if limit and running_of(c) >= limit then return park(name, 'c', c) end
-  local rate = r ~= '' and rate_of(r)
-  if rate and rate_room(rate, r) == 0 then return park(name, 'r', r) end
+  if c ~= '' and room_at('c', c) == 0 then return park(name, 'c', c) end
+  if r ~= '' and room_at('r', r) == 0 then return park(name, 'r', r) end
   if o ~= '' and not holder then own(o, ulid) end
   if c ~= '' then running[c] = running_of(c) + 1 end
+  local rate = r ~= '' and rate_of(r)
   if rate then rate_take(rate, r, 1) end
   return true
 end

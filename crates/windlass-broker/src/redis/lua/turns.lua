@@ -72,7 +72,7 @@ local function take_turns(claim, lists, wish)
   for _, round in ipairs(wish.rounds) do
     local p, name, ending = round[1], tostring(round[1]), math.min(got + round[2], most)
     while got < ending and looked_at < 256 do
-      if lengths[p] == 0 or not any_in(p) then
+      if not any_in(p) then
         if not take_from_lane(name, ending) then break end
       elseif not is_ready(name) then
         take_from_list(p, math.min(ending - got, 256 - looked_at))

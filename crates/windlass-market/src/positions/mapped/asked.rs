@@ -116,6 +116,9 @@ impl AskState {
     }
 }
 
+/// Found gone within the last day: an answer may still come.
+const LATE: &str = "c.state = 'gone' AND c.ended_at_ms > {now} - 86400000";
+
 /// Closings of which state are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
@@ -125,7 +128,7 @@ pub enum Waiting {
     Enqueued,
     /// Failed for good.
     Failed,
-    /// Failed, and gone within the last day: an answer may still come.
+    /// Failed, and gone, but an answer may still come.
     Gone,
 }
 
@@ -135,7 +138,7 @@ impl Waiting {
             Self::New => "c.state = 'asked' AND c.enqueued_at_ms IS NULL",
             Self::Enqueued => "c.state = 'asked' AND c.enqueued_at_ms IS NOT NULL",
             Self::Failed => "c.state = 'failed'",
-            Self::Gone => "c.state = 'gone' AND c.ended_at_ms > {now} - 86400000",
+            Self::Gone => LATE,
         }
     }
 }
@@ -299,12 +302,12 @@ impl Positions {
         let Pool::Postgres(pool) = &self.pool else { return Ok(false) };
         let run = async {
             let mut tx = pool.begin().await?;
-            let sql = self.sql(
-                "UPDATE callbacks SET state = $3, ended_at_ms = {now}, answer = $4
+            let sql = self.sql(&format!(
+                "UPDATE callbacks c SET state = $3, ended_at_ms = {{now}}, answer = $4
                  WHERE position_id = $1 AND leg = $2
-                   AND (state IN ('asked', 'failed') OR state = 'gone' AND ended_at_ms > {now} - 86400000)
-                 RETURNING detail::text AS detail, actor, shard, fence, decided_at_ms",
-            );
+                   AND (c.state IN ('asked', 'failed') OR {LATE})
+                 RETURNING detail::text AS detail, actor, shard, fence, decided_at_ms"
+            ));
             let row = sqlx::query(sql)
                 .bind(asked.position_id)
                 .bind(i64::from(asked.leg))

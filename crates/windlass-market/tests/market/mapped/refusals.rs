@@ -1,7 +1,5 @@
 //! Rows of another application that its own database does not let close.
 
-use std::time::{Duration, Instant};
-
 use windlass_market::desk::{self, Closing};
 use windlass_market::engine::Engine;
 use windlass_market::positions::{Instrument, Positions, Status};
@@ -9,6 +7,7 @@ use windlass_market::rules::{Reason, Side};
 
 use super::{Broker, closed, quotes};
 use crate::positions::{block_on, closed_now};
+use crate::until;
 
 /// Positions by number: 1 raises, 2 raises at the commit, 3 is left as it is by a trigger.
 const RULES: &str = "
@@ -75,12 +74,11 @@ fn rows_that_their_database_refuses_do_not_stop_the_others_8_25() {
         other.rollback().await.unwrap();
         quotes(&store, 3, &[107_300]).await;
         assert_eq!(engine.sweep().await.unwrap().closings[0].position_id, late);
-        let begun = Instant::now();
-        while status(&store, locked).await != Status::Closed {
-            assert!(begun.elapsed() < Duration::from_secs(15), "it is tried again");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        until("it is tried again", async || {
             engine.sweep().await.unwrap();
-        }
+            status(&store, locked).await == Status::Closed
+        })
+        .await;
         assert_eq!(broker.row(locked).await, closed("1.06990000", "stop_loss"));
         // Another worker finds what had triggered, and closes it with the next quote once it may.
         assert_eq!(status(&store, 1).await, Status::Closing);
