@@ -23,9 +23,13 @@ struct Held {
     streams: usize,
 }
 
+/// Feeds side by side, each with its own symbols.
+const FEEDS: u64 = 4;
+
 struct Feed<'a> {
     url: &'a str,
     symbols: u64,
+    /// How many quotes of each symbol were sent.
     seq: u64,
     late: Duration,
 }
@@ -33,26 +37,42 @@ struct Feed<'a> {
 impl Feed<'_> {
     /// A quote of each symbol, and another after a tenth of a second.
     fn run(&mut self, span: Duration) {
-        let begun = Instant::now();
-        let mut due = Duration::ZERO;
-        while due < span {
-            self.seq += 1;
-            let ts_ms = now_ms();
-            let quote = |n: u64| {
-                let bid = 107_000 + (self.seq * 7 + n) % 100;
+        let (before, this) = (self.seq, &*self);
+        let lates: Vec<Duration> = std::thread::scope(|scope| {
+            let feeds: Vec<_> = (0..FEEDS).map(|part| scope.spawn(move || this.part(part, span))).collect();
+            feeds.into_iter().map(|feed| feed.join().unwrap()).collect()
+        });
+        self.seq = before + rounds(span);
+        self.late = self.late.max(lates.into_iter().max().unwrap());
+    }
+
+    /// The quotes of one feed; answers how late it was at most.
+    fn part(&self, part: u64, span: Duration) -> Duration {
+        let (begun, mut late) = (Instant::now(), Duration::ZERO);
+        let symbols: Vec<u64> = (0..self.symbols).filter(|n| n % FEEDS == part).collect();
+        for round in 1..=rounds(span) {
+            let (seq, ts_ms) = (self.seq + round, now_ms());
+            let quote = |n: &u64| {
+                let bid = 107_000 + (seq * 7 + n) % 100;
                 let (bid, ask) = (format!("1.{bid:06}"), format!("1.{:06}", bid + 2));
-                json!({ "symbol": format!("S{n}"), "bid": bid, "ask": ask, "ts_ms": ts_ms, "seq": self.seq, "v": 1 })
+                json!({ "symbol": format!("S{n}"), "bid": bid, "ask": ask, "ts_ms": ts_ms, "seq": seq, "v": 1 })
             };
-            let batch: Vec<Value> = (0..self.symbols).map(quote).collect();
+            let batch: Vec<Value> = symbols.iter().map(quote).collect();
             let answer = call("POST", &format!("{}/api/quotes", self.url), &json!(batch));
-            assert_eq!(answer["accepted"], self.symbols, "{answer}");
-            due += Duration::from_millis(1_000 / PER_S);
+            assert_eq!(answer["accepted"], symbols.len(), "{answer}");
+            let due = Duration::from_millis(round * 1_000 / PER_S);
             match due.checked_sub(begun.elapsed()) {
                 Some(left) => std::thread::sleep(left),
-                None => self.late = self.late.max(begun.elapsed().saturating_sub(due)),
+                None => late = late.max(begun.elapsed().saturating_sub(due)),
             }
         }
+        late
     }
+}
+
+/// Quotes of each symbol in so long.
+fn rounds(span: Duration) -> u64 {
+    span.as_secs() * PER_S
 }
 
 /// §8.20: 1,000 symbols at 10 quotes a second (100 symbols in short): after a warm-up as long as ticks stand,

@@ -26,8 +26,9 @@ use crate::positions::{Arrived, Fence, Hold, Holder, Position, Positions, Reach,
 
 /// How often moved stops and cursors are written while quotes are watched.
 const KEEP: Duration = Duration::from_secs(1);
-/// How often quotes that are over are forgotten.
-const TRIM: Duration = Duration::from_secs(10);
+/// How often quotes that are over are forgotten, and how many at once: those that come wait meanwhile.
+const TRIM: Duration = Duration::from_secs(1);
+const TRIM_AT_ONCE: u64 = 2_000;
 /// How often another application's positions are all read, where they lie in its tables.
 const WHOLE: Duration = Duration::from_secs(60);
 /// Symbols whose closings are on their way to PostgreSQL at once: each transaction waits for its disk.
@@ -48,6 +49,7 @@ pub struct Engine {
     read_to_ms: Option<i64>,
     refreshed_at: Instant,
     kept_at: Instant,
+    /// None when some are left that are over.
     trimmed_at: Option<Instant>,
     /// When another application's positions were all read.
     synced_at: Instant,
@@ -207,8 +209,11 @@ impl Engine {
             self.keep().await?;
         }
         if self.trimmed_at.is_none_or(|at| at.elapsed() >= TRIM) {
-            self.trimmed_at = Some(Instant::now());
-            self.store.trim_ticks().await?;
+            let begun = Instant::now();
+            // More than have come, so that what is over never grows.
+            let most = TRIM_AT_ONCE.max(report.quotes.saturating_mul(2));
+            let gone = self.store.trim_ticks(self.hold.now_ms(), most).await?;
+            self.trimmed_at = (gone < most).then_some(begun);
         }
         Ok(())
     }

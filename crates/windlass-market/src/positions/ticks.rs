@@ -363,17 +363,21 @@ impl Positions {
         on!(self, pool => sqlx::query_scalar(sql).fetch_one(pool).await).map_err(Error::sql("decided to"))
     }
 
-    /// Forgets quotes that are decided on and older than [`KEPT_MS`]; answers how many. What no
-    /// sweep has seen yet stays.
+    /// Forgets the oldest quotes that are decided on and were there [`KEPT_MS`] before a moment of the database's clock,
+    /// at most `limit`; answers how many. What no sweep has seen yet stays.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn trim_ticks(&self) -> Result<u64> {
-        let sql = self.sql(&format!(
-            "DELETE FROM ticks WHERE received_at_ms < {{now}} - {KEPT_MS}
-             AND EXISTS (SELECT 1 FROM feed_cursor c WHERE c.symbol = ticks.symbol AND c.seq >= ticks.seq)"
-        ));
-        let done = on!(self, pool => sqlx::query(sql).execute(pool).await.map(|done| done.rows_affected()));
+    pub async fn trim_ticks(&self, now_ms: i64, limit: u64) -> Result<u64> {
+        // The moment is bound: a function of the clock is asked of each row, and no index leads to it.
+        let sql = "DELETE FROM ticks WHERE arrival IN (
+                     SELECT t.arrival FROM ticks t JOIN feed_cursor c ON c.symbol = t.symbol AND c.seq >= t.seq
+                     WHERE t.received_at_ms < $1 ORDER BY t.received_at_ms LIMIT $2)";
+        let (before_ms, limit) = (now_ms.saturating_sub(KEPT_MS), i64::try_from(limit).unwrap_or(i64::MAX));
+        let done = on!(self, pool => {
+            let query = sqlx::query(sql).bind(before_ms).bind(limit);
+            query.execute(pool).await.map(|done| done.rows_affected())
+        });
         done.map_err(Error::sql("trim"))
     }
 }

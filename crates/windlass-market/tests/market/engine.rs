@@ -62,6 +62,40 @@ fn a_spike_between_two_sweeps_closes_and_one_before_opening_does_not_8_3() {
 }
 
 #[test]
+fn what_is_over_is_forgotten_in_slices_and_what_nobody_saw_is_not_8_20() {
+    on_both(async |store: Positions| {
+        let now_ms = store.now_ms().await.unwrap();
+        let arrived_at = |seq: i64, received_at_ms: i64| RawQuote {
+            symbol: "EURUSD".to_owned(),
+            bid: "0.00100".to_owned(),
+            ask: "0.00102".to_owned(),
+            ts_ms: received_at_ms,
+            seq,
+            received_at_ms: Some(received_at_ms),
+            ..RawQuote::default()
+        };
+        let old = now_ms - 3_600_000;
+        store.take_quotes(&[1, 2, 3, 4].map(|seq| arrived_at(seq, old + seq))).await.unwrap();
+        assert_eq!(store.trim_ticks(now_ms, 100).await.unwrap(), 0, "nobody has seen them");
+        let mut engine = Engine::new(store.clone(), "a");
+        // What is over is forgotten by the sweep that saw it.
+        assert_eq!(engine.sweep().await.unwrap().quotes, 4);
+        assert_eq!(store.last_ticks("EURUSD", 100).await.unwrap(), Vec::new());
+        store.take_quotes(&[5, 6, 7].map(|seq| arrived_at(seq, now_ms - 1_000 + seq))).await.unwrap();
+        engine.release().await.unwrap();
+        let mut other = Engine::new(store.clone(), "b");
+        assert_eq!(other.sweep().await.unwrap().quotes, 3);
+        let left =
+            async || store.last_ticks("EURUSD", 100).await.unwrap().iter().map(|t| t.quote.seq).collect::<Vec<_>>();
+        assert_eq!(left().await, [5, 6, 7], "they are young");
+        let later = now_ms + 900_000;
+        assert_eq!(store.trim_ticks(later, 2).await.unwrap(), 2);
+        assert_eq!(left().await, [7], "the oldest go first");
+        assert_eq!(store.trim_ticks(later, 2).await.unwrap(), 1);
+    });
+}
+
+#[test]
 fn one_of_two_workers_sweeps_and_the_other_takes_over_where_it_left_8_9() {
     on_both(async |store: Positions| {
         quotes(&store, 1, &[100]).await;
