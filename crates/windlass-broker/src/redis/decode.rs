@@ -143,36 +143,42 @@ pub(super) fn enqueued(value: Value, jobs: &[NewJob], replies: &mut Vec<Enqueued
 }
 
 /// Values per claimed job in the exchange's reply.
-const CLAIM_WIDTH: usize = 8;
+const CLAIM_WIDTH: usize = 4;
 
-pub(super) fn exchanged(value: Value) -> Result<Exchanged> {
+/// Answers also what ends with the runs that were claimed, where that is said.
+pub(super) fn exchanged(value: Value) -> Result<(Exchanged, Vec<(Lease, Box<str>)>)> {
     let mut values = array("exchange", value)?.into_iter();
     let mut next = || values.next().unwrap_or(Value::Nil);
     let now = instant(&next()).ok_or_else(|| unexpected("exchange", "no time"))?;
     let acks = acks("exchange", &next())?;
     let (next_due, next_lease, since) = (instant(&next()), instant(&next()), instant(&next()));
     let next_message = instant(&next());
-    let rest: Vec<Value> = values.collect();
-    let mut claimed = Vec::with_capacity(rest.len() / CLAIM_WIDTH);
-    let mut rest = rest.into_iter();
-    while let Some(ulid) = rest.next() {
-        let mut word = || rest.next().unwrap_or(Value::Nil);
-        let (epoch, deliveries, kind, args) = (word(), word(), word(), word());
-        let (failures, max_attempts, options) = (word(), word(), word());
+    let mut claimed = Vec::with_capacity(values.len() / CLAIM_WIDTH);
+    let mut holds = Vec::new();
+    while let Some(ulid) = values.next() {
+        let mut word = || values.next().map(text).unwrap_or_default();
+        let (kind, args, rest) = (word(), word(), word());
         // An id that is no ULID was pushed by hand; its lease runs out and the poison rule buries it.
         let Ok(ulid) = Ulid::from_string(&text(ulid)) else { continue };
-        let max_attempts = optional_text(max_attempts).filter(|t| !t.is_empty());
+        let (held, numbers) = rest.split_once('\n').unwrap_or(("-", ""));
+        let mut numbers = numbers.splitn(5, '\t');
+        let mut number = |default: u32| numbers.next().and_then(|n| n.parse().ok()).unwrap_or(default);
+        let (epoch, deliveries, failures) = (number(1), number(1), number(0));
+        let lease = Lease { ulid, epoch };
+        if held.is_empty() || held.matches('\t').count() == 2 {
+            holds.push((lease, Box::from(held)));
+        }
         claimed.push(Claimed {
-            lease: Lease { ulid, epoch: number(&epoch) },
-            kind: text(kind),
-            args: text(args),
-            failures: number(&failures),
-            max_attempts: max_attempts.and_then(|t| t.parse().ok()),
-            deliveries: number(&deliveries),
-            options: super::encode::without_rare(&text(options)).to_owned(),
+            lease,
+            kind,
+            args,
+            failures,
+            max_attempts: numbers.next().and_then(|n| n.parse().ok()),
+            deliveries,
+            options: super::encode::without_rare(numbers.next().unwrap_or_default()).to_owned(),
         });
     }
-    Ok(Exchanged { now, acks, claimed, next_due, next_lease, since, next_message })
+    Ok((Exchanged { now, acks, claimed, next_due, next_lease, since, next_message }, holds))
 }
 
 pub(super) fn record(id: &JobId, value: Value) -> Result<Option<JobRecord>> {

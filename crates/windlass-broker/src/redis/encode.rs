@@ -201,7 +201,14 @@ fn wanted(claim: &Claim) -> String {
     }
 }
 
-pub(super) fn exchange(call: &mut Cmd, wake_prefix: &str, keep: usize, exchange: &Exchange) {
+/// `holds`: what ends with the run of each finish, where it is known; see [`super::holds`].
+pub(super) fn exchange(
+    call: &mut Cmd,
+    wake_prefix: &str,
+    keep: usize,
+    exchange: &Exchange,
+    holds: &[Option<Box<str>>],
+) {
     call.arg(wake_prefix);
     match &exchange.claim {
         Some(claim) => {
@@ -215,13 +222,25 @@ pub(super) fn exchange(call: &mut Cmd, wake_prefix: &str, keep: usize, exchange:
     };
     let finishes = &exchange.finishes[..exchange.finishes.len().min(MAX_EXCHANGE)];
     call.arg(MAX_DELIVERIES).arg(keep).arg(finishes.len());
-    for finish in finishes {
-        add_finish(call, finish);
+    for (place, finish) in finishes.iter().enumerate() {
+        add_finish(call, finish, holds.get(place).and_then(Option::as_deref));
     }
 }
 
-fn add_finish(call: &mut Cmd, finish: &Finish) {
+fn add_finish(call: &mut Cmd, finish: &Finish, holds: Option<&str>) {
     call.arg(finish.lease.to_string());
+    match holds {
+        None => {}
+        Some("") => drop(call.arg("N")),
+        Some(keys) => {
+            let keys: Vec<&str> = keys.split('\t').collect();
+            match keys[..] {
+                [order, "", ""] => call.arg("O").arg(order),
+                ["", conc, ""] => call.arg("C").arg(conc),
+                _ => call.arg("H").arg(&keys),
+            };
+        }
+    }
     match &finish.settle {
         Settle::Success { result: None, skipped: false } => call.arg("s"),
         Settle::Success { result: Some(result), skipped: false } => call.arg("r").arg(result),

@@ -15,7 +15,6 @@
 //! | `parked` | sorted set, all 0 | jobs whose kind no worker knows, by id |
 //! | `gone` | set | cancelled jobs that were forgotten while their id still stands in `p0`–`p2` |
 //! | `u:<key>` | string PX | who holds a unique key: `<ulid> <held until ms>` |
-//! | `held` | hash | `<lane>\n<unique key>` by the id of the running job, if it has one of them |
 //! | `l:<lane>` | list | the jobs that wait in a lane, as `p0`–`p2`; lane names: `windlass_jobs::lanes` |
 //! | `lanes` | sorted set, all 0 | lanes in a ring or parked |
 //! | `ring0`–`ring2` | list | ready lanes without a tenant, and `t<tenant>`; the right end is next |
@@ -55,12 +54,13 @@
 //!
 //! `meta.format` is [`PLAIN_FORMAT`], and [`FORMAT`] from the first unique key, lane, limit or
 //! dependency on: what does not know of those would start jobs that have to wait. A process refuses a
-//! queue of a newer format; it reads its own and the one before.
+//! queue of a newer format; it reads its own and those before. A queue of format 2 has a hash `held` of what its
+//! running jobs hold, which goes with its first exchange: that stands in the jobs, and is said with the ends of runs.
 
 use windlass_jobs::Queue;
 
 /// The number of the layout described here.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// The number of a queue that uses nothing but priorities and times.
 pub const PLAIN_FORMAT: u32 = 1;
 
@@ -70,7 +70,7 @@ pub(super) const LUA_NAMES: &str = r"
 local call, sub, byte, match = redis.call, string.sub, string.byte, string.match
 local P = sub(KEYS[1], 1, -5)
 local J, DUE, LEASE, DONE, DEAD, IDLE, STAT = P..'j:', P..'due', P..'lease', P..'done', P..'dead', P..'idle', P..'stat'
-local PARKED, WATCH, GONE, HELD = P..'parked', P..'watch', P..'gone', P..'held'
+local PARKED, WATCH, GONE = P..'parked', P..'watch', P..'gone'
 local WAIT = {[0] = P..'p0', P..'p1', P..'p2'}
 ";
 

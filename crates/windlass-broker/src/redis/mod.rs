@@ -7,6 +7,7 @@
 mod decode;
 mod durable;
 mod encode;
+mod holds;
 pub mod keys;
 mod watch;
 
@@ -28,6 +29,7 @@ use windlass_redis::{Class, Cmd, Link, Script, Value};
 use crate::{Broker, Control, Enqueue, Error, Inspect, Leases, Outbox, Result, Wake};
 use durable::Durable;
 pub use durable::Waits;
+use holds::Holds;
 use keys::Keys;
 use watch::Watches;
 
@@ -45,6 +47,7 @@ pub struct RedisBroker {
     listed: Mutex<HashMap<Queue, Instant>>,
     watches: Watches,
     durable: Durable,
+    holds: Holds,
 }
 
 #[derive(Debug)]
@@ -145,6 +148,7 @@ impl RedisBroker {
             scripts: Scripts::new(told),
             listed: Mutex::default(),
             watches: Watches::default(),
+            holds: Holds::default(),
         }
     }
 
@@ -256,9 +260,12 @@ impl Enqueue for RedisBroker {
 impl Leases for RedisBroker {
     async fn exchange(&self, queue: &Queue, exchange: &Exchange) -> Result<Exchanged> {
         let mut call = self.scripts.exchange.on(&self.keys.meta(queue));
-        encode::exchange(&mut call, &self.keys.wake_prefix(), self.keep, exchange);
+        let holds = self.holds.take(&exchange.finishes);
+        encode::exchange(&mut call, &self.keys.wake_prefix(), self.keep, exchange, &holds);
         let reply = self.run("exchange", &self.scripts.exchange, &call).await?;
-        decode::exchanged(reply)
+        let (exchanged, holds) = decode::exchanged(reply)?;
+        self.holds.note(holds);
+        Ok(exchanged)
     }
 
     async fn renew(&self, queue: &Queue, leases: &[Lease], lease: Duration) -> Result<Vec<Ack>> {

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "redis")]
 mod durability;
+#[cfg(feature = "redis")]
+mod holds;
 mod model;
 #[cfg(feature = "redis")]
 mod redis;

@@ -211,11 +211,11 @@ async fn lanes_limits_and_flows_raise_the_format() {
     child.options.depends_on = Some(windlass_jobs::DependsOn::on(vec![parent]));
     for (name, job, expected) in [
         ("plain", job(), Some("1")),
-        ("laned", laned.clone(), Some("2")),
-        ("unique", unique, Some("2")),
-        ("child", child, Some("2")),
+        ("laned", laned.clone(), Some("3")),
+        ("unique", unique, Some("3")),
+        ("child", child, Some("3")),
         // From then on.
-        ("plain", laned, Some("2")),
+        ("plain", laned, Some("3")),
     ] {
         broker.enqueue(&queue(name), &[job]).await.unwrap();
         assert_eq!(format(name).await.as_deref(), expected, "{name}");
@@ -223,7 +223,7 @@ async fn lanes_limits_and_flows_raise_the_format() {
     let limits = windlass_jobs::Limits { concurrency: Some(1), ..windlass_jobs::Limits::default() };
     broker.set_limits(&queue("limited"), &limits).await.unwrap();
     broker.enqueue(&queue("limited"), &[job()]).await.unwrap();
-    assert_eq!(format("limited").await.as_deref(), Some("2"));
+    assert_eq!(format("limited").await.as_deref(), Some("3"));
 }
 
 /// A queue that a newer version has taken over is refused by name, and nothing in it is changed;
@@ -245,7 +245,7 @@ async fn a_newer_format_is_refused_and_left_alone() {
         call.arg(format!("{prefix}:{{q}}:meta")).arg("format").arg(words);
         link.call(&call).await.unwrap();
     };
-    say("HSET", &["3"]).await;
+    say("HSET", &["4"]).await;
     let before =
         (broker.counts(&queue).await.unwrap(), broker.get(&JobId::new(held.ulid, queue.clone())).await.unwrap());
     let id = JobId::new(jobs[1].ulid, queue.clone());
@@ -262,7 +262,7 @@ async fn a_newer_format_is_refused_and_left_alone() {
     ];
     for (n, refusal) in refusals.into_iter().enumerate() {
         let text = refusal.expect_err(&format!("verb {n} went through")).to_string();
-        assert!(text.contains("queue q has format 3, this version reads 2"), "verb {n}: {text}");
+        assert!(text.contains("queue q has format 4, this version reads 3"), "verb {n}: {text}");
     }
     let after =
         (broker.counts(&queue).await.unwrap(), broker.get(&JobId::new(held.ulid, queue.clone())).await.unwrap());

@@ -6,19 +6,22 @@
 --          6 when it was sent, ms or '' , 7 how late it may be, ms: a later claim is as none, and
 --          next due is now, 8 deliveries at which a job is poisoned, 9 terminal jobs kept per
 --          list, 10 number of finishes (at most 128), then per finish the lease '<ulid>:<epoch>',
---          a verb and its words:
+--          a verb and its words, before it where the worker knows what ends with the run: N (nothing),
+--          O ordering key, C concurrency key, or H ordering key, concurrency key, unique key ('' none):
 --            s (success)             r result            k result ('' none), skipped
 --            f reason, failures, error                   t delay ms, failures, error (retry)
 --            z delay ms (snooze)     c error (cancelled) b (back: released)
 --            u delay ms, park after ms (unknown kind)
 -- Reply    now, acks ('1' taken, '0' stale, one string), next due ms or '', next lease end ms or
---          '', since ms or '', when the first message of the outbox is due, ms or '', then 8 values per claimed job: ulid, epoch, deliveries, kind, args,
---          failures, max attempts, options; or the error FORMAT
+--          '', since ms or '', when the first message of the outbox is due, ms or '', then 4 values per
+--          claimed job: ulid, kind, args, and the rest: what ends with the run ('-' is not said, '' is nothing, or
+--          the words of H with tabs between), a newline, then with tabs between epoch, deliveries, failures, max
+--          attempts, options, or nothing for 1, 1, 0, '', ''; '' for '-' and nothing; or the error FORMAT
 -- Atomic   everything; each finish is fenced by its own lease and refused alone
 -- Memory   the first write is a ZREM, which Redis never refuses for memory: acks pass when full
 -- Cost     per batch TIME, HMGET, 2 ZRANGEBYSCORE, ZMSCORE, ZREM, LPUSH, HINCRBY, RPOP, ZADD,
---          2 EXISTS; per job HSET at finish, HMGET + HSET at claim; at most 100 reaped, 100
---          promoted and 256 taken off the waiting lists
+--          2 EXISTS; per job HSET at finish (HMGET too where something may end with the run and no worker
+--          says what), HMGET + HSET at claim; at most 100 reaped, 100 promoted and 256 taken off the waiting lists
 local prefix, worker, want, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 -- Priorities in the order in which they are claimed, each with how many at most.
 local rounds = {{0, 128}, {1, 128}, {2, 128}}
@@ -39,15 +42,15 @@ local paused = meta[1] == '1'
 local late = ARGV[6] ~= '' and now - ARGV[6] > tonumber(ARGV[7])
 if late then worker, want = '', 0 end
 local front, runs_again = {}, false
--- The queue has limits, or some job had a unique key or a lane: what a running job holds stands in
--- HELD as '<lane>\n<unique key>', unless the end of its run frees nothing. Of the jobs of this call, by
--- ulid, their unique, ordering and concurrency keys. `ended`: jobs that will not run again.
-local special, unique_held, order_held, conc_held, ended = meta[6], {}, {}, {}, {}
+-- The queue has limits, or some job had a unique key or a lane. Of the job whose run ends, or whose start
+-- is tried: the unique key that it lets go at its end, and whether it will not run again.
+local special, unique_held, ended = meta[6], '', false
+local damaged = false
 alone = meta[9]
 lane_now = now
 -- Some job waits, or is waited for. `told`: the jobs that have ended, {ulid, letter, ...}.
 local flows, told = meta[8], {}
-local done, dead, add = {}, {}, {}
+local done, n_done, successes, dead, add = {}, 0, 0, {}, {}
 
 local function count(field, by)
   add[field] = (add[field] or 0) + by
@@ -60,8 +63,8 @@ end
 
 -- What it held is free.
 local function left(ulid)
-  ended[ulid] = true
-  if unique_held[ulid] then let_go(ulid, unique_held[ulid]) end
+  ended = true
+  if unique_held ~= '' then let_go(ulid, unique_held) end
 end
 
 local function bury(ulid, key, reason, err)
@@ -76,7 +79,8 @@ end
 -- Terminal with a result, or cancelled.
 local function finish_done(ulid, key, state)
   call('HSET', key, 'state', state, 'finished_at', now_text)
-  done[#done + 1] = ulid
+  n_done = n_done + 1
+  done[n_done] = ulid
   count(state, 1)
   note_end(ulid, state == 'success' and 's' or 'c')
   if special then left(ulid) end
@@ -106,9 +110,17 @@ local function put_off(ulid, key, delay, state)
   call('ZADD', DUE, at, ulid)
 end
 
+local HINTS = {N = 1, O = 2, C = 2, H = 4}
 local words = {s = 0, r = 1, k = 2, f = 3, t = 3, z = 1, c = 1, b = 0, u = 2}
 local settle = {
-  s = function(u, key) finish_done(u, key, 'success') end,
+  s = function(u, key)
+    call('HSET', key, 'state', 'success', 'finished_at', now_text)
+    n_done, successes = n_done + 1, successes + 1
+    done[n_done] = u
+    if flows then note_end(u, 's') end
+    ended = true
+    if unique_held ~= '' then let_go(u, unique_held) end
+  end,
   r = function(u, key, w)
     call('SET', P .. 'r:' .. u, ARGV[w])
     finish_done(u, key, 'success')
@@ -148,81 +160,152 @@ local settle = {
     if now - since >= tonumber(ARGV[w + 1]) then
       call('HDEL', key, 'state', 'progress')
       call('ZADD', PARKED, 0, u)
-      ended[u] = true
+      ended = true
     else
       put_off(u, key, ARGV[w], 'scheduled')
     end
   end,
 }
 
--- Takes what these jobs hold out of HELD, and reads how many run of their concurrency keys.
-local function take_held(ulids)
-  if #ulids == 0 then return end
-  local values = call('HMGET', HELD, unpack(ulids))
-  local had, concs = {}, {}
-  for k = 1, #ulids do
-    local value, ulid = values[k], ulids[k]
-    if value then
-      had[#had + 1] = ulid
-      local o, c, unique = match(value, '^.\t[^\t]*\t([^\t]*)\t([^\t]*)\t[^\n]*\n(.*)$')
-      order_held[ulid], conc_held[ulid] = o, c
-      unique = unique or sub(value, 2)
-      if unique ~= '' then unique_held[ulid] = unique end
-      if c and c ~= '' and not running[c] then
-        running[c] = 0
-        concs[#concs + 1] = c
-      end
+-- Ordering, concurrency and unique key of a job whose run ends, as its hash says; '' for none.
+local function holds_of(ulid)
+  local h = redis.pcall('HMGET', J .. ulid, 'kind', 'order', 'conc', 'unique', 'opts')
+  if h.err or not h[1] then
+    -- Nothing says what it held.
+    damaged = true
+    return '', '', ''
+  end
+  return h[2] or '', h[3] or '', h[4] and ends_hold(h[5], '[sf]') and h[4] or ''
+end
+
+-- A job's run ends, of which no worker says what it held: `settle_it` is called.
+local function end_run(ulid, settle_it, word)
+  local order, conc
+  order, conc, unique_held = holds_of(ulid)
+  ended = false
+  settle_it(ulid, J .. ulid, word)
+  if conc ~= '' then conc_ended(conc) end
+  if ended and order ~= '' then disown(order) end
+end
+
+-- What a worker says of a run, by the place of its letter: ordering, concurrency and unique key.
+local function hinted(at)
+  local letter, word = ARGV[at], ARGV[at + 1]
+  if letter == 'O' then return word, '', '' end
+  if letter == 'C' then return '', word, '' end
+  return word, ARGV[at + 2], ARGV[at + 3]
+end
+
+-- Reads how many jobs of the concurrency keys run that are said of runs, before their counts change.
+local function read_counts(hint, n)
+  local concs, n_concs = {}, 0
+  for k = 1, n do
+    local at = hint[k] or 0
+    local letter = ARGV[at]
+    local conc = letter == 'C' and ARGV[at + 1] or letter == 'H' and ARGV[at + 2] or ''
+    if conc ~= '' and not running[conc] then
+      n_concs = n_concs + 1
+      running[conc], concs[n_concs] = 0, conc
     end
   end
-  if #had == 0 then return end
-  write_table(HELD, {}, had)
-  read_running(concs)
+  read_running(concs, n_concs)
 end
 
--- A run has ended: what its lane held for it goes to others.
-local function leave_run(ulid)
-  local order = order_held[ulid]
-  if order then run_ended(order, conc_held[ulid], not ended[ulid]) end
+-- Of runs that stand twice the first one ends.
+local function refuse_seconds(member, score, n)
+  local seen = {}
+  for k = 1, n do
+    if seen[member[k]] then score[k] = false end
+    seen[member[k]] = true
+  end
 end
 
-local acks, touched = {}, {}
+local function acks_of(score, n)
+  local acks = {}
+  for k = 1, n do acks[k] = score[k] and '1' or '0' end
+  return table.concat(acks)
+end
+
+local acks, touched = '', {}
 local watched = call('EXISTS', WATCH) == 1
 if nf > 0 then
-  local member, verb, word = {}, {}, {}
+  -- `verb`: where it stands. `hint`: where it is said what ends with the run, 0 where nothing does, nil where
+  -- that is to be looked up.
+  local member, verb, hint = {}, {}, {}
   local i = 11
   for k = 1, nf do
-    member[k], verb[k], word[k] = ARGV[i], ARGV[i + 1], i + 2
-    i = i + 2 + words[ARGV[i + 1]]
+    member[k] = ARGV[i]
+    i = i + 1
+    local skips = HINTS[ARGV[i]]
+    if skips then
+      hint[k] = skips > 1 and i or 0
+      i = i + skips
+    end
+    verb[k] = i
+    i = i + 1 + words[ARGV[i]]
   end
   local score = call('ZMSCORE', LEASE, unpack(member))
-  local live, seen = {}, {}
+  local live, n_live = {}, 0
   for k = 1, nf do
-    if score[k] and not seen[member[k]] then
-      seen[member[k]] = true
-      live[#live + 1] = member[k]
-      acks[k] = '1'
-    else
-      acks[k] = '0'
+    if score[k] then
+      n_live = n_live + 1
+      live[n_live] = member[k]
     end
   end
-  call('ZREM', LEASE, '', unpack(live))
-  if special then
-    local ulids = {}
-    for k = 1, #live do ulids[k] = sub(live[k], 1, 26) end
-    take_held(ulids)
-  end
+  local gone = call('ZREM', LEASE, '', unpack(live))
+  if gone < n_live then refuse_seconds(member, score, nf) end
+  acks = gone == nf and string.rep('1', nf) or acks_of(score, nf)
+  if special then read_counts(hint, nf) end
   for k = 1, nf do
-    if acks[k] == '1' then
+    if score[k] then
       local ulid = sub(member[k], 1, 26)
       if watched then touched[#touched + 1] = ulid end
-      settle[verb[k]](ulid, J .. ulid, word[k])
-      if special then leave_run(ulid) end
+      local v, h = verb[k], hint[k]
+      if not special or h == 0 then
+        unique_held = ''
+        settle[ARGV[v]](ulid, J .. ulid, v + 1)
+      elseif h then
+        local order, conc
+        order, conc, unique_held = hinted(h)
+        ended = false
+        settle[ARGV[v]](ulid, J .. ulid, v + 1)
+        if conc ~= '' then conc_ended(conc) end
+        if ended and order ~= '' then disown(order) end
+      else
+        end_run(ulid, settle[ARGV[v]], v + 1)
+      end
     else
       prove_alive(member[k])
     end
   end
 else
   call('ZREM', LEASE, '')
+end
+if special and meta[5] ~= '@FORMAT@' then
+  -- What the version before noted of running jobs stands in their hashes.
+  call('HSET', KEYS[1], 'format', '@FORMAT@')
+  call('UNLINK', P .. 'held')
+end
+
+-- The lease of a run has ended.
+local function reap(ulid, key, epoch)
+  touched[#touched + 1] = ulid
+  local h = redis.pcall('HMGET', key, 'run', 'cancel', 'lost', 'attempt')
+  if h.err or not h[1] then
+    ended = true
+    return
+  end
+  local deliveries, who = match(h[1], '^%d+ (%d+) %d+ (.*)$')
+  call('HSET', key, 'lost', (h[3] or ',') .. epoch .. ',')
+  if h[2] then
+    cancelled(ulid, key, '@CANCELLED@')
+  elseif tonumber(deliveries or 0) >= poison then
+    local text = 'its lease expired ' .. deliveries .. ' times, last with worker ' .. who
+    bury(ulid, key, 'poisoned', '{"code":"poisoned","message":"' .. text .. '"}')
+  else
+    note_attempt(ulid, h[1], (h[4] or 0) + 1, now_text, 'lost', nil, false)
+    front[#front + 1] = ulid
+  end
 end
 
 local reap_after = tonumber(meta[3] or 0)
@@ -234,30 +317,16 @@ if worker ~= '' and now >= reap_after then
   local expired = call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 100)
   for _, member in ipairs(expired) do
     local ulid, epoch = sub(member, 1, 26), sub(member, 28)
-    local key = J .. ulid
     call('ZREM', LEASE, member)
     count('expired', 1)
-    if special then take_held({ulid}) end
-    touched[#touched + 1] = ulid
-    local h = redis.pcall('HMGET', key, 'run', 'cancel', 'lost', 'attempt')
-    if not h.err and h[1] then
-      local deliveries, who = match(h[1], '^%d+ (%d+) %d+ (.*)$')
-      call('HSET', key, 'lost', (h[3] or ',') .. epoch .. ',')
-      if h[2] then
-        cancelled(ulid, key, '@CANCELLED@')
-      elseif tonumber(deliveries or 0) >= poison then
-        local text = 'its lease expired ' .. deliveries .. ' times, last with worker ' .. who
-        bury(ulid, key, 'poisoned', '{"code":"poisoned","message":"' .. text .. '"}')
-      else
-        note_attempt(ulid, h[1], (h[4] or 0) + 1, now_text, 'lost', nil, false)
-        front[#front + 1] = ulid
-      end
+    if special then
+      end_run(ulid, reap, epoch)
     else
-      ended[ulid] = true
+      reap(ulid, J .. ulid, epoch)
     end
-    if special then leave_run(ulid) end
   end
 end
+if damaged then count_anew() end
 
 for k = #front, 1, -1 do
   local key = J .. front[k]
@@ -282,14 +351,15 @@ end
 
 -- Claim. An id that is no waiting job's (cancelled: a ghost; deleted; made by hand) is passed
 -- over. A damaged record is buried or handed over with kind '': it must never stop its neighbours.
-local reply, leases, holds, got = {now, '', '', '', meta[2] or '', ''}, {}, {}, 0
+local reply, leases, n_leases, got = {now, '', '', '', meta[2] or '', ''}, {}, 0, 0
 local deadline = string.format('%.0f', now + lease_ms)
 local first_run = '1 1 ' .. now_text .. ' ' .. worker
--- `lane`: the one it was taken from, with its ordering, concurrency and rate key. Answers 'started', or
+local try = redis.pcall
+-- `lane`: the one it was taken from, with its ordering, concurrency and rate key, nil for none. Answers 'started', or
 -- 'passed over', 'buried', or 'parked' when it has to wait, and its lane with it.
 local function claim(ulid, lane, order, conc, rate)
   local key = J .. ulid
-  local h = redis.pcall('HMGET', key, 'state', 'kind', 'run', 'args', 'args.1', 'opts')
+  local h = try('HMGET', key, 'state', 'kind', 'run', 'args', 'args.1', 'opts')
   if h.err then
     dead[#dead + 1] = ulid
     count('failure', 1)
@@ -305,28 +375,27 @@ local function claim(ulid, lane, order, conc, rate)
   local unique
   if opts ~= '' then
     local rare = call('HMGET', key, 'opts.1', 'opts.2', 'max_attempts', 'expires_at', 'unique', 'opts.3')
-    if rare[5] and ends_hold(opts, '[sf]') then
-      unique = rare[5]
-      unique_held[ulid] = unique
-    end
+    unique = rare[5] and ends_hold(opts, '[sf]') and rare[5]
+    unique_held = unique or ''
     if rare[4] and not h[3] and tonumber(rare[4]) <= now then
       bury(ulid, key, 'expired', '@EXPIRED@')
       return 'buried'
     end
     opts, max_attempts = opts .. (rare[1] or '') .. (rare[2] or '') .. (rare[6] or ''), rare[3] or ''
   end
-  if lane and not start_in(lane, ulid, order, conc, rate) then return 'parked' end
-  -- Whether the end of its run frees something of its lane.
-  local frees = lane and (order ~= '' or conc ~= '')
+  if lane then
+    if order and not conc and not rate and owners[order] == false then
+      own(order, ulid)
+    elseif not start_in(lane, ulid, order, conc, rate) then
+      return 'parked'
+    end
+  end
   -- One that took over a hold until the start after its own start holds it until its end.
   if unique and not h[3] and ends_hold(opts, 's') then
     let_go(ulid, unique)
     unique = nil
   end
-  if unique or frees then
-    holds[#holds + 1], holds[#holds + 2] = ulid, (lane or '') .. '\n' .. (unique or '')
-  end
-  local epoch, deliveries, run = 1, 1, first_run
+  local epoch, deliveries, run = '1', '1', first_run
   if h[3] then
     local e, d = match(h[3], '^(%d+) (%d+) ')
     epoch, deliveries = (e or 0) + 1, (d or 0) + 1
@@ -334,8 +403,18 @@ local function claim(ulid, lane, order, conc, rate)
     failures = call('HGET', key, 'attempt') or '0'
   end
   call('HSET', key, 'state', 'running', 'run', run)
-  leases[#leases + 1] = deadline
-  leases[#leases + 1] = h[3] and ulid .. ':' .. epoch or ulid .. ':1'
+  leases[n_leases + 1] = deadline
+  leases[n_leases + 2] = h[3] and ulid .. ':' .. epoch or ulid .. ':1'
+  n_leases = n_leases + 2
+  local rest = special and '\n' or ''
+  if conc or unique then
+    rest = (order or '') .. '\t' .. (conc or '') .. (unique and '\t' .. unique .. '\n' or '\t\n')
+  elseif order then
+    rest = order .. '\t\t\n'
+  end
+  if h[3] or opts ~= '' then
+    rest = (special and rest or '-\n') .. epoch .. '\t' .. deliveries .. '\t' .. failures .. '\t' .. max_attempts .. '\t' .. opts
+  end
   local args = h[4]
   if not args then
     args = call('GET', P .. 'a:' .. ulid) or ''
@@ -346,9 +425,8 @@ local function claim(ulid, lane, order, conc, rate)
       args = args .. (rest[1] or '') .. (rest[2] or '')
     end
   end
-  local n = 7 + got * 8
-  reply[n], reply[n + 1], reply[n + 2], reply[n + 3] = ulid, epoch, deliveries, h[2] or ''
-  reply[n + 4], reply[n + 5], reply[n + 6], reply[n + 7] = args, failures, max_attempts, opts
+  local n = 7 + got * 4
+  reply[n], reply[n + 1], reply[n + 2], reply[n + 3] = ulid, h[2] or '', args, rest
   got = got + 1
   return 'started'
 end
@@ -366,14 +444,13 @@ else for _, round in ipairs(rounds) do
   end
 end end
 if got > 0 then call('ZADD', LEASE, unpack(leases)) end
-write_table(HELD, holds, {})
-
 if special then close_lanes() end
 
 if flows then tell(told, now_text) end
 push_done(done, keep)
 push_dead(dead, now, keep)
 if flows then reply[6] = call('ZRANGE', OUT, 0, 0, 'WITHSCORES')[2] or '' end
+if successes > 0 then count('success', successes) end
 for field, by in pairs(add) do
   if call('HINCRBY', STAT, field, by) < 0 then call('HSET', STAT, field, 0) end
 end
@@ -397,9 +474,9 @@ elseif not paused and call('EXISTS', IDLE) == 1 then
   end
 end
 if watched then
-  for n = 7, 6 + got * 8, 8 do touched[#touched + 1] = reply[n] end
+  for n = 7, 6 + got * 4, 4 do touched[#touched + 1] = reply[n] end
   changed(touched)
 end
 if late then reply[3] = now end
-reply[2] = table.concat(acks)
+reply[2] = acks
 return reply

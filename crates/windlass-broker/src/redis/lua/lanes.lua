@@ -9,15 +9,19 @@
 -- job ever had another key (meta.alone), a tenant has one lane, whose name is known: no LMOVE.
 local LANES, TENANTS, PARKS, RATED = P .. 'lanes', P .. 'tenants', P .. 'parks', P .. 'rated'
 local ORDERS, CONC, LIMITS = P .. 'orders', P .. 'conc', P .. 'limits'
-local lane_now, laned, any_parked, limit_defaults, alone = 0, 0, nil, nil, nil
-local parsed, owners, owned, tats, conc_limits, rates = {}, {}, {}, {}, {}, {}
--- How many jobs of a concurrency key run, and how many did before.
-local running, ran = {}, {}
+local lane_now, laned, any_parked, limit_defaults, conc_most, alone = 0, 0, nil, nil, nil, nil
+local parsed, tats, conc_limits, rates = {}, {}, {}, {}
+-- Who owns an ordering key, false for nobody; keys that nobody owns any more, and {key, ulid, ...} of those that
+-- somebody owns from now on: a key is never let go after it was taken, within one script.
+local owners, freed, n_freed, owned, n_owned = {}, {}, 0, {}, 0
+-- How many jobs of a concurrency key run, and the keys of which that has changed; a key may be listed twice.
+local running, counted, n_counted = {}, {}, 0
 local RINGS = {['0'] = P .. 'ring0', ['1'] = P .. 'ring1', ['2'] = P .. 'ring2'}
+local LANE_JOBS = P .. 'l:'
 -- The ring that is being gone through: its priority, entries taken off its right end with their
--- ordering, concurrency and rate keys ('' for none), how many of them were looked at, and what goes
+-- ordering, concurrency and rate keys (nil for none), how many of them were looked at, and what goes
 -- back to its left end.
-local ring_p, ring_taken, ring_at, ring_back = '', {}, 0, {}
+local ring_p, ring_taken, ring_n, ring_at, ring_back, n_back = '', {}, 0, 0, {}, 0
 local taken_o, taken_c, taken_r = {}, {}, {}
 
 -- True for a lane with a tenant and nothing else: its jobs wait for nothing but their turn.
@@ -37,7 +41,7 @@ local function lane_of(name)
 end
 
 local function jobs_of(name)
-  return P .. 'l:' .. name
+  return LANE_JOBS .. name
 end
 
 local function lanes_of(lane)
@@ -64,60 +68,88 @@ local function running_of(key)
   local n = running[key]
   if not n then
     n = tonumber(call('HGET', CONC, key) or 0)
-    running[key], ran[key] = n, n
+    running[key] = n
   end
   return n
 end
 
--- Reads how many jobs of these concurrency keys run, in one call.
-local function read_running(keys)
-  if #keys == 0 then return end
+local function run_of(key, n)
+  running[key] = n
+  n_counted = n_counted + 1
+  counted[n_counted] = key
+end
+
+-- Reads how many jobs of these concurrency keys run, in one call. They are noted as 0 before, so that each
+-- is asked for once.
+local function read_running(keys, n)
+  if n == 0 then return end
   local counts = call('HMGET', CONC, unpack(keys))
-  for k = 1, #keys do
-    local n = counts[k] and tonumber(counts[k]) or 0
-    running[keys[k]], ran[keys[k]] = n, n
+  for k = 1, n do
+    if counts[k] then running[keys[k]] = tonumber(counts[k]) end
   end
 end
 
--- Reads who owns these ordering keys, in one call.
-local function read_owners(keys)
-  if #keys == 0 then return end
+-- Reads who owns these ordering keys, noted as free before, in one call.
+local function read_owners(keys, n)
+  if n == 0 then return end
   local ulids = call('HMGET', ORDERS, unpack(keys))
-  for k = 1, #keys do owners[keys[k]] = ulids[k] end
+  for k = 1, n do
+    if ulids[k] then owners[keys[k]] = ulids[k] end
+  end
 end
 
--- What a job of the lane needs to start: its ordering, concurrency and rate key, '' for none.
+-- What a job of the lane needs to start: its ordering, concurrency and rate key, nil for none.
 local function keys_of(name)
-  return match(name, '^.\t[^\t]*\t([^\t]*)\t([^\t]*)\t(.*)$')
+  local o, c, r = match(name, '^.\t[^\t]*\t([^\t]*)\t([^\t]*)\t(.*)$')
+  return o ~= '' and o or nil, c ~= '' and c or nil, r ~= '' and r or nil
 end
 
--- Notes the keys of the lanes taken off a ring, and reads who owns and how many run.
+-- Notes the keys of the lanes taken off a ring, and reads who owns and how many run. A lane of one key
+-- and no tenant is told by its tabs: to match it costs as much as to take its job.
 local function read_ring()
-  local orders, concs = {}, {}
-  for k = 1, #ring_taken do
+  local orders, n_orders, concs, n_concs = {}, 0, {}, 0
+  for k = 1, ring_n do
     local name = ring_taken[k]
+    local first, _, third, fourth = byte(name, 1, 4)
     -- Not a tenant's.
-    if byte(name) ~= 116 then
-      local o, c, r = keys_of(name)
-      taken_o[k], taken_c[k], taken_r[k] = o, c, r
-      if o ~= '' and owners[o] == nil then
-        owners[o] = false
-        orders[#orders + 1] = o
+    if first ~= 116 then
+      local o, c, r
+      local last_but_one, last = byte(name, -2, -1)
+      if third ~= 9 or last ~= 9 then
+        o, c, r = keys_of(name)
+      elseif last_but_one == 9 then
+        o = sub(name, 4, -3)
+      elseif fourth == 9 then
+        c = sub(name, 5, -2)
+      else
+        o, c, r = keys_of(name)
       end
-      if c ~= '' and not running[c] then
-        -- So that it is asked for once.
-        running[c] = 0
-        concs[#concs + 1] = c
+      if o then
+        taken_o[k] = o
+        if owners[o] == nil then
+          n_orders = n_orders + 1
+          owners[o], orders[n_orders] = false, o
+        end
       end
+      if c then
+        taken_c[k] = c
+        if not running[c] then
+          n_concs = n_concs + 1
+          running[c], concs[n_concs] = 0, c
+        end
+      end
+      if r then taken_r[k] = r end
     end
   end
-  read_owners(orders)
-  read_running(concs)
+  read_owners(orders, n_orders)
+  read_running(concs, n_concs)
 end
 
 local function own(key, ulid)
-  owners[key], owned[key] = ulid, true
+  owners[key], owned[n_owned + 1], owned[n_owned + 2] = ulid, key, ulid
+  n_owned = n_owned + 2
 end
+
 
 -- The limit of a key that has one of its own, or of all keys: `own` is '0' when none has.
 local function limit_of(all, own, field)
@@ -131,11 +163,14 @@ local function limit_of(all, own, field)
   return limit_defaults[own] ~= '0' and call('HGET', LIMITS, field) or limit_defaults[all]
 end
 
+-- False for none. `conc_most`: where no key has a limit of its own, that of all.
 local function conc_limit(key)
-  local limit = conc_limits[limit_defaults and limit_defaults[3] == '0' and '' or key]
+  if conc_most ~= nil then return conc_most end
+  local limit = conc_limits[key]
   if limit == nil then
     limit = tonumber(limit_of(1, 3, 'c:' .. key) or nil) or false
-    conc_limits[limit_defaults[3] == '0' and '' or key] = limit
+    conc_limits[key] = limit
+    if limit_defaults[3] == '0' then conc_most = limit end
   end
   return limit
 end
@@ -189,7 +224,12 @@ local function room_at(kind, key)
 end
 
 local function join_ring(p, entry)
-  if ring_p == p then ring_back[#ring_back + 1] = entry else call('LPUSH', RINGS[p], entry) end
+  if ring_p == p then
+    n_back = n_back + 1
+    ring_back[n_back] = entry
+  else
+    call('LPUSH', RINGS[p], entry)
+  end
 end
 
 local function enter(name)
@@ -205,7 +245,9 @@ end
 
 -- Takes the lane just looked at out of its ring, at whose left end it stands.
 local function leave_ring(lane)
-  if lane.t == '' then ring_back[#ring_back] = nil else call('LPOP', lanes_of(lane)) end
+  if lane.t ~= '' then return call('LPOP', lanes_of(lane)) end
+  ring_back[n_back] = nil
+  n_back = n_back - 1
 end
 
 local function set_timer(key)
@@ -283,28 +325,26 @@ end
 local function close_ring()
   if ring_p == '' then return end
   local key, left = RINGS[ring_p], {}
-  for k = #ring_taken, ring_at + 1, -1 do left[#left + 1] = ring_taken[k] end
+  for k = ring_n, ring_at + 1, -1 do left[#left + 1] = ring_taken[k] end
   if #left > 0 then call('RPUSH', key, unpack(left)) end
-  if #ring_back > 0 then call('LPUSH', key, unpack(ring_back)) end
-  ring_p, ring_taken, ring_at, ring_back = '', {}, 0, {}
+  if n_back > 0 then call('LPUSH', key, unpack(ring_back)) end
+  ring_p, ring_taken, ring_n, ring_at, ring_back, n_back = '', {}, 0, 0, {}, 0
+  taken_o, taken_c, taken_r = {}, {}, {}
 end
 
--- The next entry of a priority's ring, of which up to `most` are taken off at once.
-local function next_entry(p, most)
-  if ring_p ~= p or ring_at == #ring_taken then
-    close_ring()
-    local taken = call('RPOP', RINGS[p], most)
-    if not taken then return end
-    ring_p, ring_taken = p, taken
-    read_ring()
-  end
-  ring_at = ring_at + 1
-  return ring_taken[ring_at]
+-- Takes up to `most` entries off a priority's ring; false when there are none.
+local function open_ring(p, most)
+  close_ring()
+  local taken = call('RPOP', RINGS[p], most)
+  if not taken then return false end
+  ring_p, ring_taken, ring_n = p, taken, #taken
+  read_ring()
+  return true
 end
 
 -- True when some lane of the priority is ready, or seems so.
 local function is_ready(p)
-  if ring_p == p and (ring_at < #ring_taken or #ring_back > 0) then return true end
+  if ring_p == p and (ring_at < ring_n or n_back > 0) then return true end
   return call('EXISTS', RINGS[p]) == 1
 end
 
@@ -316,30 +356,21 @@ local function next_of(tenant)
   return name
 end
 
--- The next lane of a ring, which then stands at its left end, and its keys; nil when a tenant has left
--- it, and '' when it is empty. Fifth the tenant of a lane that may not be there: its only one, if it has one.
-local function visit(p, most)
-  local entry = next_entry(p, most)
-  if not entry then return '' end
-  if byte(entry) ~= 116 then
-    ring_back[#ring_back + 1] = entry
-    return entry, taken_o[ring_at], taken_c[ring_at], taken_r[ring_at]
-  end
-  local tenant = p .. '\t' .. sub(entry, 2)
-  if alone then
-    ring_back[#ring_back + 1] = entry
-    return tenant .. '\t\t\t', '', '', '', tenant
-  end
+-- The lane of the tenant whose entry is looked at, and its keys; nil when the tenant has left the ring. Fifth
+-- the tenant of a lane that may not be there: its only one, if it has one.
+local function lane_of_tenant(tenant)
+  if alone then return tenant .. '\t\t\t', nil, nil, nil, tenant end
   local name = next_of(tenant)
-  if not name then return end
-  ring_back[#ring_back + 1] = entry
-  return name, keys_of(name)
+  if name then return name, keys_of(name) end
+  ring_back[n_back] = nil
+  n_back = n_back - 1
 end
 
 -- Takes back the turn of a tenant that turns out to have no lane; answers whether it has one.
 local function has_lane(tenant)
   if next_of(tenant) then return true end
-  ring_back[#ring_back] = nil
+  ring_back[n_back] = nil
+  n_back = n_back - 1
   return false
 end
 
@@ -359,37 +390,63 @@ local function park(name, kind, key)
   return false
 end
 
--- Takes what the start of this job needs of its lane's keys; false, and the lane is parked, when it has
--- to wait.
+-- Takes what the start of this job needs of its lane's keys, nil for none; false, and the lane is parked,
+-- when it has to wait.
 local function start_in(name, ulid, o, c, r)
-  local holder = o ~= '' and owner(o)
+  local holder = o and owner(o)
   if holder and holder ~= ulid then return park(name, 'o', o) end
-  if c ~= '' and room_at('c', c) == 0 then return park(name, 'c', c) end
-  if r ~= '' and room_at('r', r) == 0 then return park(name, 'r', r) end
-  if o ~= '' and not holder then own(o, ulid) end
-  if c ~= '' then running[c] = running_of(c) + 1 end
-  local rate = r ~= '' and rate_of(r)
+  local runs = c and (running[c] or running_of(c))
+  local most = c and conc_limit(c)
+  if most and runs >= most then return park(name, 'c', c) end
+  if r and room_at('r', r) == 0 then return park(name, 'r', r) end
+  if o and not holder then own(o, ulid) end
+  if c then run_of(c, runs + 1) end
+  local rate = r and rate_of(r)
   if rate then rate_take(rate, r, 1) end
   return true
+end
+
+-- An ordering key is free, and its lanes go on.
+local function disown(key)
+  n_freed = n_freed + 1
+  owners[key], freed[n_freed] = false, key
+  if any_parked ~= false then bring('o', key) end
 end
 
 local function let_order_go(name, ulid)
   local lane = lane_of(name)
   if lane.o ~= '' and owner(lane.o) == ulid then
-    own(lane.o, false)
-    bring('o', lane.o)
+    disown(lane.o)
   end
 end
 
--- A run has ended whose job held these keys, or ''; with `again` the job keeps its ordering key.
-local function run_ended(order, conc, again)
-  if conc ~= '' then
-    running[conc] = math.max(running_of(conc) - 1, 0)
-    bring('c', conc)
+-- A run of a concurrency key has ended.
+local function conc_ended(key)
+  local runs = running[key] or running_of(key)
+  if runs > 0 then run_of(key, runs - 1) end
+  if any_parked ~= false then bring('c', key) end
+end
+
+-- A job that ran is not there to say what it held: what the others hold is found anew, if at most 10,000 run.
+local function count_anew()
+  local members, counts = call('ZRANGE', LEASE, 0, 10000), {}
+  if #members > 10000 then return end
+  for _, member in ipairs(members) do
+    local c = redis.pcall('HGET', J .. sub(member, 1, 26), 'conc')
+    if type(c) == 'string' then counts[c] = (counts[c] or 0) + 1 end
   end
-  if not again and order ~= '' then
-    own(order, false)
-    bring('o', order)
+  for _, c in ipairs(call('HKEYS', CONC)) do
+    if c ~= '' and running_of(c) ~= (counts[c] or 0) then
+      run_of(c, counts[c] or 0)
+      bring('c', c)
+    end
+  end
+  for _, o in ipairs(call('HKEYS', ORDERS)) do
+    local ulid = o ~= '' and owner(o)
+    local kind = ulid and redis.pcall('HGET', J .. ulid, 'kind')
+    if ulid and type(kind) ~= 'string' then
+      disown(o)
+    end
   end
 end
 
@@ -401,37 +458,53 @@ local function wake_lanes()
   end
 end
 
--- Writes many fields of a hash, and takes others off. The field '' holds a value that is too long
--- for a listpack: reading a hundred fields of one of 500 entries takes a hundred walks over it.
-local LONG = string.rep('-', 65)
-local function write_table(key, set, gone)
-  if #set > 0 then call('HSET', key, '', LONG, unpack(set)) end
-  if #gone > 0 then call('HDEL', key, unpack(gone)) end
-end
-
 -- Printing a number costs more than writing it.
 local DIGITS = {'1', '2', '3', '4', '5', '6', '7', '8', '9'}
+-- A value that is too long for a listpack: reading a hundred fields of one of 500 entries takes a hundred
+-- walks over it.
+local LONG = string.rep('-', 65)
+
+-- Writes fields and values to a hash, with a field '' that holds a long value.
+local function write_long(key, words, n)
+  if n > 0 then call('HSET', key, '', LONG, unpack(words, 1, n)) end
+end
+
+-- In slices: what unpack can carry is bounded.
+local function take_off(key, fields, n)
+  for k = 1, n, 2000 do call('HDEL', key, unpack(fields, k, math.min(k + 1999, n))) end
+end
+
+local function write_counts()
+  local set, n, none, n_none = {}, 0, {}, 0
+  for k = 1, n_counted do
+    local key = counted[k]
+    local count = running[key]
+    if count == 0 then
+      n_none = n_none + 1
+      none[n_none] = key
+      running[key] = nil
+    elseif count then
+      -- What stands twice is written once.
+      running[key] = nil
+      set[n + 1], set[n + 2] = key, DIGITS[count] or count
+      n = n + 2
+      if n == 2000 then
+        write_long(CONC, set, n)
+        n = 0
+      end
+    end
+  end
+  write_long(CONC, set, n)
+  take_off(CONC, none, n_none)
+  n_counted = 0
+end
 
 local function close_lanes()
   close_ring()
-  local now_owned, free = {}, {}
-  for key in pairs(owned) do
-    if owners[key] then
-      now_owned[#now_owned + 1], now_owned[#now_owned + 2] = key, owners[key]
-    else
-      free[#free + 1] = key
-    end
-  end
-  write_table(ORDERS, now_owned, free)
-  local counted, none = {}, {}
-  for key, n in pairs(running) do
-    if n ~= ran[key] and n > 0 then
-      counted[#counted + 1], counted[#counted + 2] = key, DIGITS[n] or tostring(n)
-    elseif n ~= ran[key] then
-      none[#none + 1] = key
-    end
-  end
-  write_table(CONC, counted, none)
+  take_off(ORDERS, freed, n_freed)
+  write_long(ORDERS, owned, n_owned)
+  n_freed, n_owned = 0, 0
+  write_counts()
   for key, tat in pairs(tats) do
     if tat.dirty then
       local px = math.max(math.ceil(tat.us / 1000) - lane_now, 0) + 1000

@@ -44,11 +44,16 @@ local function take_turns(claim, lists, wish)
 
   -- Answers false when no lane is ready.
   local function take_from_lane(p, ending)
-    local name, o, c, r, guessed = visit(p, math.min(ending - got, 64))
-    if name == '' then return false end
-    looked_at = looked_at + 1
-    if not name then return true end
-    local list = jobs_of(name)
+    if (ring_p ~= p or ring_at == ring_n) and not open_ring(p, math.min(ending - got, 64)) then return false end
+    looked_at, ring_at, n_back = looked_at + 1, ring_at + 1, n_back + 1
+    local at = ring_at
+    local name, o, c, r, guessed = ring_taken[at], taken_o[at], taken_c[at], taken_r[at], nil
+    ring_back[n_back] = name
+    if byte(name) == 116 then
+      name, o, c, r, guessed = lane_of_tenant(p .. '\t' .. sub(name, 2))
+      if not name then return true end
+    end
+    local list = LANE_JOBS .. name
     while looked_at <= 256 do
       local ulid = call('RPOP', list)
       if not ulid then
@@ -56,13 +61,16 @@ local function take_turns(claim, lists, wish)
         return true
       end
       local outcome = claim(ulid, name, o, c, r)
+      if outcome == 'started' then
+        laned, got = laned - 1, got + 1
+        return true
+      end
       if outcome == 'parked' then
         call('RPUSH', list, ulid)
         return true
       end
       laned = laned - 1
-      if outcome == 'started' then got = got + 1 end
-      if outcome ~= 'passed over' then return true end
+      if outcome == 'buried' then return true end
       looked_at = looked_at + 1
     end
     return true
@@ -73,7 +81,9 @@ local function take_turns(claim, lists, wish)
     local p, name, ending = round[1], tostring(round[1]), math.min(got + round[2], most)
     while got < ending and looked_at < 256 do
       if not any_in(p) then
-        if not take_from_lane(name, ending) then break end
+        -- Nothing comes to the list meanwhile.
+        while got < ending and looked_at < 256 and take_from_lane(name, ending) do end
+        break
       elseif not is_ready(name) then
         take_from_list(p, math.min(ending - got, 256 - looked_at))
       else
