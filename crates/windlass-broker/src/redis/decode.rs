@@ -11,6 +11,7 @@ use windlass_jobs::{
 };
 use windlass_redis::Value;
 
+use super::holds::Held;
 use crate::{Error, Result, Wake};
 
 fn unexpected(operation: &'static str, detail: impl Into<String>) -> Error {
@@ -146,7 +147,7 @@ pub(super) fn enqueued(value: Value, jobs: &[NewJob], replies: &mut Vec<Enqueued
 const CLAIM_WIDTH: usize = 4;
 
 /// Answers also what ends with the runs that were claimed, where that is said.
-pub(super) fn exchanged(value: Value) -> Result<(Exchanged, Vec<(Lease, Box<str>)>)> {
+pub(super) fn exchanged(value: Value) -> Result<(Exchanged, Vec<Held>)> {
     let mut values = array("exchange", value)?.into_iter();
     let mut next = || values.next().unwrap_or(Value::Nil);
     let now = instant(&next()).ok_or_else(|| unexpected("exchange", "no time"))?;

@@ -10,8 +10,10 @@ use windlass_jobs::command::Finish;
 /// Runs that are remembered; those that end nowhere, as their leases are lost, are forgotten with all others.
 const MOST: usize = 100_000;
 
-/// By run: its ordering, concurrency and unique key with tabs between, or nothing. Runs of queues without
-/// lanes, limits and unique keys are not here.
+/// What a run holds: its ordering, concurrency and unique key with tabs between, or nothing.
+pub(super) type Held = (Lease, Box<str>);
+
+/// What runs hold. Those of queues without lanes, limits and unique keys are not here.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     by_run: Mutex<HashMap<Lease, Box<str>>>,
@@ -19,7 +21,7 @@ pub(super) struct Holds {
 
 impl Holds {
     /// Remembers what ends with these runs.
-    pub(super) fn note(&self, holds: Vec<(Lease, Box<str>)>) {
+    pub(super) fn note(&self, holds: Vec<Held>) {
         if holds.is_empty() {
             return;
         }

@@ -19,6 +19,9 @@ const AT_ONCE: usize = 32;
 const READ_AT_ONCE: usize = 256;
 /// What a tick takes on a stream, in bytes; measured on Redis 7.0 with numbers of 13 digits.
 const STREAM_BYTES: usize = 44;
+/// Ticks that lie together on a stream (`stream-node-max-entries`): it is trimmed by whole nodes, and what is
+/// over may stay of the last one.
+const STREAM_NODE: usize = 100;
 /// What a tick takes in a sorted set, in bytes; the same.
 const SET_BYTES: usize = 330;
 
@@ -70,12 +73,12 @@ impl Redis {
     }
 
     /// The start of a call of the script: what both formats begin with.
-    fn begin(&self, symbol: &str, bytes_each: usize) -> Cmd {
+    fn begin(&self, symbol: &str, most: usize) -> Cmd {
         let mut call = self.put.on(&self.names.price(symbol));
         call.arg(self.names.tick(symbol))
             .arg(millis(self.options.price_ttl))
             .arg(millis(self.options.tick_ttl))
-            .arg((self.options.tick_bytes / bytes_each).max(1));
+            .arg(most.max(1));
         call
     }
 
@@ -85,7 +88,8 @@ impl Redis {
     }
 
     fn put_hash(&self, symbol: &str, quotes: &[&Fresh]) -> Cmd {
-        let mut call = self.begin(symbol, STREAM_BYTES);
+        let most = (self.options.tick_bytes / STREAM_BYTES).saturating_sub(STREAM_NODE);
+        let mut call = self.begin(symbol, most);
         let source = quotes.last().and_then(|fresh| fresh.source.as_deref()).unwrap_or_default();
         call.arg(self.oldest_ms()).arg(quotes.first().map_or(0, |fresh| fresh.digits)).arg(source);
         for Fresh { quote, volume, .. } in quotes {
@@ -95,7 +99,7 @@ impl Redis {
     }
 
     fn put_json(&self, symbol: &str, quotes: &[&Fresh]) -> Cmd {
-        let mut call = self.begin(symbol, SET_BYTES);
+        let mut call = self.begin(symbol, self.options.tick_bytes / SET_BYTES);
         call.arg(old::score(self.oldest_ms()));
         if let Some(Fresh { quote, volume, digits, .. }) = quotes.last() {
             call.arg(old::price(quote, *volume, *digits).to_string()).arg(quote.seq);
