@@ -110,9 +110,12 @@ local function put_off(ulid, key, delay, state)
   call('ZADD', DUE, at, ulid)
 end
 
+-- How many words say what ends with a run, by the letter before them, that letter counted; and how many
+-- words a verb has.
 local HINTS = {N = 1, O = 2, C = 2, H = 4}
 local words = {s = 0, r = 1, k = 2, f = 3, t = 3, z = 1, c = 1, b = 0, u = 2}
 local settle = {
+  -- As finish_done, without its calls: most runs end so.
   s = function(u, key)
     call('HSET', key, 'state', 'success', 'finished_at', now_text)
     n_done, successes = n_done + 1, successes + 1

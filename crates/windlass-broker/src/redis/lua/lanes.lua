@@ -415,9 +415,7 @@ end
 
 local function let_order_go(name, ulid)
   local lane = lane_of(name)
-  if lane.o ~= '' and owner(lane.o) == ulid then
-    disown(lane.o)
-  end
+  if lane.o ~= '' and owner(lane.o) == ulid then disown(lane.o) end
 end
 
 -- A run of a concurrency key has ended.
@@ -444,9 +442,7 @@ local function count_anew()
   for _, o in ipairs(call('HKEYS', ORDERS)) do
     local ulid = o ~= '' and owner(o)
     local kind = ulid and redis.pcall('HGET', J .. ulid, 'kind')
-    if ulid and type(kind) ~= 'string' then
-      disown(o)
-    end
+    if ulid and type(kind) ~= 'string' then disown(o) end
   end
 end
 
