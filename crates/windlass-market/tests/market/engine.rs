@@ -402,25 +402,29 @@ fn a_stop_moved_at_the_moment_of_its_trigger_is_explained_by_versions_8_11() {
     });
 }
 
-/// §8.24: once positions are loaded, sweeps, closings and changes read them by index alone: the server writes
-/// down the plan of every statement that it runs.
+/// §8.24: once positions are loaded, sweeps, closings and changes read them by index alone, and quotes too: the
+/// server writes down the plan of every statement that it runs.
 #[test]
-fn a_sweep_scans_no_table_of_positions_8_24() {
+fn a_sweep_scans_no_table_of_positions_or_quotes_8_24() {
     crate::positions::block_on(async {
         let explained = [("session_preload_libraries", "auto_explain"), ("auto_explain.log_min_duration", "0")];
         let server = PostgresServer::start(&[&explained[..], &[("fsync", "off")]].concat());
-        let store = &Positions::postgres(&server.database(), &Options::default()).await.unwrap();
+        let url = server.database();
+        let store = &Positions::postgres(&url, &Options::default()).await.unwrap();
         prepare(store).await;
         let rules = Rules { sl: Some(10), ..Rules::new(Side::Long, 10, 100) };
         let seeds: Vec<Seed<'_>> =
             (1..=20_000).map(|id| Seed { id: 1_000 + id, symbol: "EURUSD", rules: rules.clone() }).collect();
         store.seed(&seeds).await.unwrap();
-        quotes(store, 1, &[100]).await;
+        quotes(store, 1, &[100; 20_000]).await;
+        let pool = sqlx::PgPool::connect(&url).await.unwrap();
+        sqlx::query("ANALYZE ticks").execute(&pool).await.unwrap();
+        pool.close().await;
         let mut engine = Engine::new(store.clone(), "a");
         assert_eq!(engine.sweep().await.unwrap().checked, 20_000);
         let loaded = server.log();
         assert!(loaded.contains("Seq Scan on positions"), "the load reads them all, and is seen to");
-        for seq in 2..32 {
+        for seq in 20_001..20_031 {
             let id = open(store, long()).await;
             quotes(store, seq, &[85]).await;
             assert_eq!(engine.sweep().await.unwrap().closings[0].position_id, id);
@@ -428,9 +432,11 @@ fn a_sweep_scans_no_table_of_positions_8_24() {
         let change = Change { tp: Some(Some(50_000)), ..Change::default() };
         store.change(1_001, &change, None, "user").await.unwrap().unwrap();
         engine.sweep().await.unwrap();
+        assert_eq!(store.trim_ticks(store.now_ms().await.unwrap(), 1_000).await.unwrap(), 0, "they are young");
         let log = server.log();
         let plans = log[loaded.len()..].split("LOG:  duration:").skip(1);
-        let (scans, others): (Vec<&str>, Vec<&str>) = plans.partition(|plan| plan.contains("Seq Scan on positions"));
+        let scans = |plan: &&str| plan.contains("Seq Scan on positions") || plan.contains("Seq Scan on ticks");
+        let (scans, others): (Vec<&str>, Vec<&str>) = plans.partition(scans);
         assert!(scans.is_empty(), "{scans:?}");
         let by_index = others.iter().filter(|plan| plan.contains("positions") && plan.contains("Index")).count();
         assert!(by_index >= 60, "the plans are there: {by_index} of {}", others.len());
