@@ -23,6 +23,9 @@ struct Held {
     streams: usize,
 }
 
+/// Numbers start above this, so that they do not grow by a digit while it is measured.
+const FIRST: u64 = 10_000_000;
+
 /// Feeds side by side, each with its own symbols.
 const FEEDS: u64 = 4;
 
@@ -51,7 +54,7 @@ impl Feed<'_> {
         let (begun, mut late) = (Instant::now(), Duration::ZERO);
         let symbols: Vec<u64> = (0..self.symbols).filter(|n| n % FEEDS == part).collect();
         for round in 1..=rounds(span) {
-            let (seq, ts_ms) = (self.seq + round, now_ms());
+            let (seq, ts_ms) = (FIRST + self.seq + round, now_ms());
             let quote = |n: &u64| {
                 let bid = 107_000 + (seq * 7 + n) % 100;
                 let (bid, ask) = (format!("1.{bid:06}"), format!("1.{:06}", bid + 2));

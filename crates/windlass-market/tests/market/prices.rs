@@ -29,6 +29,11 @@ fn fresh(symbol: &str, seq: i64, bid: i64) -> Fresh {
     Fresh { symbol: symbol.to_owned(), digits: 5, quote, volume: 3, source: None }
 }
 
+/// One whose numbers have many digits.
+fn long(seq: i64, bid: i64) -> Fresh {
+    Fresh { volume: 123_456_789, ..fresh("EURUSD", 1_795_325_942_000 + seq, bid) }
+}
+
 async fn ask<T: windlass_redis::FromRedisValue>(server: &RedisServer, words: &[&str]) -> T {
     let mut call = cmd(words[0]);
     call.arg(&words[1..]);
@@ -140,7 +145,7 @@ async fn sizes_stay_within_what_was_promised_8_20() {
         let cache = cache(&server, format);
         let size = async |key: &str| ask::<i64>(&server, &["MEMORY", "USAGE", key, "SAMPLES", "0"]).await;
         let put = async |from: i64, to: i64| {
-            let batch: Vec<Fresh> = (from..to).map(|seq| fresh("EURUSD", seq + 1, 107_160 + seq % 50)).collect();
+            let batch: Vec<Fresh> = (from..to).map(|seq| long(seq, 123_107_160 + seq % 50)).collect();
             cache.put(&batch);
             until("a batch is written", async || cache.stats().written as i64 == to).await;
         };
