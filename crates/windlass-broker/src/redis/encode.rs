@@ -201,6 +201,11 @@ fn wanted(claim: &Claim) -> String {
     }
 }
 
+/// The finishes that one call carries.
+pub(super) fn sent(finishes: &[Finish]) -> &[Finish] {
+    &finishes[..finishes.len().min(MAX_EXCHANGE)]
+}
+
 /// `holds`: what ends with the run of each finish, where it is known; see [`super::holds`].
 pub(super) fn exchange(
     call: &mut Cmd,
@@ -220,7 +225,7 @@ pub(super) fn exchange(
         }
         None => call.arg("").arg(0).arg(0).arg(0).arg("").arg(0),
     };
-    let finishes = &exchange.finishes[..exchange.finishes.len().min(MAX_EXCHANGE)];
+    let finishes = sent(&exchange.finishes);
     call.arg(MAX_DELIVERIES).arg(keep).arg(finishes.len());
     for (place, finish) in finishes.iter().enumerate() {
         add_finish(call, finish, holds.get(place).and_then(Option::as_deref));

@@ -260,7 +260,7 @@ impl Enqueue for RedisBroker {
 impl Leases for RedisBroker {
     async fn exchange(&self, queue: &Queue, exchange: &Exchange) -> Result<Exchanged> {
         let mut call = self.scripts.exchange.on(&self.keys.meta(queue));
-        let holds = self.holds.take(&exchange.finishes);
+        let holds = self.holds.take(encode::sent(&exchange.finishes));
         encode::exchange(&mut call, &self.keys.wake_prefix(), self.keep, exchange, &holds);
         let reply = self.run("exchange", &self.scripts.exchange, &call).await?;
         let (exchanged, holds) = decode::exchanged(reply)?;

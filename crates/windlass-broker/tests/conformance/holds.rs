@@ -137,11 +137,15 @@ async fn what_a_lost_job_held_is_found_out_by_what_the_others_hold() {
         fixture.ask::<u64>("DEL", &key, &[]).await;
         fixture.ask::<String>("SET", &key, &["damaged"]).await;
     }
-    let mut waited = Vec::new();
-    while waited.is_empty() {
-        // Until their leases have ended.
-        waited = fixture.claim(&living, HOUR).await;
-    }
+    let their_leases_have_ended = async {
+        loop {
+            let waited = fixture.claim(&living, HOUR).await;
+            if !waited.is_empty() {
+                return waited;
+            }
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(10), their_leases_have_ended).await.unwrap();
     assert_eq!(waited.len(), 3, "those that waited for them");
     assert_eq!(fixture.noted().await, (2, 2));
 }

@@ -17,8 +17,8 @@ use crate::rules::Quote;
 const AT_ONCE: usize = 32;
 /// Reads under way at once: they share a connection, and go out together.
 const READ_AT_ONCE: usize = 256;
-/// What a tick takes on a stream, in bytes; measured on Redis 7.0 with numbers of 13 digits: 46, and a node of 4 KiB
-/// and some is given the next size that its allocator has, 5 KiB.
+/// What a tick takes on a stream, in bytes; measured on Redis 7.0 with numbers of 13 digits: 46, and up to a
+/// quarter more as a node of a little over 4 KiB is given the next size that its allocator has, 5 KiB.
 const STREAM_BYTES: usize = 60;
 /// Ticks that lie together on a stream (`stream-node-max-entries`): it is trimmed by whole nodes, and what is
 /// over may stay of the last one.
