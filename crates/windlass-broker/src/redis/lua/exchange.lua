@@ -22,6 +22,8 @@
 -- Cost     per batch TIME, HMGET, 2 ZRANGEBYSCORE, ZMSCORE, ZREM, LPUSH, HINCRBY, RPOP, ZADD,
 --          2 EXISTS; per job HSET at finish (HMGET too where something may end with the run and no worker
 --          says what), HMGET + HSET at claim; at most 100 reaped, 100 promoted and 256 taken off the waiting lists
+-- A local is found faster than a global.
+local ARGV = ARGV
 local prefix, worker, want, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 -- Priorities in the order in which they are claimed, each with how many at most.
 local rounds = {{0, 128}, {1, 128}, {2, 128}}
@@ -191,27 +193,19 @@ local function end_run(ulid, settle_it, word)
   if ended and order ~= '' then disown(order) end
 end
 
--- What a worker says of a run, by the place of its letter: ordering, concurrency and unique key.
-local function hinted(at)
-  local letter, word = ARGV[at], ARGV[at + 1]
-  if letter == 'O' then return word, '', '' end
-  if letter == 'C' then return '', word, '' end
-  return word, ARGV[at + 2], ARGV[at + 3]
-end
-
 -- Reads how many jobs of the concurrency keys run that are said of runs, before their counts change.
 local function read_counts(hint, n)
-  local concs, n_concs = {}, 0
+  local from = n_counted + 1
   for k = 1, n do
     local at = hint[k] or 0
     local letter = ARGV[at]
     local conc = letter == 'C' and ARGV[at + 1] or letter == 'H' and ARGV[at + 2] or ''
     if conc ~= '' and not running[conc] then
-      n_concs = n_concs + 1
-      running[conc], concs[n_concs] = 0, conc
+      n_counted = n_counted + 1
+      running[conc], counted[n_counted] = 0, conc
     end
   end
-  read_running(concs, n_concs)
+  read_running(from)
 end
 
 -- Of runs that stand twice the first one ends.
@@ -268,9 +262,15 @@ if nf > 0 then
         unique_held = ''
         settle[ARGV[v]](ulid, J .. ulid, v + 1)
       elseif h then
-        local order, conc
-        order, conc, unique_held = hinted(h)
-        ended = false
+        local letter, order, conc = ARGV[h], '', ''
+        unique_held, ended = '', false
+        if letter == 'C' then
+          conc = ARGV[h + 1]
+        elseif letter == 'O' then
+          order = ARGV[h + 1]
+        else
+          order, conc, unique_held = ARGV[h + 1], ARGV[h + 2], ARGV[h + 3]
+        end
         settle[ARGV[v]](ulid, J .. ulid, v + 1)
         if conc ~= '' then conc_ended(conc) end
         if ended and order ~= '' then disown(order) end
@@ -389,6 +389,8 @@ local function claim(ulid, lane, order, conc, rate)
   if lane then
     if order and not conc and not rate and owners[order] == false then
       own(order, ulid)
+    elseif conc_most and conc and not order and not rate and (running[conc] or conc_most) < conc_most then
+      running[conc] = running[conc] + 1
     elseif not start_in(lane, ulid, order, conc, rate) then
       return 'parked'
     end

@@ -14,10 +14,15 @@ local parsed, tats, conc_limits, rates = {}, {}, {}, {}
 -- Who owns an ordering key, false for nobody; keys that nobody owns any more, and {key, ulid, ...} of those that
 -- somebody owns from now on: a key is never let go after it was taken, within one script.
 local owners, freed, n_freed, owned, n_owned = {}, {}, 0, {}, 0
--- How many jobs of a concurrency key run, and the keys of which that has changed; a key may be listed twice.
+-- How many jobs of a concurrency key run, and each key of which that was asked.
 local running, counted, n_counted = {}, {}, 0
+-- Printing or parsing a number costs more than writing or looking up its digit.
+local DIGITS, NUMBERS = {'1', '2', '3', '4', '5', '6', '7', '8', '9'}, {}
+for n, digit in ipairs(DIGITS) do NUMBERS[digit] = n end
 local RINGS = {['0'] = P .. 'ring0', ['1'] = P .. 'ring1', ['2'] = P .. 'ring2'}
 local LANE_JOBS = P .. 'l:'
+-- The first byte of a tenant's entry in a ring: its name follows.
+local TENANT = 116
 -- The ring that is being gone through: its priority, entries taken off its right end with their
 -- ordering, concurrency and rate keys (nil for none), how many of them were looked at, and what goes
 -- back to its left end.
@@ -68,24 +73,20 @@ local function running_of(key)
   local n = running[key]
   if not n then
     n = tonumber(call('HGET', CONC, key) or 0)
-    running[key] = n
+    running[key], n_counted = n, n_counted + 1
+    counted[n_counted] = key
   end
   return n
 end
 
-local function run_of(key, n)
-  running[key] = n
-  n_counted = n_counted + 1
-  counted[n_counted] = key
-end
-
--- Reads how many jobs of these concurrency keys run, in one call. They are noted as 0 before, so that each
--- is asked for once.
-local function read_running(keys, n)
-  if n == 0 then return end
-  local counts = call('HMGET', CONC, unpack(keys))
-  for k = 1, n do
-    if counts[k] then running[keys[k]] = tonumber(counts[k]) end
+-- Reads how many jobs run of the keys in `counted` from this place on, in one call. They are noted as 0 before, so
+-- that each is asked for once.
+local function read_running(from)
+  if from > n_counted then return end
+  local counts = call('HMGET', CONC, unpack(counted, from, n_counted))
+  for k = from, n_counted do
+    local count = counts[k - from + 1]
+    if count then running[counted[k]] = NUMBERS[count] or tonumber(count) end
   end
 end
 
@@ -104,26 +105,26 @@ local function keys_of(name)
   return o ~= '' and o or nil, c ~= '' and c or nil, r ~= '' and r or nil
 end
 
--- Notes the keys of the lanes taken off a ring, and reads who owns and how many run. A lane of one key
--- and no tenant is told by its tabs: to match it costs as much as to take its job.
+-- The keys of a lane in a ring that is no tenant's, nil for none. A lane of one key is told by its tabs: to match
+-- it costs as much as to take its job.
+local function ring_keys_of(name, third, fourth)
+  if third == 9 and fourth == 9 then
+    if byte(name, -1) == 9 then return nil, sub(name, 5, -2) end
+  elseif third == 9 then
+    local last_but_one, last = byte(name, -2, -1)
+    if last_but_one == 9 and last == 9 then return sub(name, 4, -3) end
+  end
+  return keys_of(name)
+end
+
+-- Notes the keys of the lanes taken off a ring, and reads who owns and how many run.
 local function read_ring()
-  local orders, n_orders, concs, n_concs = {}, 0, {}, 0
+  local orders, n_orders, from = {}, 0, n_counted + 1
   for k = 1, ring_n do
     local name = ring_taken[k]
     local first, _, third, fourth = byte(name, 1, 4)
-    -- Not a tenant's.
-    if first ~= 116 then
-      local o, c, r
-      local last_but_one, last = byte(name, -2, -1)
-      if third ~= 9 or last ~= 9 then
-        o, c, r = keys_of(name)
-      elseif last_but_one == 9 then
-        o = sub(name, 4, -3)
-      elseif fourth == 9 then
-        c = sub(name, 5, -2)
-      else
-        o, c, r = keys_of(name)
-      end
+    if first ~= TENANT then
+      local o, c, r = ring_keys_of(name, third, fourth)
       if o then
         taken_o[k] = o
         if owners[o] == nil then
@@ -134,15 +135,15 @@ local function read_ring()
       if c then
         taken_c[k] = c
         if not running[c] then
-          n_concs = n_concs + 1
-          running[c], concs[n_concs] = 0, c
+          n_counted = n_counted + 1
+          running[c], counted[n_counted] = 0, c
         end
       end
       if r then taken_r[k] = r end
     end
   end
   read_owners(orders, n_orders)
-  read_running(concs, n_concs)
+  read_running(from)
 end
 
 local function own(key, ulid)
@@ -400,7 +401,7 @@ local function start_in(name, ulid, o, c, r)
   if most and runs >= most then return park(name, 'c', c) end
   if r and room_at('r', r) == 0 then return park(name, 'r', r) end
   if o and not holder then own(o, ulid) end
-  if c then run_of(c, runs + 1) end
+  if c then running[c] = runs + 1 end
   local rate = r and rate_of(r)
   if rate then rate_take(rate, r, 1) end
   return true
@@ -421,7 +422,7 @@ end
 -- A run of a concurrency key has ended.
 local function conc_ended(key)
   local runs = running[key] or running_of(key)
-  if runs > 0 then run_of(key, runs - 1) end
+  if runs > 0 then running[key] = runs - 1 end
   if any_parked ~= false then bring('c', key) end
 end
 
@@ -435,7 +436,7 @@ local function count_anew()
   end
   for _, c in ipairs(call('HKEYS', CONC)) do
     if c ~= '' and running_of(c) ~= (counts[c] or 0) then
-      run_of(c, counts[c] or 0)
+      running[c] = counts[c] or 0
       bring('c', c)
     end
   end
@@ -454,8 +455,6 @@ local function wake_lanes()
   end
 end
 
--- Printing a number costs more than writing it.
-local DIGITS = {'1', '2', '3', '4', '5', '6', '7', '8', '9'}
 -- A value that is too long for a listpack: reading a hundred fields of one of 500 entries takes a hundred
 -- walks over it.
 local LONG = string.rep('-', 65)
@@ -478,10 +477,7 @@ local function write_counts()
     if count == 0 then
       n_none = n_none + 1
       none[n_none] = key
-      running[key] = nil
-    elseif count then
-      -- What stands twice is written once.
-      running[key] = nil
+    else
       set[n + 1], set[n + 2] = key, DIGITS[count] or count
       n = n + 2
       if n == 2000 then
@@ -492,7 +488,7 @@ local function write_counts()
   end
   write_long(CONC, set, n)
   take_off(CONC, none, n_none)
-  n_counted = 0
+  running, counted, n_counted = {}, {}, 0
 end
 
 local function close_lanes()

@@ -42,37 +42,41 @@ local function take_turns(claim, lists, wish)
     end
   end
 
-  -- Answers false when no lane is ready.
-  local function take_from_lane(p, ending)
+  -- Starts a job of each lane whose turn it is, of up to `lanes` lanes and until `ending` are got. Answers false
+  -- when no lane is ready.
+  local function take_from_lanes(p, ending, lanes)
     if (ring_p ~= p or ring_at == ring_n) and not open_ring(p, math.min(ending - got, 64)) then return false end
-    looked_at, ring_at, n_back = looked_at + 1, ring_at + 1, n_back + 1
-    local at = ring_at
-    local name, o, c, r, guessed = ring_taken[at], taken_o[at], taken_c[at], taken_r[at], nil
-    ring_back[n_back] = name
-    if byte(name) == 116 then
-      name, o, c, r, guessed = lane_of_tenant(p .. '\t' .. sub(name, 2))
-      if not name then return true end
+    local at, last, started, before = ring_at, math.min(ring_n, ring_at + lanes), got, got
+    while at < last and started < ending and looked_at < 256 do
+      at, n_back, looked_at = at + 1, n_back + 1, looked_at + 1
+      local name, o, c, r, guessed = ring_taken[at], taken_o[at], taken_c[at], taken_r[at], nil
+      ring_back[n_back] = name
+      if not c and not o and byte(name) == TENANT then
+        name, o, c, r, guessed = lane_of_tenant(p .. '\t' .. sub(name, 2))
+      end
+      local list = name and LANE_JOBS .. name
+      -- Until one has started, or none can.
+      while list do
+        local ulid = call('RPOP', list)
+        if not ulid then
+          if not guessed or has_lane(guessed) then leave_lane(name) end
+          break
+        end
+        local outcome = claim(ulid, name, o, c, r)
+        if outcome == 'started' then
+          started = started + 1
+          break
+        end
+        if outcome == 'parked' then
+          call('RPUSH', list, ulid)
+          break
+        end
+        laned = laned - 1
+        if outcome == 'buried' or looked_at == 256 then break end
+        looked_at = looked_at + 1
+      end
     end
-    local list = LANE_JOBS .. name
-    while looked_at <= 256 do
-      local ulid = call('RPOP', list)
-      if not ulid then
-        if not guessed or has_lane(guessed) then leave_lane(name) end
-        return true
-      end
-      local outcome = claim(ulid, name, o, c, r)
-      if outcome == 'started' then
-        laned, got = laned - 1, got + 1
-        return true
-      end
-      if outcome == 'parked' then
-        call('RPUSH', list, ulid)
-        return true
-      end
-      laned = laned - 1
-      if outcome == 'buried' then return true end
-      looked_at = looked_at + 1
-    end
+    ring_at, got, laned = at, started, laned - (started - before)
     return true
   end
 
@@ -82,12 +86,12 @@ local function take_turns(claim, lists, wish)
     while got < ending and looked_at < 256 do
       if not any_in(p) then
         -- Nothing comes to the list meanwhile.
-        while got < ending and looked_at < 256 and take_from_lane(name, ending) do end
+        while got < ending and looked_at < 256 and take_from_lanes(name, ending, 64) do end
         break
       elseif not is_ready(name) then
         take_from_list(p, math.min(ending - got, 256 - looked_at))
       else
-        if turn then take_from_lane(name, ending) else take_from_list(p, 1) end
+        if turn then take_from_lanes(name, ending, 1) else take_from_list(p, 1) end
         turn = not turn
       end
     end
