@@ -22,6 +22,7 @@
 -- Cost     per batch TIME, HMGET, 2 ZRANGEBYSCORE, ZMSCORE, ZREM, LPUSH, HINCRBY, RPOP, ZADD,
 --          2 EXISTS; per job HSET at finish (HMGET too where something may end with the run and no worker
 --          says what), HMGET + HSET at claim; at most 100 reaped, 100 promoted and 256 taken off the waiting lists
+
 -- A local is found faster than a global.
 local ARGV = ARGV
 local prefix, worker, want, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])

@@ -14,7 +14,7 @@ local parsed, tats, conc_limits, rates = {}, {}, {}, {}
 -- Who owns an ordering key, false for nobody; keys that nobody owns any more, and {key, ulid, ...} of those that
 -- somebody owns from now on: a key is never let go after it was taken, within one script.
 local owners, freed, n_freed, owned, n_owned = {}, {}, 0, {}, 0
--- How many jobs of a concurrency key run, and each key of which that was asked.
+-- How many jobs of a concurrency key run, by key, and the keys in there, each once: all are written back.
 local running, counted, n_counted = {}, {}, 0
 -- Printing or parsing a number costs more than writing or looking up its digit.
 local DIGITS, NUMBERS = {'1', '2', '3', '4', '5', '6', '7', '8', '9'}, {}
