@@ -1,5 +1,6 @@
 //! Turns what a script answers into replies.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use windlass_jobs::catalogue::KindInfo;
@@ -146,6 +147,15 @@ pub(super) fn enqueued(value: Value, jobs: &[NewJob], replies: &mut Vec<Enqueued
 /// Values per claimed job in the exchange's reply.
 const CLAIM_WIDTH: usize = 4;
 
+/// What ends with a run whose claim says no more than its lane; `-` where it says nothing.
+fn held_in(lane: &str) -> Cow<'_, str> {
+    let mut keys = lane.splitn(5, '\t').skip(2);
+    match (keys.next(), keys.next()) {
+        (Some(order), Some(conc)) => format!("{order}\t{conc}\t").into(),
+        _ => "-".into(),
+    }
+}
+
 /// Answers also what ends with the runs that were claimed, where that is said.
 pub(super) fn exchanged(value: Value) -> Result<(Exchanged, Vec<Held>)> {
     let mut values = array("exchange", value)?.into_iter();
@@ -161,13 +171,14 @@ pub(super) fn exchanged(value: Value) -> Result<(Exchanged, Vec<Held>)> {
         let (kind, args, rest) = (word(), word(), word());
         // An id that is no ULID was pushed by hand; its lease runs out and the poison rule buries it.
         let Ok(ulid) = Ulid::from_string(&text(ulid)) else { continue };
-        let (held, numbers) = rest.split_once('\n').unwrap_or(("-", ""));
+        let (held, numbers) =
+            rest.split_once('\n').map_or_else(|| (held_in(&rest), ""), |(held, numbers)| (held.into(), numbers));
         let mut numbers = numbers.splitn(5, '\t');
         let mut number = |default: u32| numbers.next().and_then(|n| n.parse().ok()).unwrap_or(default);
         let (epoch, deliveries, failures) = (number(1), number(1), number(0));
         let lease = Lease { ulid, epoch };
         if held.is_empty() || held.matches('\t').count() == 2 {
-            holds.push((lease, Box::from(held)));
+            holds.push((lease, held.into()));
         }
         claimed.push(Claimed {
             lease,

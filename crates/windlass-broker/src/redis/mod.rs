@@ -84,19 +84,23 @@ impl Scripts {
         let alive = include_str!("lua/alive.lua");
         let unique = include_str!("lua/unique.lua");
         let entries = include_str!("lua/entries.lua");
-        let (lanes, turns) = (include_str!("lua/lanes.lua"), include_str!("lua/turns.lua"));
+        let waiting = include_str!("lua/waiting.lua");
+        let in_lanes = |parts: &[&str]| ["function make_lanes()\n", &parts.concat(), "return here\nend\n"].concat();
+        let lanes = in_lanes(&[include_str!("lua/lanes.lua")]);
+        let turns = in_lanes(&[include_str!("lua/lanes.lua"), include_str!("lua/turns.lua")]);
+        let (lanes, turns) = (lanes.as_str(), turns.as_str());
         let flows = include_str!("lua/flows.lua");
         Self {
-            enqueue: of(&[wake, lanes, flows, include_str!("lua/clash.lua"), include_str!("lua/enqueue.lua")]),
+            enqueue: of(&[wake, waiting, lanes, flows, include_str!("lua/clash.lua"), include_str!("lua/enqueue.lua")]),
             exchange: of(&[
                 wake,
-                lanes,
+                waiting,
+                turns,
                 flows,
                 ending,
                 attempts,
                 alive,
                 unique,
-                turns,
                 include_str!("lua/exchange.lua"),
             ]),
             renew: of(&[alive, include_str!("lua/renew.lua")]),
@@ -107,10 +111,10 @@ impl Scripts {
             counts: of(&[include_str!("lua/counts.lua")]),
             workers: Script::new(include_str!("lua/workers.lua")),
             kinds: Script::new(include_str!("lua/kinds.lua")),
-            cancel: of(&[wake, lanes, flows, ending, attempts, unique, include_str!("lua/cancel.lua")]),
-            receive: of(&[wake, lanes, flows, ending, unique, include_str!("lua/receive.lua")]),
+            cancel: of(&[wake, waiting, lanes, flows, ending, attempts, unique, include_str!("lua/cancel.lua")]),
+            receive: of(&[wake, waiting, lanes, flows, ending, unique, include_str!("lua/receive.lua")]),
             outbox: of(&[include_str!("lua/outbox.lua")]),
-            control: of(&[wake, lanes, ending, attempts, include_str!("lua/control.lua")]),
+            control: of(&[wake, waiting, lanes, ending, attempts, include_str!("lua/control.lua")]),
         }
     }
 }

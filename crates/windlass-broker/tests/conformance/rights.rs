@@ -59,6 +59,7 @@ const USERS: &[User] = &[
             "windlass-broker/src/redis/lua/clash.lua",
             "windlass-broker/src/redis/lua/enqueue.lua",
             "windlass-broker/src/redis/lua/wake.lua",
+            "windlass-broker/src/redis/lua/waiting.lua",
             "windlass-broker/src/redis/lua/lanes.lua",
             "windlass-broker/src/redis/lua/flows.lua",
             "windlass-broker/src/redis/lua/get.lua",

@@ -74,7 +74,7 @@ end
 local PRIORITY = {['0'] = 0, ['1'] = 1, ['2'] = 2}
 local fresh, lists = {}, {[0] = {}, {}, {}}
 local names, accepted, news = {}, 0, false
-local lanes, in_lane = {}, {}
+local laned_in, in_lane = {}, {}
 for k = 1, count do
   local key = keys[k]
   local a = at[k]
@@ -126,7 +126,7 @@ for k = 1, count do
         if not list then
           list = {}
           in_lane[lane] = list
-          lanes[#lanes + 1] = lane
+          laned_in[#laned_in + 1] = lane
         end
       end
       list[#list + 1] = ulid
@@ -138,9 +138,10 @@ end
 for p = 0, 2 do
   if #lists[p] > 0 then call('LPUSH', WAIT[p], unpack(lists[p])) end
 end
-if #lanes > 0 then
-  local known, joined = call('ZMSCORE', LANES, unpack(lanes)), {}
-  for k, lane in ipairs(lanes) do
+if #laned_in > 0 then
+  local known, joined = call('ZMSCORE', LANES, unpack(laned_in)), {}
+  local enter, jobs_of = use_lanes().enter, use_lanes().jobs_of
+  for k, lane in ipairs(laned_in) do
     call('LPUSH', jobs_of(lane), unpack(in_lane[lane]))
     laned = laned + #in_lane[lane]
     if not known[k] then
@@ -150,7 +151,7 @@ if #lanes > 0 then
   end
   if #joined > 0 then call('ZADD', LANES, unpack(joined)) end
 end
-if laned ~= 0 then close_lanes() end
+close_lanes()
 if accepted > 0 then
   if not meta[1] then call('HSET', KEYS[1], 'since', now) end
   if not meta[1] and not meta[4] and not meta[5] then call('HSET', KEYS[1], 'format', @PLAIN@) end

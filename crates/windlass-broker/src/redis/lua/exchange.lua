@@ -16,10 +16,11 @@
 --          '', since ms or '', when the first message of the outbox is due, ms or '', then 4 values per
 --          claimed job: ulid, kind, args, and the rest: what ends with the run ('-' is not said, '' is nothing, or
 --          the words of H with tabs between), a newline, then with tabs between epoch, deliveries, failures, max
---          attempts, options, or nothing for 1, 1, 0, '', ''; '' for '-' and nothing; or the error FORMAT
+--          attempts, options, or nothing for 1, 1, 0, '', ''; '' for '-' and nothing; a lane's name for its two keys
+--          and nothing; or the error FORMAT
 -- Atomic   everything; each finish is fenced by its own lease and refused alone
 -- Memory   the first write is a ZREM, which Redis never refuses for memory: acks pass when full
--- Cost     per batch TIME, HMGET, 2 ZRANGEBYSCORE, ZMSCORE, ZREM, LPUSH, HINCRBY, RPOP, ZADD,
+-- Cost     per batch TIME, HMGET, 2 ZRANGEBYSCORE, GEOHASH, ZREM, LPUSH, HINCRBY, RPOP, ZADD,
 --          2 EXISTS; per job HSET at finish (HMGET too where something may end with the run and no worker
 --          says what), HMGET + HSET at claim; at most 100 reaped, 100 promoted and 256 taken off the waiting lists
 
@@ -51,6 +52,7 @@ local special, unique_held, ended = meta[6], '', false
 local damaged = false
 alone = meta[9]
 lane_now = now
+if special then use_lanes() end
 -- Some job waits, or is waited for. `told`: the jobs that have ended, {ulid, letter, ...}.
 local flows, told = meta[8], {}
 local done, n_done, successes, dead, add = {}, 0, 0, {}, {}
@@ -95,83 +97,94 @@ local function cancelled(ulid, key, err)
   finish_done(ulid, key, 'cancelled')
 end
 
--- The run ended in order and the job is to run again: its delivery is taken back. Answers true
--- when its cancel was asked for, which ends it instead, and the field `run`.
-local function again(ulid, key)
-  runs_again = true
-  local h = call('HMGET', key, 'run', 'cancel')
-  local epoch, deliveries, rest = match(h[1] or '', '^(%d+) (%d+) (.*)$')
-  if epoch then call('HSET', key, 'run', epoch .. ' ' .. (deliveries - 1) .. ' ' .. rest) end
-  if h[2] then cancelled(ulid, key, '@CANCELLED@') end
-  return h[2], h[1]
-end
-
-local function put_off(ulid, key, delay, state)
-  local at = now + delay
-  call('HSET', key, 'state', state, 'run_at', at)
-  call('HDEL', key, 'progress')
-  call('ZADD', DUE, at, ulid)
-end
-
 -- How many words say what ends with a run, by the letter before them, that letter counted; and how many
 -- words a verb has.
 local HINTS = {N = 1, O = 2, C = 2, H = 4}
 local words = {s = 0, r = 1, k = 2, f = 3, t = 3, z = 1, c = 1, b = 0, u = 2}
-local settle = {
-  -- As finish_done, without its calls: most runs end so.
-  s = function(u, key)
-    call('HSET', key, 'state', 'success', 'finished_at', now_text)
-    n_done, successes = n_done + 1, successes + 1
-    done[n_done] = u
-    if flows then note_end(u, 's') end
-    ended = true
-    if unique_held ~= '' then let_go(u, unique_held) end
-  end,
-  r = function(u, key, w)
-    call('SET', P .. 'r:' .. u, ARGV[w])
-    finish_done(u, key, 'success')
-  end,
-  k = function(u, key, w)
-    if ARGV[w] ~= '' then call('SET', P .. 'r:' .. u, ARGV[w]) end
-    call('HSET', key, 'skipped', 1)
-    finish_done(u, key, 'success')
-  end,
-  f = function(u, key, w)
-    call('HSET', key, 'attempt', ARGV[w + 1])
-    bury(u, key, ARGV[w], ARGV[w + 2])
-  end,
-  t = function(u, key, w)
-    local gone, run = again(u, key)
-    if gone then return end
-    call('HSET', key, 'attempt', ARGV[w + 1])
-    note_attempt(u, run, ARGV[w + 1], now_text, 'retried', ARGV[w + 2], true)
-    put_off(u, key, ARGV[w], 'retrying')
-    count('retried', 1)
-    count('retrying', 1)
-  end,
-  z = function(u, key, w)
-    if not again(u, key) then put_off(u, key, ARGV[w], 'scheduled') end
-  end,
-  c = function(u, key, w) cancelled(u, key, ARGV[w]) end,
-  b = function(u, key)
-    if not again(u, key) then front[#front + 1] = u end
-  end,
-  u = function(u, key, w)
-    if again(u, key) then return end
-    local since = tonumber(call('HGET', key, 'unknown_since'))
-    if not since then
-      since = now
-      call('HSET', key, 'unknown_since', now)
-    end
-    if now - since >= tonumber(ARGV[w + 1]) then
-      call('HDEL', key, 'state', 'progress')
-      call('ZADD', PARKED, 0, u)
-      ended = true
-    else
-      put_off(u, key, ARGV[w], 'scheduled')
-    end
-  end,
-}
+
+-- Most runs end so. As finish_done, without its calls.
+local function succeed(ulid, key)
+  call('HSET', key, 'state', 'success', 'finished_at', now_text)
+  n_done, successes = n_done + 1, successes + 1
+  done[n_done] = ulid
+  if flows then note_end(ulid, 's') end
+  ended = true
+  if unique_held ~= '' then let_go(ulid, unique_held) end
+end
+
+-- The other ends by their verbs, made when the first is met.
+local function make_ends()
+  -- The run ended in order and the job is to run again: its delivery is taken back. Answers true
+  -- when its cancel was asked for, which ends it instead, and the field `run`.
+  local function again(ulid, key)
+    runs_again = true
+    local h = call('HMGET', key, 'run', 'cancel')
+    local epoch, deliveries, rest = match(h[1] or '', '^(%d+) (%d+) (.*)$')
+    if epoch then call('HSET', key, 'run', epoch .. ' ' .. (deliveries - 1) .. ' ' .. rest) end
+    if h[2] then cancelled(ulid, key, '@CANCELLED@') end
+    return h[2], h[1]
+  end
+
+  local function put_off(ulid, key, delay, state)
+    local at = now + delay
+    call('HSET', key, 'state', state, 'run_at', at)
+    call('HDEL', key, 'progress')
+    call('ZADD', DUE, at, ulid)
+  end
+
+  return {
+    r = function(u, key, w)
+      call('SET', P .. 'r:' .. u, ARGV[w])
+      finish_done(u, key, 'success')
+    end,
+    k = function(u, key, w)
+      if ARGV[w] ~= '' then call('SET', P .. 'r:' .. u, ARGV[w]) end
+      call('HSET', key, 'skipped', 1)
+      finish_done(u, key, 'success')
+    end,
+    f = function(u, key, w)
+      call('HSET', key, 'attempt', ARGV[w + 1])
+      bury(u, key, ARGV[w], ARGV[w + 2])
+    end,
+    t = function(u, key, w)
+      local gone, run = again(u, key)
+      if gone then return end
+      call('HSET', key, 'attempt', ARGV[w + 1])
+      note_attempt(u, run, ARGV[w + 1], now_text, 'retried', ARGV[w + 2], true)
+      put_off(u, key, ARGV[w], 'retrying')
+      count('retried', 1)
+      count('retrying', 1)
+    end,
+    z = function(u, key, w)
+      if not again(u, key) then put_off(u, key, ARGV[w], 'scheduled') end
+    end,
+    c = function(u, key, w) cancelled(u, key, ARGV[w]) end,
+    b = function(u, key)
+      if not again(u, key) then front[#front + 1] = u end
+    end,
+    u = function(u, key, w)
+      if again(u, key) then return end
+      local since = tonumber(call('HGET', key, 'unknown_since'))
+      if not since then
+        since = now
+        call('HSET', key, 'unknown_since', now)
+      end
+      if now - since >= tonumber(ARGV[w + 1]) then
+        call('HDEL', key, 'state', 'progress')
+        call('ZADD', PARKED, 0, u)
+        ended = true
+      else
+        put_off(u, key, ARGV[w], 'scheduled')
+      end
+    end,
+  }
+end
+local ends
+local function end_with(verb)
+  if verb == 's' then return succeed end
+  ends = ends or make_ends()
+  return ends[verb]
+end
 
 -- Ordering, concurrency and unique key of a job whose run ends, as its hash says; '' for none.
 local function holds_of(ulid)
@@ -184,99 +197,90 @@ local function holds_of(ulid)
   return h[2] or '', h[3] or '', h[4] and ends_hold(h[5], '[sf]') and h[4] or ''
 end
 
--- A job's run ends, of which no worker says what it held: `settle_it` is called.
-local function end_run(ulid, settle_it, word)
+-- A job's run ends, of which no worker says what it held: `end_it` is called.
+local function end_run(ulid, end_it, word)
   local order, conc
   order, conc, unique_held = holds_of(ulid)
   ended = false
-  settle_it(ulid, J .. ulid, word)
-  if conc ~= '' then conc_ended(conc) end
-  if ended and order ~= '' then disown(order) end
-end
-
--- Reads how many jobs of the concurrency keys run that are said of runs, before their counts change.
-local function read_counts(hint, n)
-  local from = n_counted + 1
-  for k = 1, n do
-    local at = hint[k] or 0
-    local letter = ARGV[at]
-    local conc = letter == 'C' and ARGV[at + 1] or letter == 'H' and ARGV[at + 2] or ''
-    if conc ~= '' and not running[conc] then
-      n_counted = n_counted + 1
-      running[conc], counted[n_counted] = 0, conc
-    end
-  end
-  read_running(from)
+  end_it(ulid, J .. ulid, word)
+  if conc ~= '' then lanes.conc_ended(conc) end
+  if ended and order ~= '' then lanes.disown(order) end
 end
 
 -- Of runs that stand twice the first one ends.
-local function refuse_seconds(member, score, n)
+local function refuse_seconds(member, stands, n)
   local seen = {}
   for k = 1, n do
-    if seen[member[k]] then score[k] = false end
+    if seen[member[k]] then stands[k] = false end
     seen[member[k]] = true
   end
 end
 
-local function acks_of(score, n)
+local function acks_of(stands, n)
   local acks = {}
-  for k = 1, n do acks[k] = score[k] and '1' or '0' end
+  for k = 1, n do acks[k] = stands[k] and '1' or '0' end
   return table.concat(acks)
 end
 
 local acks, touched = '', {}
 local watched = call('EXISTS', WATCH) == 1
 if nf > 0 then
-  -- `verb`: where it stands. `hint`: where it is said what ends with the run, 0 where nothing does, nil where
-  -- that is to be looked up.
-  local member, verb, hint = {}, {}, {}
+  -- `verb`: where it stands. What ends with a run: its concurrency key, '' for none, nil where that is to be looked
+  -- up; its ordering and unique key, nil for none.
+  local member, verb, conc, order, unique, from = {}, {}, {}, {}, {}, n_counted + 1
   local i = 11
   for k = 1, nf do
     member[k] = ARGV[i]
     i = i + 1
-    local skips = HINTS[ARGV[i]]
-    if skips then
-      hint[k] = skips > 1 and i or 0
-      i = i + skips
+    local letter = ARGV[i]
+    if HINTS[letter] then
+      local c = ''
+      if letter == 'C' then
+        c = ARGV[i + 1]
+      elseif letter == 'O' then
+        order[k] = ARGV[i + 1]
+      elseif letter == 'H' then
+        order[k], c, unique[k] = ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+      end
+      conc[k] = c
+      if special and c ~= '' and not running[c] then
+        n_counted = n_counted + 1
+        running[c], counted[n_counted] = 0, c
+      end
+      i = i + HINTS[letter]
+      letter = ARGV[i]
     end
     verb[k] = i
-    i = i + 1 + words[ARGV[i]]
+    i = i + 1 + words[letter]
   end
-  local score = call('ZMSCORE', LEASE, unpack(member))
+  -- Whether each stands there, by the answer that is made fastest: a score would be printed as a float.
+  local stands = call('GEOHASH', LEASE, unpack(member))
   local live, n_live = {}, 0
   for k = 1, nf do
-    if score[k] then
+    if stands[k] then
       n_live = n_live + 1
       live[n_live] = member[k]
     end
   end
   local gone = call('ZREM', LEASE, '', unpack(live))
-  if gone < n_live then refuse_seconds(member, score, nf) end
-  acks = gone == nf and string.rep('1', nf) or acks_of(score, nf)
-  if special then read_counts(hint, nf) end
+  if gone < n_live then refuse_seconds(member, stands, nf) end
+  acks = gone == nf and string.rep('1', nf) or acks_of(stands, nf)
+  if special then lanes.read_running(from) end
   for k = 1, nf do
-    if score[k] then
+    if stands[k] then
       local ulid = sub(member[k], 1, 26)
       if watched then touched[#touched + 1] = ulid end
-      local v, h = verb[k], hint[k]
-      if not special or h == 0 then
-        unique_held = ''
-        settle[ARGV[v]](ulid, J .. ulid, v + 1)
-      elseif h then
-        local letter, order, conc = ARGV[h], '', ''
-        unique_held, ended = '', false
-        if letter == 'C' then
-          conc = ARGV[h + 1]
-        elseif letter == 'O' then
-          order = ARGV[h + 1]
-        else
-          order, conc, unique_held = ARGV[h + 1], ARGV[h + 2], ARGV[h + 3]
-        end
-        settle[ARGV[v]](ulid, J .. ulid, v + 1)
-        if conc ~= '' then conc_ended(conc) end
-        if ended and order ~= '' then disown(order) end
+      local v, c = verb[k], conc[k]
+      if not special then
+        end_with(ARGV[v])(ulid, J .. ulid, v + 1)
+      elseif c then
+        local o = order[k]
+        unique_held, ended = unique[k] or '', false
+        end_with(ARGV[v])(ulid, J .. ulid, v + 1)
+        if c ~= '' then lanes.conc_ended(c) end
+        if ended and o and o ~= '' then lanes.disown(o) end
       else
-        end_run(ulid, settle[ARGV[v]], v + 1)
+        end_run(ulid, end_with(ARGV[v]), v + 1)
       end
     else
       prove_alive(member[k])
@@ -291,35 +295,29 @@ if special and meta[5] ~= '@FORMAT@' then
   call('UNLINK', P .. 'held')
 end
 
--- The lease of a run has ended.
-local function reap(ulid, key, epoch)
-  touched[#touched + 1] = ulid
-  local h = redis.pcall('HMGET', key, 'run', 'cancel', 'lost', 'attempt')
-  if h.err or not h[1] then
-    ended = true
-    return
+local function reap_all(members)
+  -- The lease of a run has ended.
+  local function reap(ulid, key, epoch)
+    touched[#touched + 1] = ulid
+    local h = redis.pcall('HMGET', key, 'run', 'cancel', 'lost', 'attempt')
+    if h.err or not h[1] then
+      ended = true
+      return
+    end
+    local deliveries, who = match(h[1], '^%d+ (%d+) %d+ (.*)$')
+    call('HSET', key, 'lost', (h[3] or ',') .. epoch .. ',')
+    if h[2] then
+      cancelled(ulid, key, '@CANCELLED@')
+    elseif tonumber(deliveries or 0) >= poison then
+      local text = 'its lease expired ' .. deliveries .. ' times, last with worker ' .. who
+      bury(ulid, key, 'poisoned', '{"code":"poisoned","message":"' .. text .. '"}')
+    else
+      note_attempt(ulid, h[1], (h[4] or 0) + 1, now_text, 'lost', nil, false)
+      front[#front + 1] = ulid
+    end
   end
-  local deliveries, who = match(h[1], '^%d+ (%d+) %d+ (.*)$')
-  call('HSET', key, 'lost', (h[3] or ',') .. epoch .. ',')
-  if h[2] then
-    cancelled(ulid, key, '@CANCELLED@')
-  elseif tonumber(deliveries or 0) >= poison then
-    local text = 'its lease expired ' .. deliveries .. ' times, last with worker ' .. who
-    bury(ulid, key, 'poisoned', '{"code":"poisoned","message":"' .. text .. '"}')
-  else
-    note_attempt(ulid, h[1], (h[4] or 0) + 1, now_text, 'lost', nil, false)
-    front[#front + 1] = ulid
-  end
-end
 
-local reap_after = tonumber(meta[3] or 0)
-if worker ~= '' and ARGV[5] == '1' and (not meta[4] or now - meta[4] >= 3 * lease_ms) then
-  reap_after = now + lease_ms
-  call('HSET', KEYS[1], 'graced_at', now, 'reap_after', reap_after)
-end
-if worker ~= '' and now >= reap_after then
-  local expired = call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 100)
-  for _, member in ipairs(expired) do
+  for _, member in ipairs(members) do
     local ulid, epoch = sub(member, 1, 26), sub(member, 28)
     call('ZREM', LEASE, member)
     count('expired', 1)
@@ -330,13 +328,23 @@ if worker ~= '' and now >= reap_after then
     end
   end
 end
-if damaged then count_anew() end
+
+local reap_after = tonumber(meta[3] or 0)
+if worker ~= '' and ARGV[5] == '1' and (not meta[4] or now - meta[4] >= 3 * lease_ms) then
+  reap_after = now + lease_ms
+  call('HSET', KEYS[1], 'graced_at', now, 'reap_after', reap_after)
+end
+if worker ~= '' and now >= reap_after then
+  local expired = call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 100)
+  if #expired > 0 then reap_all(expired) end
+end
+if damaged then use_lanes().count_anew() end
 
 for k = #front, 1, -1 do
   local key = J .. front[k]
   local priority = call('HGET', key, 'priority')
   call('HDEL', key, 'state', 'progress')
-  wait_first(front[k], key, priority or nil)
+  wait('RPUSH', front[k], key, priority or nil)
 end
 
 if worker ~= '' then
@@ -348,7 +356,7 @@ if worker ~= '' then
     if not h.err and h[2] then
       if h[2] == 'retrying' then count('retrying', -1) end
       call('HDEL', key, 'state', 'run_at')
-      wait_last(ulid, key, h[1] or nil)
+      wait('LPUSH', ulid, key, h[1] or nil)
     end
   end
 end
@@ -389,10 +397,10 @@ local function claim(ulid, lane, order, conc, rate)
   end
   if lane then
     if order and not conc and not rate and owners[order] == false then
-      own(order, ulid)
+      lanes.own(order, ulid)
     elseif conc_most and conc and not order and not rate and (running[conc] or conc_most) < conc_most then
       running[conc] = running[conc] + 1
-    elseif not start_in(lane, ulid, order, conc, rate) then
+    elseif not lanes.start_in(lane, ulid, order, conc, rate) then
       return 'parked'
     end
   end
@@ -412,14 +420,11 @@ local function claim(ulid, lane, order, conc, rate)
   leases[n_leases + 1] = deadline
   leases[n_leases + 2] = h[3] and ulid .. ':' .. epoch or ulid .. ':1'
   n_leases = n_leases + 2
-  local rest = special and '\n' or ''
-  if conc or unique then
-    rest = (order or '') .. '\t' .. (conc or '') .. (unique and '\t' .. unique .. '\n' or '\t\n')
-  elseif order then
-    rest = order .. '\t\t\n'
-  end
+  local rest = special and ((conc or order) and lane or '\n') or ''
   if h[3] or opts ~= '' then
-    rest = (special and rest or '-\n') .. epoch .. '\t' .. deliveries .. '\t' .. failures .. '\t' .. max_attempts .. '\t' .. opts
+    local held = special and '\n' or '-\n'
+    if conc or order or unique then held = (order or '') .. '\t' .. (conc or '') .. '\t' .. (unique or '') .. '\n' end
+    rest = held .. epoch .. '\t' .. deliveries .. '\t' .. failures .. '\t' .. max_attempts .. '\t' .. opts
   end
   local args = h[4]
   if not args then
@@ -438,7 +443,7 @@ local function claim(ulid, lane, order, conc, rate)
 end
 local looked_at, chance = 0, nil
 if special then
-  chance = take_turns(claim, WAIT, {want = want, rounds = rounds, paused = paused, ring_next = meta[7] == '1'})
+  chance = lanes.take_turns(claim, WAIT, {want = want, rounds = rounds, paused = paused, ring_next = meta[7] == '1'})
   looked_at = chance.looked_at
 else for _, round in ipairs(rounds) do
   local ending = math.min(got + round[2], want)
@@ -450,7 +455,7 @@ else for _, round in ipairs(rounds) do
   end
 end end
 if got > 0 then call('ZADD', LEASE, unpack(leases)) end
-if special then close_lanes() end
+close_lanes()
 
 if flows then tell(told, now_text) end
 push_done(done, keep)

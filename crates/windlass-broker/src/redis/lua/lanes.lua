@@ -1,5 +1,5 @@
 -- Lanes: whose turn it is. `windlass_jobs::lanes` in Lua, on keys; see there what each function
--- means. A lane's name is '<priority>\t<tenant>\t<ordering>\t<concurrency>\t<rate key>'.
+-- means.
 --
 -- The right end of a ring is next; a lane that is looked at stands at its left end again. What is
 -- read of limits, counters and owners is kept for the length of the script; close_lanes() writes
@@ -7,15 +7,15 @@
 -- key and script; owners of ordering keys, counters of concurrency keys and rings are read and
 -- written many at a time, but for lanes of a tenant with several (HGET per key). Where no tenant's
 -- job ever had another key (meta.alone), a tenant has one lane, whose name is known: no LMOVE.
-local LANES, TENANTS, PARKS, RATED = P .. 'lanes', P .. 'tenants', P .. 'parks', P .. 'rated'
-local ORDERS, CONC, LIMITS = P .. 'orders', P .. 'conc', P .. 'limits'
-local lane_now, laned, any_parked, limit_defaults, conc_most, alone = 0, 0, nil, nil, nil, nil
+--
+-- This is the body of make_lanes(), see waiting.lua: it answers the functions that it puts into `here`.
+local here = {}
+local TENANTS, ORDERS, CONC = P .. 'tenants', P .. 'orders', P .. 'conc'
+local any_parked, limit_defaults = nil, nil
 local parsed, tats, conc_limits, rates = {}, {}, {}, {}
--- Who owns an ordering key, false for nobody; keys that nobody owns any more, and {key, ulid, ...} of those that
--- somebody owns from now on: a key is never let go after it was taken, within one script.
-local owners, freed, n_freed, owned, n_owned = {}, {}, 0, {}, 0
--- How many jobs of a concurrency key run, by key, and the keys in there, each once: all are written back.
-local running, counted, n_counted = {}, {}, 0
+-- Ordering keys that nobody owns any more, and {key, ulid, ...} of those that somebody owns from now on: a key is
+-- never let go after it was taken, within one script.
+local freed, n_freed, owned, n_owned = {}, 0, {}, 0
 -- Printing or parsing a number costs more than writing or looking up its digit.
 local DIGITS, NUMBERS = {'1', '2', '3', '4', '5', '6', '7', '8', '9'}, {}
 for n, digit in ipairs(DIGITS) do NUMBERS[digit] = n end
@@ -51,13 +51,6 @@ end
 
 local function lanes_of(lane)
   return P .. 't:' .. lane.p .. '\t' .. lane.t
-end
-
--- The lane of a job whose `priority` field ends in 'l'; nil for any other.
-local function lane_name(key, priority)
-  if not priority or sub(priority, -1) ~= 'l' then return end
-  local h = call('HMGET', key, 'tenant', 'order', 'conc', 'rate')
-  return sub(priority, 1, 1) .. '\t' .. (h[1] or '') .. '\t' .. (h[2] or '') .. '\t' .. (h[3] or '') .. '\t' .. (h[4] or '')
 end
 
 local function owner(key)
@@ -151,7 +144,6 @@ local function own(key, ulid)
   n_owned = n_owned + 2
 end
 
-
 -- The limit of a key that has one of its own, or of all keys: `own` is '0' when none has.
 local function limit_of(all, own, field)
   if not limit_defaults then
@@ -164,7 +156,7 @@ local function limit_of(all, own, field)
   return limit_defaults[own] ~= '0' and call('HGET', LIMITS, field) or limit_defaults[all]
 end
 
--- False for none. `conc_most`: where no key has a limit of its own, that of all.
+-- False for none.
 local function conc_limit(key)
   if conc_most ~= nil then return conc_most end
   local limit = conc_limits[key]
@@ -293,33 +285,13 @@ local function return_to(name, ulid)
   end
 end
 
--- Puts a job behind or before all that wait with it.
-local function wait_last(ulid, key, priority)
-  local name = lane_name(key, priority)
-  if not name then
-    call('LPUSH', WAIT[tonumber(priority or 1)] or WAIT[1], ulid)
-    return
-  end
-  laned = laned + 1
+-- Puts a job at a side of its lane: LPUSH behind all others, RPUSH before them. The one that owns the ordering key is
+-- always before them.
+function here.wait(side, name, ulid)
   local lane = lane_of(name)
-  if lane.o ~= '' and owner(lane.o) == ulid then
-    call('RPUSH', jobs_of(name), ulid)
-    return_to(name, ulid)
-  else
-    call('LPUSH', jobs_of(name), ulid)
-    join_lane(name)
-  end
-end
-
-local function wait_first(ulid, key, priority)
-  local name = lane_name(key, priority)
-  if not name then
-    call('RPUSH', WAIT[tonumber(priority or 1)] or WAIT[1], ulid)
-    return
-  end
-  laned = laned + 1
-  call('RPUSH', jobs_of(name), ulid)
-  return_to(name, ulid)
+  local owns = side == 'LPUSH' and lane.o ~= '' and owner(lane.o) == ulid
+  call(owns and 'RPUSH' or side, jobs_of(name), ulid)
+  if owns or side == 'RPUSH' then return_to(name, ulid) else join_lane(name) end
 end
 
 -- Puts back what was taken off the ring, in its order.
@@ -414,7 +386,7 @@ local function disown(key)
   if any_parked ~= false then bring('o', key) end
 end
 
-local function let_order_go(name, ulid)
+function here.let_order_go(name, ulid)
   local lane = lane_of(name)
   if lane.o ~= '' and owner(lane.o) == ulid then disown(lane.o) end
 end
@@ -428,7 +400,7 @@ end
 
 -- A job that ran is not there to say what it held: what the others hold is found anew. Cost: a read per running
 -- job and per ordering key that is owned, which only such damage is worth.
-local function count_anew()
+function here.count_anew()
   local counts = {}
   for _, member in ipairs(call('ZRANGE', LEASE, 0, -1)) do
     local c = redis.pcall('HGET', J .. sub(member, 1, 26), 'conc')
@@ -491,7 +463,7 @@ local function write_counts()
   running, counted, n_counted = {}, {}, 0
 end
 
-local function close_lanes()
+function here.close()
   close_ring()
   take_off(ORDERS, freed, n_freed)
   write_long(ORDERS, owned, n_owned)
@@ -503,9 +475,7 @@ local function close_lanes()
       call('SET', P .. 'tat:' .. key, string.format('%.0f', tat.us), 'PX', string.format('%.0f', px))
     end
   end
-  if laned ~= 0 then call('HINCRBY', STAT, 'laned', string.format('%.0f', laned)) end
 end
 
-local function lanes_wait()
-  return call('EXISTS', P .. 'ring0', P .. 'ring1', P .. 'ring2') > 0
-end
+here.enter, here.jobs_of, here.own, here.start_in = enter, jobs_of, own, start_in
+here.disown, here.conc_ended, here.read_running = disown, conc_ended, read_running

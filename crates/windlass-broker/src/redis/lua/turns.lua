@@ -1,9 +1,9 @@
--- take_turns(claim, lists, wish): claims where there may be lanes and limits: by
+-- More of make_lanes(): take_turns(claim, lists, wish) claims where there may be lanes and limits: by
 -- priority, and within one in turn between the list of jobs without lanes and the ring of lanes.
 --
 -- Answers how many entries were looked at, and next_at(): when a limit of time lets something
 -- start that waits now.
-local function take_turns(claim, lists, wish)
+function here.take_turns(claim, lists, wish)
   local reply, looked_at, got = {}, 0, 0
   local limits = call('HMGET', LIMITS, 'q', 'r:')
   local rate = limits[2] and rate_of('')
