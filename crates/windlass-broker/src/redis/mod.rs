@@ -85,9 +85,12 @@ impl Scripts {
         let unique = include_str!("lua/unique.lua");
         let entries = include_str!("lua/entries.lua");
         let waiting = include_str!("lua/waiting.lua");
-        let in_lanes = |parts: &[&str]| ["function make_lanes()\n", &parts.concat(), "return here\nend\n"].concat();
-        let lanes = in_lanes(&[include_str!("lua/lanes.lua")]);
-        let turns = in_lanes(&[include_str!("lua/lanes.lua"), include_str!("lua/turns.lua")]);
+        let makes = |name: &str, body: &str| format!("function {name}()\nlocal here = {{}}\n{body}return here\nend\n");
+        let rates = makes("make_rates", include_str!("lua/rates.lua"));
+        let moves = makes("make_moves", include_str!("lua/moves.lua"));
+        let lanes = [include_str!("lua/lanes.lua"), &rates, &moves].concat();
+        let turns = makes("make_lanes", &[&lanes, include_str!("lua/turns.lua")].concat());
+        let lanes = makes("make_lanes", &lanes);
         let (lanes, turns) = (lanes.as_str(), turns.as_str());
         let flows = include_str!("lua/flows.lua");
         Self {

@@ -38,7 +38,7 @@ if h[6] and ends_hold(h[5], '[sf]') then let_go(ARGV[2], h[6]) end
 local lane = lane_name(key, h[4])
 if lane then
   lane_now = now
-  use_lanes().let_order_go(lane, ARGV[2])
+  use_lanes().use_moves().let_order_go(lane, ARGV[2])
   close_lanes()
   if lanes_wait() and call('HGET', KEYS[1], 'paused') ~= '1' then wake(ARGV[1]) end
 end

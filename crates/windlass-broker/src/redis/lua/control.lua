@@ -48,7 +48,7 @@ local function look_again()
   for _, park in ipairs(call('ZRANGEBYLEX', PARKS, '-', '+', 'LIMIT', 0, 500)) do
     if sub(park, 1, 1) ~= 'o' then
       local names = left > 0 and call('LPOP', P .. 'park:' .. park, left) or {}
-      for _, name in ipairs(names) do use_lanes().enter(name) end
+      for _, name in ipairs(names) do use_lanes().use_moves().enter(name) end
       left = left - #names
       if call('EXISTS', P .. 'park:' .. park) == 0 then
         call('ZREM', PARKS, park)

@@ -140,13 +140,12 @@ for p = 0, 2 do
 end
 if #laned_in > 0 then
   local known, joined = call('ZMSCORE', LANES, unpack(laned_in)), {}
-  local enter, jobs_of = use_lanes().enter, use_lanes().jobs_of
   for k, lane in ipairs(laned_in) do
-    call('LPUSH', jobs_of(lane), unpack(in_lane[lane]))
+    call('LPUSH', LANE_JOBS .. lane, unpack(in_lane[lane]))
     laned = laned + #in_lane[lane]
     if not known[k] then
       joined[#joined + 1], joined[#joined + 2] = '0', lane
-      enter(lane)
+      use_lanes().use_moves().enter(lane)
     end
   end
   if #joined > 0 then call('ZADD', LANES, unpack(joined)) end

@@ -20,9 +20,9 @@
 --          and nothing; or the error FORMAT
 -- Atomic   everything; each finish is fenced by its own lease and refused alone
 -- Memory   the first write is a ZREM, which Redis never refuses for memory: acks pass when full
--- Cost     per batch TIME, HMGET, 2 ZRANGEBYSCORE, GEOHASH, ZREM, LPUSH, HINCRBY, RPOP, ZADD,
+-- Cost     per batch TIME, HMGET, 2 ZRANGEBYSCORE, ZREM, LPUSH, HINCRBY, RPOP, ZADD,
 --          2 EXISTS; per job HSET at finish (HMGET too where something may end with the run and no worker
---          says what), HMGET + HSET at claim; at most 100 reaped, 100 promoted and 256 taken off the waiting lists
+--          says what, and where some lease of the batch is not there), HMGET + HSET at claim; at most 100 reaped, 100 promoted and 256 taken off the waiting lists
 
 -- A local is found faster than a global.
 local ARGV = ARGV
@@ -52,7 +52,10 @@ local special, unique_held, ended = meta[6], '', false
 local damaged = false
 alone = meta[9]
 lane_now = now
-if special then use_lanes() end
+local own, start_in, disown, conc_ended
+if special then
+  own, start_in, disown, conc_ended = use_lanes().own, lanes.start_in, lanes.disown, lanes.conc_ended
+end
 -- Some job waits, or is waited for. `told`: the jobs that have ended, {ulid, letter, ...}.
 local flows, told = meta[8], {}
 local done, n_done, successes, dead, add = {}, 0, 0, {}, {}
@@ -179,10 +182,10 @@ local function make_ends()
     end,
   }
 end
-local ends
-local function end_with(verb)
-  if verb == 's' then return succeed end
-  ends = ends or make_ends()
+local ends = {s = succeed}
+local function other_end(verb)
+  ends = make_ends()
+  ends.s = succeed
   return ends[verb]
 end
 
@@ -203,22 +206,31 @@ local function end_run(ulid, end_it, word)
   order, conc, unique_held = holds_of(ulid)
   ended = false
   end_it(ulid, J .. ulid, word)
-  if conc ~= '' then lanes.conc_ended(conc) end
-  if ended and order ~= '' then lanes.disown(order) end
+  if conc ~= '' then conc_ended(conc) end
+  if ended and order ~= '' then disown(order) end
 end
 
--- Of runs that stand twice the first one ends.
-local function refuse_seconds(member, stands, n)
-  local seen = {}
+-- Some of these leases, of which so many are taken off, were not there: says which were. A run is one that its job
+-- knows; of those whose job is damaged so many as are left, in their order; of one that is named twice the first.
+local function which_stood(member, n, gone)
+  local stood, seen, unclear = {}, {}, {}
   for k = 1, n do
-    if seen[member[k]] then stands[k] = false end
+    local ulid, epoch = sub(member[k], 1, 26), sub(member[k], 28)
+    local h = not seen[member[k]] and redis.pcall('HMGET', J .. ulid, 'state', 'run')
     seen[member[k]] = true
+    if h and (h.err or not h[2]) then
+      unclear[#unclear + 1] = k
+    elseif h and h[1] == 'running' and match(h[2], '^%d+') == epoch then
+      stood[k], gone = true, gone - 1
+    end
   end
+  for k = 1, math.min(gone, #unclear) do stood[unclear[k]] = true end
+  return stood
 end
 
-local function acks_of(stands, n)
+local function acks_of(stood, n)
   local acks = {}
-  for k = 1, n do acks[k] = stands[k] and '1' or '0' end
+  for k = 1, n do acks[k] = stood[k] and '1' or '0' end
   return table.concat(acks)
 end
 
@@ -253,34 +265,27 @@ if nf > 0 then
     verb[k] = i
     i = i + 1 + words[letter]
   end
-  -- Whether each stands there, by the answer that is made fastest: a score would be printed as a float.
-  local stands = call('GEOHASH', LEASE, unpack(member))
-  local live, n_live = {}, 0
-  for k = 1, nf do
-    if stands[k] then
-      n_live = n_live + 1
-      live[n_live] = member[k]
-    end
-  end
-  local gone = call('ZREM', LEASE, '', unpack(live))
-  if gone < n_live then refuse_seconds(member, stands, nf) end
-  acks = gone == nf and string.rep('1', nf) or acks_of(stands, nf)
+  -- To ask for each first would cost more than to take them all off: mostly all are there.
+  local gone, stood = call('ZREM', LEASE, '', unpack(member)), nil
+  if gone < nf then stood = which_stood(member, nf, gone) end
+  acks = stood and acks_of(stood, nf) or string.rep('1', nf)
   if special then lanes.read_running(from) end
   for k = 1, nf do
-    if stands[k] then
+    if not stood or stood[k] then
       local ulid = sub(member[k], 1, 26)
       if watched then touched[#touched + 1] = ulid end
       local v, c = verb[k], conc[k]
+      local end_it = ends[ARGV[v]] or other_end(ARGV[v])
       if not special then
-        end_with(ARGV[v])(ulid, J .. ulid, v + 1)
+        end_it(ulid, J .. ulid, v + 1)
       elseif c then
         local o = order[k]
         unique_held, ended = unique[k] or '', false
-        end_with(ARGV[v])(ulid, J .. ulid, v + 1)
-        if c ~= '' then lanes.conc_ended(c) end
-        if ended and o and o ~= '' then lanes.disown(o) end
+        end_it(ulid, J .. ulid, v + 1)
+        if c ~= '' then conc_ended(c) end
+        if ended and o and o ~= '' then disown(o) end
       else
-        end_run(ulid, end_with(ARGV[v]), v + 1)
+        end_run(ulid, end_it, v + 1)
       end
     else
       prove_alive(member[k])
@@ -338,7 +343,7 @@ if worker ~= '' and now >= reap_after then
   local expired = call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 100)
   if #expired > 0 then reap_all(expired) end
 end
-if damaged then use_lanes().count_anew() end
+if damaged then use_lanes().use_moves().count_anew() end
 
 for k = #front, 1, -1 do
   local key = J .. front[k]
@@ -397,10 +402,10 @@ local function claim(ulid, lane, order, conc, rate)
   end
   if lane then
     if order and not conc and not rate and owners[order] == false then
-      lanes.own(order, ulid)
+      own(order, ulid)
     elseif conc_most and conc and not order and not rate and (running[conc] or conc_most) < conc_most then
       running[conc] = running[conc] + 1
-    elseif not lanes.start_in(lane, ulid, order, conc, rate) then
+    elseif not start_in(lane, ulid, order, conc, rate) then
       return 'parked'
     end
   end

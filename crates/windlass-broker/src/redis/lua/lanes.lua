@@ -8,11 +8,20 @@
 -- written many at a time, but for lanes of a tenant with several (HGET per key). Where no tenant's
 -- job ever had another key (meta.alone), a tenant has one lane, whose name is known: no LMOVE.
 --
--- This is the body of make_lanes(), see waiting.lua: it answers the functions that it puts into `here`.
-local here = {}
+-- This is the body of make_lanes(), see waiting.lua. What it needs seldom is in rates.lua and moves.lua.
+local make_rates, make_moves, rates, moves
+local function use_rates()
+  rates = rates or make_rates()
+  return rates
+end
+local function use_moves()
+  moves = moves or make_moves()
+  return moves
+end
+
 local TENANTS, ORDERS, CONC = P .. 'tenants', P .. 'orders', P .. 'conc'
 local any_parked, limit_defaults = nil, nil
-local parsed, tats, conc_limits, rates = {}, {}, {}, {}
+local conc_limits = {}
 -- Ordering keys that nobody owns any more, and {key, ulid, ...} of those that somebody owns from now on: a key is
 -- never let go after it was taken, within one script.
 local freed, n_freed, owned, n_owned = {}, 0, {}, 0
@@ -20,7 +29,6 @@ local freed, n_freed, owned, n_owned = {}, 0, {}, 0
 local DIGITS, NUMBERS = {'1', '2', '3', '4', '5', '6', '7', '8', '9'}, {}
 for n, digit in ipairs(DIGITS) do NUMBERS[digit] = n end
 local RINGS = {['0'] = P .. 'ring0', ['1'] = P .. 'ring1', ['2'] = P .. 'ring2'}
-local LANE_JOBS = P .. 'l:'
 -- The first byte of a tenant's entry in a ring: its name follows.
 local TENANT = 116
 -- The ring that is being gone through: its priority, entries taken off its right end with their
@@ -28,30 +36,6 @@ local TENANT = 116
 -- back to its left end.
 local ring_p, ring_taken, ring_n, ring_at, ring_back, n_back = '', {}, 0, 0, {}, 0
 local taken_o, taken_c, taken_r = {}, {}, {}
-
--- True for a lane with a tenant and nothing else: its jobs wait for nothing but their turn.
-local function is_free(name)
-  local a, b, c = byte(name, -3, -1)
-  return a == 9 and b == 9 and c == 9
-end
-
-local function lane_of(name)
-  local lane = parsed[name]
-  if not lane then
-    local p, t, o, c, r = match(name, '^(%d)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)$')
-    lane = {p = p, t = t, o = o, c = c, r = r}
-    parsed[name] = lane
-  end
-  return lane
-end
-
-local function jobs_of(name)
-  return LANE_JOBS .. name
-end
-
-local function lanes_of(lane)
-  return P .. 't:' .. lane.p .. '\t' .. lane.t
-end
 
 local function owner(key)
   local ulid = owners[key]
@@ -98,42 +82,35 @@ local function keys_of(name)
   return o ~= '' and o or nil, c ~= '' and c or nil, r ~= '' and r or nil
 end
 
--- The keys of a lane in a ring that is no tenant's, nil for none. A lane of one key is told by its tabs: to match
--- it costs as much as to take its job.
-local function ring_keys_of(name, third, fourth)
-  if third == 9 and fourth == 9 then
-    if byte(name, -1) == 9 then return nil, sub(name, 5, -2) end
-  elseif third == 9 then
-    local last_but_one, last = byte(name, -2, -1)
-    if last_but_one == 9 and last == 9 then return sub(name, 4, -3) end
-  end
-  return keys_of(name)
-end
-
 -- Notes the keys of the lanes taken off a ring, and reads who owns and how many run.
 local function read_ring()
   local orders, n_orders, from = {}, 0, n_counted + 1
   for k = 1, ring_n do
     local name = ring_taken[k]
-    local first, _, third, fourth = byte(name, 1, 4)
-    if first ~= TENANT then
-      local o, c, r = ring_keys_of(name, third, fourth)
-      if o then
-        taken_o[k] = o
-        if owners[o] == nil then
-          n_orders = n_orders + 1
-          owners[o], orders[n_orders] = false, o
-        end
-      end
-      if c then
-        taken_c[k] = c
-        if not running[c] then
-          n_counted = n_counted + 1
-          running[c], counted[n_counted] = 0, c
-        end
-      end
-      if r then taken_r[k] = r end
+    -- Mostly one key. A tenant's entry has no tabs.
+    local o, c, r
+    if byte(name, 4) == 9 then
+      c = match(name, '^...\t([^\t]+)\t$')
+      if not c then o, c, r = keys_of(name) end
+    elseif byte(name) ~= TENANT then
+      o = match(name, '^...([^\t]+)\t\t$')
+      if not o then o, c, r = keys_of(name) end
     end
+    if o then
+      taken_o[k] = o
+      if owners[o] == nil then
+        n_orders = n_orders + 1
+        owners[o], orders[n_orders] = false, o
+      end
+    end
+    if c then
+      taken_c[k] = c
+      if not running[c] then
+        n_counted = n_counted + 1
+        running[c], counted[n_counted] = 0, c
+      end
+    end
+    if r then taken_r[k] = r end
   end
   read_owners(orders, n_orders)
   read_running(from)
@@ -166,132 +143,6 @@ local function conc_limit(key)
     if limit_defaults[3] == '0' then conc_most = limit end
   end
   return limit
-end
-
--- The queue's own rate has key ''.
-local function rate_of(key)
-  local rate = rates[key]
-  if rate == nil then
-    local text = key == '' and call('HGET', LIMITS, 'r:') or key ~= '' and limit_of(2, 4, 'r:' .. key)
-    local interval, burst = match(text or '', '^(%d+) (%d+) ')
-    rate = interval and {i = tonumber(interval), b = tonumber(burst)} or false
-    rates[key] = rate
-  end
-  return rate
-end
-
--- When all starts so far are paid for, in µs.
-local function tat_of(key)
-  local tat = tats[key]
-  if not tat then
-    tat = {us = tonumber(call('GET', P .. 'tat:' .. key) or 0)}
-    tats[key] = tat
-  end
-  return tat
-end
-
-local function rate_room(rate, key)
-  local now_us = lane_now * 1000
-  local left = rate.b * rate.i - (math.max(tat_of(key).us, now_us) - now_us)
-  return math.max(math.floor(left / rate.i), 0)
-end
-
-local function rate_take(rate, key, n)
-  local tat = tat_of(key)
-  tat.us = math.max(tat.us, lane_now * 1000) + n * rate.i
-  tat.dirty = true
-end
-
-local function rate_next(rate, key)
-  return math.ceil((tat_of(key).us - (rate.b - 1) * rate.i) / 1000)
-end
-
-local function room_at(kind, key)
-  if kind == 'o' then return owner(key) and 0 or 1 end
-  if kind == 'c' then
-    local limit = conc_limit(key)
-    return limit and math.max(limit - running_of(key), 0) or 100
-  end
-  local rate = rate_of(key)
-  return rate and rate_room(rate, key) or 100
-end
-
-local function join_ring(p, entry)
-  if ring_p == p then
-    n_back = n_back + 1
-    ring_back[n_back] = entry
-  else
-    call('LPUSH', RINGS[p], entry)
-  end
-end
-
-local function enter(name)
-  local lane = lane_of(name)
-  if lane.t == '' then return join_ring(lane.p, name) end
-  if alone ~= false and not is_free(name) then
-    alone = false
-    call('HDEL', KEYS[1], 'alone')
-  end
-  if call('SADD', TENANTS, lane.p .. '\t' .. lane.t) == 1 then join_ring(lane.p, 't' .. lane.t) end
-  call('LPUSH', lanes_of(lane), name)
-end
-
--- Takes the lane just looked at out of its ring, at whose left end it stands.
-local function leave_ring(lane)
-  if lane.t ~= '' then return call('LPOP', lanes_of(lane)) end
-  ring_back[n_back] = nil
-  n_back = n_back - 1
-end
-
-local function set_timer(key)
-  local rate = rate_of(key)
-  call('ZADD', RATED, rate and string.format('%.0f', rate_next(rate, key)) or '0', key)
-end
-
-local function bring(kind, key)
-  if any_parked == nil then any_parked = call('EXISTS', PARKS) == 1 end
-  if not any_parked then return end
-  local park, n = P .. 'park:' .. kind .. key, math.min(room_at(kind, key), 100)
-  local names = n > 0 and call('LPOP', park, n)
-  for _, name in ipairs(names or {}) do enter(name) end
-  if call('EXISTS', park) == 1 then
-    if kind == 'r' then set_timer(key) end
-  elseif names then
-    call('ZREM', PARKS, kind .. key)
-    if kind == 'r' then call('ZREM', RATED, key) end
-  end
-end
-
-local function pass_on(name, except)
-  local lane = lane_of(name)
-  if except ~= 'o' and lane.o ~= '' then bring('o', lane.o) end
-  if except ~= 'c' and lane.c ~= '' then bring('c', lane.c) end
-  if except ~= 'r' and lane.r ~= '' then bring('r', lane.r) end
-end
-
-local function join_lane(name)
-  if call('ZADD', LANES, 'NX', '0', name) == 1 then enter(name) end
-end
-
-local function return_to(name, ulid)
-  if call('ZADD', LANES, 'NX', '0', name) == 1 then return enter(name) end
-  local lane = lane_of(name)
-  if lane.o ~= '' and owner(lane.o) == ulid then
-    local park = P .. 'park:o' .. lane.o
-    if call('LREM', park, 1, name) == 1 then
-      if call('EXISTS', park) == 0 then call('ZREM', PARKS, 'o' .. lane.o) end
-      enter(name)
-    end
-  end
-end
-
--- Puts a job at a side of its lane: LPUSH behind all others, RPUSH before them. The one that owns the ordering key is
--- always before them.
-function here.wait(side, name, ulid)
-  local lane = lane_of(name)
-  local owns = side == 'LPUSH' and lane.o ~= '' and owner(lane.o) == ulid
-  call(owns and 'RPUSH' or side, jobs_of(name), ulid)
-  if owns or side == 'RPUSH' then return_to(name, ulid) else join_lane(name) end
 end
 
 -- Puts back what was taken off the ring, in its order.
@@ -347,36 +198,25 @@ local function has_lane(tenant)
   return false
 end
 
-local function leave_lane(name)
-  leave_ring(lane_of(name))
-  call('ZREM', LANES, name)
-  pass_on(name, '')
-end
-
--- Parks the lane just looked at until a key of it has room.
-local function park(name, kind, key)
-  leave_ring(lane_of(name))
-  if call('RPUSH', P .. 'park:' .. kind .. key, name) == 1 then call('ZADD', PARKS, '0', kind .. key) end
-  any_parked = true
-  if kind == 'r' then set_timer(key) end
-  pass_on(name, kind)
-  return false
-end
-
 -- Takes what the start of this job needs of its lane's keys, nil for none; false, and the lane is parked,
 -- when it has to wait.
 local function start_in(name, ulid, o, c, r)
   local holder = o and owner(o)
-  if holder and holder ~= ulid then return park(name, 'o', o) end
+  if holder and holder ~= ulid then return use_moves().park(name, 'o', o) end
   local runs = c and (running[c] or running_of(c))
   local most = c and conc_limit(c)
-  if most and runs >= most then return park(name, 'c', c) end
-  if r and room_at('r', r) == 0 then return park(name, 'r', r) end
+  if most and runs >= most then return use_moves().park(name, 'c', c) end
+  if r and use_rates().room(r) == 0 then return use_moves().park(name, 'r', r) end
   if o and not holder then own(o, ulid) end
   if c then running[c] = runs + 1 end
-  local rate = r and rate_of(r)
-  if rate then rate_take(rate, r, 1) end
+  if r then rates.take(r, 1) end
   return true
+end
+
+-- Room has come for lanes that wait for the key.
+local function bring(kind, key)
+  if any_parked == nil then any_parked = call('EXISTS', PARKS) == 1 end
+  if any_parked then use_moves().bring(kind, key) end
 end
 
 -- An ordering key is free, and its lanes go on.
@@ -386,45 +226,11 @@ local function disown(key)
   if any_parked ~= false then bring('o', key) end
 end
 
-function here.let_order_go(name, ulid)
-  local lane = lane_of(name)
-  if lane.o ~= '' and owner(lane.o) == ulid then disown(lane.o) end
-end
-
 -- A run of a concurrency key has ended.
 local function conc_ended(key)
   local runs = running[key] or running_of(key)
   if runs > 0 then running[key] = runs - 1 end
   if any_parked ~= false then bring('c', key) end
-end
-
--- A job that ran is not there to say what it held: what the others hold is found anew. Cost: a read per running
--- job and per ordering key that is owned, which only such damage is worth.
-function here.count_anew()
-  local counts = {}
-  for _, member in ipairs(call('ZRANGE', LEASE, 0, -1)) do
-    local c = redis.pcall('HGET', J .. sub(member, 1, 26), 'conc')
-    if type(c) == 'string' then counts[c] = (counts[c] or 0) + 1 end
-  end
-  for _, c in ipairs(call('HKEYS', CONC)) do
-    if c ~= '' and running_of(c) ~= (counts[c] or 0) then
-      running[c] = counts[c] or 0
-      bring('c', c)
-    end
-  end
-  for _, o in ipairs(call('HKEYS', ORDERS)) do
-    local ulid = o ~= '' and owner(o)
-    local kind = ulid and redis.pcall('HGET', J .. ulid, 'kind')
-    if ulid and type(kind) ~= 'string' then disown(o) end
-  end
-end
-
--- Lanes whose rate allows it go on.
-local function wake_lanes()
-  for _, key in ipairs(call('ZRANGEBYSCORE', RATED, '-inf', string.format('%.0f', lane_now), 'LIMIT', 0, 100)) do
-    call('ZREM', RATED, key)
-    bring('r', key)
-  end
 end
 
 -- A value that is too long for a listpack: reading a hundred fields of one of 500 entries takes a hundred
@@ -469,13 +275,8 @@ function here.close()
   write_long(ORDERS, owned, n_owned)
   n_freed, n_owned = 0, 0
   write_counts()
-  for key, tat in pairs(tats) do
-    if tat.dirty then
-      local px = math.max(math.ceil(tat.us / 1000) - lane_now, 0) + 1000
-      call('SET', P .. 'tat:' .. key, string.format('%.0f', tat.us), 'PX', string.format('%.0f', px))
-    end
-  end
+  if rates then rates.close() end
 end
 
-here.enter, here.jobs_of, here.own, here.start_in = enter, jobs_of, own, start_in
+here.use_moves, here.own, here.start_in = use_moves, own, start_in
 here.disown, here.conc_ended, here.read_running = disown, conc_ended, read_running

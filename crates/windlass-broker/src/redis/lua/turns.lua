@@ -6,13 +6,16 @@
 function here.take_turns(claim, lists, wish)
   local reply, looked_at, got = {}, 0, 0
   local limits = call('HMGET', LIMITS, 'q', 'r:')
-  local rate = limits[2] and rate_of('')
+  local rated = limits[2] and use_rates().has('')
   local slots, starts = math.huge, math.huge
   -- Those claimed in this call are not in the set yet.
   if limits[1] then slots = math.max(limits[1] - call('ZCARD', LEASE), 0) end
-  if rate then starts = rate_room(rate, '') end
+  if rated then starts = rates.room('') end
   local most = wish.paused and 0 or math.min(wish.want, slots, starts)
-  if most > 0 then wake_lanes() end
+  if most > 0 then
+    local due = call('ZRANGEBYSCORE', RATED, '-inf', string.format('%.0f', lane_now), 'LIMIT', 0, 100)
+    if #due > 0 then use_moves().wake(due) end
+  end
   local ghosts = tonumber(call('HGET', STAT, 'ghosts') or 0) > 0
 
   -- How many jobs wait in each list; nothing comes to them meanwhile.
@@ -59,7 +62,7 @@ function here.take_turns(claim, lists, wish)
       while list do
         local ulid = call('RPOP', list)
         if not ulid then
-          if not guessed or has_lane(guessed) then leave_lane(name) end
+          if not guessed or has_lane(guessed) then use_moves().leave(name) end
           break
         end
         local outcome = claim(ulid, name, o, c, r)
@@ -99,12 +102,12 @@ function here.take_turns(claim, lists, wish)
   close_ring()
   reply.looked_at = looked_at
   if turn ~= wish.ring_next then call('HSET', KEYS[1], 'turn', turn and '1' or '0') end
-  if rate and got > 0 then rate_take(rate, '', got) end
+  if rated and got > 0 then rates.take('', got) end
 
   function reply.next_at()
     if wish.paused or got >= slots then return end
     if got >= starts then
-      if call('EXISTS', lists[0], lists[1], lists[2]) > 0 or lanes_wait() then return rate_next(rate, '') end
+      if call('EXISTS', lists[0], lists[1], lists[2]) > 0 or lanes_wait() then return rates.next('') end
       return
     end
     local first = call('ZRANGE', RATED, 0, 0, 'WITHSCORES')

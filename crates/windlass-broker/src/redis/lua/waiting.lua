@@ -1,6 +1,8 @@
 -- Where a job waits: in the list of its priority, or in a lane. A lane's name is
 -- '<priority>\t<tenant>\t<ordering>\t<concurrency>\t<rate key>'.
 local LANES, PARKS, RATED, LIMITS = P .. 'lanes', P .. 'parks', P .. 'rated', P .. 'limits'
+-- Before a lane's name: the list of its jobs.
+local LANE_JOBS = P .. 'l:'
 -- When the script runs, ms; how many more ids stand in lanes than before; `meta.alone`.
 local lane_now, laned, alone = 0, 0, nil
 -- How many jobs of a concurrency key run, by key, and the keys in there, each once: all are written back.
@@ -10,8 +12,9 @@ local conc_most
 -- Who owns an ordering key, false for nobody.
 local owners = {}
 
--- What can be done with lanes: functions by name, see lanes.lua. To make a function costs as much as to call it, and
--- there are some fifty: only a script that meets a lane makes them.
+-- What can be done with lanes: functions by name, see lanes.lua. To make a function costs more than to call it, and
+-- there are some fifty: only a script that meets a lane makes them. `here` is what make_lanes() answers, and so in
+-- other files that are the bodies of such.
 local make_lanes, lanes
 local function use_lanes()
   lanes = lanes or make_lanes()
@@ -30,7 +33,7 @@ local function wait(side, ulid, key, priority)
   local name = lane_name(key, priority)
   if name then
     laned = laned + 1
-    use_lanes().wait(side, name, ulid)
+    use_lanes().use_moves().wait(side, name, ulid)
   else
     call(side, WAIT[tonumber(priority or 1)] or WAIT[1], ulid)
   end
