@@ -123,8 +123,9 @@ function verbs.tidy()
   local ids = call('LRANGE', DONE, -250, -1)
   local old = {}
   for k = #ids, 1, -1 do
-    local at = call('HGET', J .. ids[k], 'finished_at')
-    if at and now - at < tonumber(ARGV[3]) then break end
+    -- An error where the job is damaged: it goes with its neighbours.
+    local at = redis.pcall('HGET', J .. ids[k], 'finished_at')
+    if type(at) == 'string' and now - at < tonumber(ARGV[3]) then break end
     old[#old + 1] = ids[k]
   end
   if #old > 0 then call('RPOP', DONE, #old) end
@@ -142,7 +143,8 @@ function verbs.unpark()
   for _, ulid in ipairs(call('ZRANGEBYLEX', PARKED, from, '+', 'LIMIT', 0, 500)) do
     last = ulid
     local key = J .. ulid
-    local kind = call('HGET', key, 'kind')
+    -- An error where the job is damaged: it stays and is seen here.
+    local kind = redis.pcall('HGET', key, 'kind')
     if not kind then
       call('ZREM', PARKED, ulid)
     elseif kinds[kind] then

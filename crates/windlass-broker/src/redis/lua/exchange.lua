@@ -25,7 +25,7 @@
 --          says what, and where some lease of the batch is not there), HMGET + HSET at claim; at most 100 reaped, 100 promoted and 256 taken off the waiting lists
 
 -- A local is found faster than a global.
-local ARGV = ARGV
+local ARGV, try = ARGV, redis.pcall
 local prefix, worker, want, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 -- Priorities in the order in which they are claimed, each with how many at most.
 local rounds = {{0, 128}, {1, 128}, {2, 128}}
@@ -75,6 +75,20 @@ local function left(ulid)
   if unique_held ~= '' then let_go(ulid, unique_held) end
 end
 
+-- Its hash is none any more: whoever reads it sees that it is damaged. Neighbours go on.
+local function quarantine(ulid)
+  dead[#dead + 1] = ulid
+  count('failure', 1)
+  note_end(ulid, 'f')
+  if special then left(ulid) end
+end
+
+-- Whether a command was refused, as where a key is of another type.
+local function is_error(reply)
+  return type(reply) == 'table' and reply.err ~= nil
+end
+
+-- Of a job whose hash is one.
 local function bury(ulid, key, reason, err)
   call('HSET', key, 'state', 'failure', 'reason', reason, 'finished_at', now_text)
   set_error(ulid, err)
@@ -86,7 +100,7 @@ end
 
 -- Terminal with a result, or cancelled.
 local function finish_done(ulid, key, state)
-  call('HSET', key, 'state', state, 'finished_at', now_text)
+  if is_error(try('HSET', key, 'state', state, 'finished_at', now_text)) then return quarantine(ulid) end
   n_done = n_done + 1
   done[n_done] = ulid
   count(state, 1)
@@ -95,8 +109,8 @@ local function finish_done(ulid, key, state)
 end
 
 local function cancelled(ulid, key, err)
+  if is_error(try('HDEL', key, 'cancel', 'run_at')) then return quarantine(ulid) end
   set_error(ulid, err)
-  call('HDEL', key, 'cancel', 'run_at')
   finish_done(ulid, key, 'cancelled')
 end
 
@@ -107,7 +121,8 @@ local words = {s = 0, r = 1, k = 2, f = 3, t = 3, z = 1, c = 1, b = 0, u = 2}
 
 -- Most runs end so. As finish_done, without its calls.
 local function succeed(ulid, key)
-  call('HSET', key, 'state', 'success', 'finished_at', now_text)
+  local new = try('HSET', key, 'state', 'success', 'finished_at', now_text)
+  if new ~= 1 and is_error(new) then return quarantine(ulid) end
   n_done, successes = n_done + 1, successes + 1
   done[n_done] = ulid
   if flows then note_end(ulid, 's') end
@@ -118,10 +133,14 @@ end
 -- The other ends by their verbs, made when the first is met.
 local function make_ends()
   -- The run ended in order and the job is to run again: its delivery is taken back. Answers true
-  -- when its cancel was asked for, which ends it instead, and the field `run`.
+  -- when its cancel was asked for, which ends it instead, or it is damaged; and the field `run`.
   local function again(ulid, key)
+    local h = try('HMGET', key, 'run', 'cancel')
+    if h.err then
+      quarantine(ulid)
+      return true
+    end
     runs_again = true
-    local h = call('HMGET', key, 'run', 'cancel')
     local epoch, deliveries, rest = match(h[1] or '', '^(%d+) (%d+) (.*)$')
     if epoch then call('HSET', key, 'run', epoch .. ' ' .. (deliveries - 1) .. ' ' .. rest) end
     if h[2] then cancelled(ulid, key, '@CANCELLED@') end
@@ -142,11 +161,11 @@ local function make_ends()
     end,
     k = function(u, key, w)
       if ARGV[w] ~= '' then call('SET', P .. 'r:' .. u, ARGV[w]) end
-      call('HSET', key, 'skipped', 1)
+      try('HSET', key, 'skipped', 1)
       finish_done(u, key, 'success')
     end,
     f = function(u, key, w)
-      call('HSET', key, 'attempt', ARGV[w + 1])
+      if is_error(try('HSET', key, 'attempt', ARGV[w + 1])) then return quarantine(u) end
       bury(u, key, ARGV[w], ARGV[w + 2])
     end,
     t = function(u, key, w)
@@ -191,7 +210,7 @@ end
 
 -- Ordering, concurrency and unique key of a job whose run ends, as its hash says; '' for none.
 local function holds_of(ulid)
-  local h = redis.pcall('HMGET', J .. ulid, 'kind', 'order', 'conc', 'unique', 'opts')
+  local h = try('HMGET', J .. ulid, 'kind', 'order', 'conc', 'unique', 'opts')
   if h.err or not h[1] then
     -- Nothing says what it held.
     damaged = true
@@ -216,7 +235,7 @@ local function which_stood(member, n, gone)
   local stood, seen, unclear = {}, {}, {}
   for k = 1, n do
     local ulid, epoch = sub(member[k], 1, 26), sub(member[k], 28)
-    local h = not seen[member[k]] and redis.pcall('HMGET', J .. ulid, 'state', 'run')
+    local h = not seen[member[k]] and try('HMGET', J .. ulid, 'state', 'run')
     seen[member[k]] = true
     if h and (h.err or not h[2]) then
       unclear[#unclear + 1] = k
@@ -304,8 +323,9 @@ local function reap_all(members)
   -- The lease of a run has ended.
   local function reap(ulid, key, epoch)
     touched[#touched + 1] = ulid
-    local h = redis.pcall('HMGET', key, 'run', 'cancel', 'lost', 'attempt')
-    if h.err or not h[1] then
+    local h = try('HMGET', key, 'run', 'cancel', 'lost', 'attempt')
+    if h.err then return quarantine(ulid) end
+    if not h[1] then
       ended = true
       return
     end
@@ -357,7 +377,7 @@ if worker ~= '' then
   for _, ulid in ipairs(due) do
     local key = J .. ulid
     call('ZREM', DUE, ulid)
-    local h = redis.pcall('HMGET', key, 'priority', 'state')
+    local h = try('HMGET', key, 'priority', 'state')
     if not h.err and h[2] then
       if h[2] == 'retrying' then count('retrying', -1) end
       call('HDEL', key, 'state', 'run_at')
@@ -371,16 +391,14 @@ end
 local reply, leases, n_leases, got = {now, '', '', '', meta[2] or '', ''}, {}, 0, 0
 local deadline = string.format('%.0f', now + lease_ms)
 local first_run = '1 1 ' .. now_text .. ' ' .. worker
-local try = redis.pcall
 -- `lane`: the one it was taken from, with its ordering, concurrency and rate key, nil for none. Answers 'started', or
 -- 'passed over', 'buried', or 'parked' when it has to wait, and its lane with it.
 local function claim(ulid, lane, order, conc, rate)
   local key = J .. ulid
   local h = try('HMGET', key, 'state', 'kind', 'run', 'args', 'args.1', 'opts')
   if h.err then
-    dead[#dead + 1] = ulid
-    count('failure', 1)
-    note_end(ulid, 'f')
+    unique_held = ''
+    quarantine(ulid)
     return 'passed over'
   end
   if h[1] or (not h[2] and call('EXISTS', key) == 0) then

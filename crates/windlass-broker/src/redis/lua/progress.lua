@@ -7,6 +7,7 @@
 if not call('ZSCORE', LEASE, ARGV[1]) then return 0 end
 local ulid = sub(ARGV[1], 1, 26)
 call('ZREM', LEASE, '')
-call('HSET', J .. ulid, 'progress', ARGV[2])
+-- Refused where the job is damaged, which its end will show.
+redis.pcall('HSET', J .. ulid, 'progress', ARGV[2])
 changed({ulid})
 return 1

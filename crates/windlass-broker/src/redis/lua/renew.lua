@@ -15,7 +15,8 @@ call('ZREM', LEASE, '')
 for k = 1, #ARGV - 1 do
   local member = ARGV[k + 1]
   if score[k] then
-    acks[k] = call('HGET', J .. sub(member, 1, 26), 'cancel') and '2' or '1'
+    -- An error where the job is damaged: its run goes on, and its neighbours'.
+    acks[k] = type(redis.pcall('HGET', J .. sub(member, 1, 26), 'cancel')) == 'string' and '2' or '1'
     held[#held + 1] = deadline
     held[#held + 1] = member
   else
