@@ -210,8 +210,16 @@ pub async fn starts_keep_to_their_rate(broker: SharedBroker) {
     other.set_limits(Limits { rate: Some(rate), ..Limits::default() }).await;
     assert_eq!(other.claim(10).await.len(), 2);
     assert!(other.claim(10).await.is_empty());
+    // It is said when the next may start, as long as one waits for it that is not cancelled.
+    let left = other.enqueue_some(1).await;
+    let next_due = async || other.exchange(vec![], other.claim_of(10, LONG)).await.next_due;
+    assert!(next_due().await.is_some());
     other.set_limits(Limits::default()).await;
-    assert_eq!(other.claim(10).await.len(), 3);
+    assert_eq!(other.claim(3).await.len(), 3);
+    other.set_limits(Limits { rate: Some(rate), ..Limits::default() }).await;
+    assert!(next_due().await.is_some());
+    other.cancel(left[0].ulid).await;
+    assert_eq!(next_due().await, None);
 }
 
 /// Every combination of options on one job: nothing starves, no limit is passed, what is parked

@@ -100,16 +100,15 @@ function here.take_turns(claim, lists, wish)
     end
   end
   close_ring()
-  reply.looked_at = looked_at
   if turn ~= wish.ring_next then call('HSET', KEYS[1], 'turn', turn and '1' or '0') end
   if rated and got > 0 then rates.take('', got) end
+  -- Whether jobs wait because the rate is used up: ids of cancelled ones do not.
+  local waits = got >= starts and got < slots and not wish.paused and (any_in(0) or any_in(1) or any_in(2) or lanes_wait())
+  reply.looked_at = looked_at
 
   function reply.next_at()
     if wish.paused or got >= slots then return end
-    if got >= starts then
-      if call('EXISTS', lists[0], lists[1], lists[2]) > 0 or lanes_wait() then return rates.next('') end
-      return
-    end
+    if got >= starts then return waits and rates.next('') or nil end
     local first = call('ZRANGE', RATED, 0, 0, 'WITHSCORES')
     return tonumber(first[2])
   end
