@@ -5,10 +5,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use windlass_broker::redis::{DEFAULT_PREFIX, RedisBroker};
 use windlass_broker::{Control as _, Enqueue as _, Inspect as _, Leases as _};
-use windlass_jobs::{NewJob, Queue};
+use windlass_jobs::flow::{DependsOn, OnFailure};
+use windlass_jobs::{JobId, NewJob, OnClash, Queue, Unique, When};
 use windlass_redis::{Cause, Link, Options, cmd};
 use windlass_testkit::RedisServer;
 
@@ -61,6 +63,8 @@ const USERS: &[User] = &[
             "windlass-broker/src/redis/lua/wake.lua",
             "windlass-broker/src/redis/lua/waiting.lua",
             "windlass-broker/src/redis/lua/lanes.lua",
+            "windlass-broker/src/redis/lua/moves.lua",
+            "windlass-broker/src/redis/lua/rates.lua",
             "windlass-broker/src/redis/lua/flows.lua",
             "windlass-broker/src/redis/lua/get.lua",
             "windlass-broker/src/redis/lua/kinds.lua",
@@ -219,20 +223,47 @@ fn link(name: &str) -> Link {
     Link::new(as_user(name)).unwrap()
 }
 
+/// Puts jobs with every option, first ones and more of the same, into a queue of their own.
+async fn every_option(broker: &RedisBroker, parent: &NewJob) {
+    let queue = Queue::new("options").unwrap();
+    for _ in 0..2 {
+        let mut jobs: Vec<NewJob> = (0..8).map(|n| NewJob::new("noop", &n).unwrap()).collect();
+        let [tenant, order, conc, rate, all, unique, child, later] = &mut jobs[..] else { unreachable!() };
+        tenant.options.tenant = Some("t".into());
+        order.options.ordering_key = Some("o".into());
+        conc.options.concurrency_key = Some("c".into());
+        rate.options.rate_key = Some("r".into());
+        all.options.tenant = Some("t".into());
+        all.options.ordering_key = Some("o".into());
+        all.options.concurrency_key = Some("c".into());
+        all.options.rate_key = Some("r".into());
+        all.options.expires = When::After(Duration::from_secs(60));
+        unique.options.unique =
+            Some(Unique { on_clash: OnClash::Replace, debounce: Some(Duration::from_secs(60)), ..Unique::new("u") });
+        unique.when = When::After(Duration::from_secs(30));
+        let parents = vec![JobId::new(parent.ulid, queue.clone())];
+        child.options.depends_on = Some(DependsOn { parents, on_failure: OnFailure::Run });
+        later.when = When::After(Duration::from_secs(60));
+        broker.enqueue(&queue, &jobs).await.unwrap();
+        broker.enqueue(&queue, &jobs).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_producer_puts_and_reads_and_does_nothing_else() {
     let broker = RedisBroker::new(link("producer"), DEFAULT_PREFIX);
     let queue = Queue::new("rights").unwrap();
     let job = NewJob::new("noop", &1).unwrap();
     broker.enqueue(&queue, std::slice::from_ref(&job)).await.unwrap();
-    let id = windlass_jobs::JobId::new(job.ulid, queue.clone());
+    every_option(&broker, &job).await;
+    let id = JobId::new(job.ulid, queue.clone());
     assert!(broker.get(&id).await.unwrap().is_some());
     assert_eq!(broker.counts(&queue).await.unwrap().pending, 1);
     broker.kinds().await.unwrap();
 
     let reader = RedisBroker::new(link("dashboard"), DEFAULT_PREFIX);
     assert!(reader.get(&id).await.unwrap().is_some());
-    assert_eq!(reader.queues().await.unwrap(), std::slice::from_ref(&queue));
+    assert_eq!(reader.queues().await.unwrap(), [Queue::new("options").unwrap(), queue.clone()]);
     assert_eq!(reader.counts(&queue).await.unwrap().pending, 1);
     reader.list(&queue, windlass_jobs::State::Pending, 0, 10).await.unwrap();
     let refused = reader.enqueue(&queue, &[NewJob::new("noop", &2).unwrap()]).await.unwrap_err();
