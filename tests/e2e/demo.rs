@@ -33,5 +33,10 @@ fn without_a_terminal_the_demo_prints_plain_lines() {
         "{}",
         ran.stdout
     );
+    // Each line names the file that it tells of.
+    for (file, fact) in [("cards.pdf", "52 cards"), ("chart.png", "200 bars"), ("report.pdf", "stock analysis")] {
+        let line = ran.stdout.lines().find(|line| line.contains(&format!("windlass-demo/{file}")));
+        assert!(line.is_some_and(|line| line.contains(fact)), "{}", ran.stdout);
+    }
     assert_eq!(ran.stderr, "");
 }
