@@ -2,7 +2,7 @@
 //! `tests/soak tree` is the long form.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -110,6 +110,9 @@ fn a_flow_goes_its_way_over_http() {
 /// How many workers run, and how long each lives.
 const WORKERS: usize = 2;
 
+/// No more than so many: a thousand kills later each job is looked at, and a queue keeps the newest 100,000.
+const FLOWS_PER_KILL: usize = 19;
+
 /// What is enqueued while workers are killed: groups with a callback on another queue that begins
 /// a chain.
 fn tree(members: &Queue, callbacks: &Queue) -> Flow {
@@ -127,22 +130,30 @@ fn callbacks_come_once_under_kill_9() {
     let (members, callbacks) = (Queue::new("members").unwrap(), Queue::new("callbacks").unwrap());
     let direct = Direct::to(&home, "members");
     let producer = Producer::new(direct.broker.clone());
-    let enough = Arc::new(AtomicBool::new(false));
+    let killed = Arc::new(AtomicUsize::new(0));
     let killer = {
-        let (home, enough) = (Home::clone_of(&home), Arc::clone(&enough));
+        let (home, killed) = (Home::clone_of(&home), Arc::clone(&killed));
         std::thread::spawn(move || {
             let mut workers: Vec<_> = (0..WORKERS).map(|_| home.worker("members,callbacks", &[])).collect();
             for kill in 0..kills {
                 std::thread::sleep(Duration::from_millis(u64::try_from(kill * 7919 % 311).unwrap()));
                 workers.remove(kill % WORKERS).kill();
                 workers.push(home.worker("members,callbacks", &[]));
+                killed.fetch_add(1, Ordering::SeqCst);
             }
-            enough.store(true, Ordering::SeqCst);
             workers
         })
     };
     let (mut flows, begun) = (Vec::new(), Instant::now());
-    while !enough.load(Ordering::SeqCst) {
+    loop {
+        let so_far = killed.load(Ordering::SeqCst);
+        if so_far == kills {
+            break;
+        }
+        if flows.len() > FLOWS_PER_KILL * (so_far + 1) {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        }
         let accepted = direct.runtime.block_on(producer.enqueue_flow(&tree(&members, &callbacks))).unwrap();
         flows.push(accepted.into_iter().map(|accepted| accepted.id).collect::<Vec<JobId>>());
         // A backlog hides what goes on: the queue is kept short.
