@@ -1,8 +1,7 @@
 //! Chains and groups with the real binary: from the command line and over HTTP, and under kill -9.
 //! `tests/soak tree` is the long form.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -130,37 +129,36 @@ fn callbacks_come_once_under_kill_9() {
     let (members, callbacks) = (Queue::new("members").unwrap(), Queue::new("callbacks").unwrap());
     let direct = Direct::to(&home, "members");
     let producer = Producer::new(direct.broker.clone());
-    let killed = Arc::new(AtomicUsize::new(0));
+    let (said, killed) = mpsc::channel();
     let killer = {
-        let (home, killed) = (Home::clone_of(&home), Arc::clone(&killed));
+        let home = Home::clone_of(&home);
         std::thread::spawn(move || {
             let mut workers: Vec<_> = (0..WORKERS).map(|_| home.worker("members,callbacks", &[])).collect();
             for kill in 0..kills {
                 std::thread::sleep(Duration::from_millis(u64::try_from(kill * 7919 % 311).unwrap()));
                 workers.remove(kill % WORKERS).kill();
                 workers.push(home.worker("members,callbacks", &[]));
-                killed.fetch_add(1, Ordering::SeqCst);
+                said.send(()).unwrap();
             }
             workers
         })
     };
     let (mut flows, begun) = (Vec::new(), Instant::now());
-    loop {
-        let so_far = killed.load(Ordering::SeqCst);
-        if so_far == kills {
-            break;
+    for _ in 0..kills {
+        let mut is_over = false;
+        for _ in 0..FLOWS_PER_KILL {
+            let accepted = direct.runtime.block_on(producer.enqueue_flow(&tree(&members, &callbacks))).unwrap();
+            flows.push(accepted.into_iter().map(|accepted| accepted.id).collect::<Vec<JobId>>());
+            // A backlog hides what goes on: the queue is kept short.
+            let pace = if direct.counts().pending > 200 { 50 } else { 5 };
+            is_over = killed.recv_timeout(Duration::from_millis(pace)).is_ok();
+            if is_over {
+                break;
+            }
         }
-        if flows.len() > FLOWS_PER_KILL * (so_far + 1) {
-            std::thread::sleep(Duration::from_millis(5));
-            continue;
+        if !is_over {
+            killed.recv().expect("the next worker is killed");
         }
-        let accepted = direct.runtime.block_on(producer.enqueue_flow(&tree(&members, &callbacks))).unwrap();
-        flows.push(accepted.into_iter().map(|accepted| accepted.id).collect::<Vec<JobId>>());
-        // A backlog hides what goes on: the queue is kept short.
-        if direct.counts().pending > 200 {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        std::thread::sleep(Duration::from_millis(5));
     }
     let workers = killer.join().unwrap();
     let other = Direct::to(&home, "callbacks");

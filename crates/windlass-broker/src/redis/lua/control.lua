@@ -18,7 +18,7 @@ if wrong then return wrong end
 local prefix, verb = ARGV[1], ARGV[2]
 
 local function join(ulid, key)
-  wait('LPUSH', ulid, key, call('HGET', key, 'priority') or nil)
+  push_waiting('LPUSH', ulid, key, call('HGET', key, 'priority') or nil)
 end
 
 local verbs = {}

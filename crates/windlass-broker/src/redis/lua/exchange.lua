@@ -22,7 +22,8 @@
 -- Memory   the first write is a ZREM, which Redis never refuses for memory: acks pass when full
 -- Cost     per batch TIME, HMGET, 2 ZRANGEBYSCORE, ZREM, LPUSH, HINCRBY, RPOP, ZADD,
 --          2 EXISTS; per job HSET at finish (HMGET too where something may end with the run and no worker
---          says what, and where some lease of the batch is not there), HMGET + HSET at claim; at most 100 reaped, 100 promoted and 256 taken off the waiting lists
+--          says what, and where some lease of the batch is not there), HMGET + HSET at claim; at most 100 reaped,
+--          100 promoted and 256 taken off the waiting lists
 
 -- A local is found faster than a global.
 local ARGV, try = ARGV, redis.pcall
@@ -88,7 +89,7 @@ local function is_error(reply)
   return type(reply) == 'table' and reply.err ~= nil
 end
 
--- Of a job whose hash is one.
+-- Ends a job in failure. What it writes would be refused where the hash is none: that is known before.
 local function bury(ulid, key, reason, err)
   call('HSET', key, 'state', 'failure', 'reason', reason, 'finished_at', now_text)
   set_error(ulid, err)
@@ -369,7 +370,7 @@ for k = #front, 1, -1 do
   local key = J .. front[k]
   local priority = call('HGET', key, 'priority')
   call('HDEL', key, 'state', 'progress')
-  wait('RPUSH', front[k], key, priority or nil)
+  push_waiting('RPUSH', front[k], key, priority or nil)
 end
 
 if worker ~= '' then
@@ -381,7 +382,7 @@ if worker ~= '' then
     if not h.err and h[2] then
       if h[2] == 'retrying' then count('retrying', -1) end
       call('HDEL', key, 'state', 'run_at')
-      wait('LPUSH', ulid, key, h[1] or nil)
+      push_waiting('LPUSH', ulid, key, h[1] or nil)
     end
   end
 end

@@ -102,7 +102,7 @@ end
 
 -- Puts a job at a side of its lane: LPUSH behind all others, RPUSH before them. The one that owns the ordering key is
 -- always before them.
-function here.wait(side, name, ulid)
+function here.push(side, name, ulid)
   local lane = lane_of(name)
   local owns = side == 'LPUSH' and lane.o ~= '' and owner(lane.o) == ulid
   call(owns and 'RPUSH' or side, LANE_JOBS .. name, ulid)

@@ -63,7 +63,7 @@ local function parent_ended(ulid, parent, letter)
     call('ZADD', DUE, h[5], ulid)
   else
     call('HDEL', key, 'state', 'run_at')
-    wait('LPUSH', ulid, key, h[2] or nil)
+    push_waiting('LPUSH', ulid, key, h[2] or nil)
   end
   gone_on[#gone_on + 1] = ulid
 end

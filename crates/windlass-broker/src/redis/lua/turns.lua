@@ -103,7 +103,8 @@ function here.take_turns(claim, lists, wish)
   if turn ~= wish.ring_next then call('HSET', KEYS[1], 'turn', turn and '1' or '0') end
   if rated and got > 0 then rates.take('', got) end
   -- Whether jobs wait because the rate is used up: ids of cancelled ones do not.
-  local waits = got >= starts and got < slots and not wish.paused and (any_in(0) or any_in(1) or any_in(2) or lanes_wait())
+  local waits = got >= starts and got < math.min(slots, wish.want) and not wish.paused
+    and (any_in(0) or any_in(1) or any_in(2) or lanes_wait())
   reply.looked_at = looked_at
 
   function reply.next_at()

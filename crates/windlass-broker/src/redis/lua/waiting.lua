@@ -28,12 +28,12 @@ local function lane_name(key, priority)
   return sub(priority, 1, 1) .. '\t' .. (h[1] or '') .. '\t' .. (h[2] or '') .. '\t' .. (h[3] or '') .. '\t' .. (h[4] or '')
 end
 
--- Puts a job behind all that wait with it, or before them.
-local function wait(side, ulid, key, priority)
+-- Puts a job behind all that wait with it (LPUSH), or before them (RPUSH).
+local function push_waiting(side, ulid, key, priority)
   local name = lane_name(key, priority)
   if name then
     laned = laned + 1
-    use_lanes().use_moves().wait(side, name, ulid)
+    use_lanes().use_moves().push(side, name, ulid)
   else
     call(side, WAIT[tonumber(priority or 1)] or WAIT[1], ulid)
   end
